@@ -1,0 +1,10 @@
+//! What any service needs, and knows no tenant: configuration, problems (errors), extractors,
+//! the layers around every request, telemetry, lifecycle, health and the ops listener.
+//!
+//! Nothing here knows a tenant, a database's schema or a product; the planes bring those.
+
+pub mod config;
+pub mod extract;
+pub mod problem;
+
+pub use problem::Problem;

@@ -1,0 +1,78 @@
+//! What passes between the planes: the feed that nodes follow, and single routes that they ask for.
+//!
+//! The feed is the tenants ordered by revision, so it is compacted by nature: a tenant that changed twice appears once.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::api_key::KeyId;
+use crate::id::{NodeId, TenantId};
+use crate::route::{Epoch, Revision, Route};
+
+/// Longest wait of one feed request, in seconds.
+pub const MAX_WAIT_SECONDS: u64 = 25;
+/// Most items in one answer; the rest follows at once in the next.
+pub const MAX_ITEMS: u64 = 500;
+
+/// "What happened after this revision?"
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FeedRequest {
+    /// Who asks.
+    pub node: NodeId,
+    /// The history it follows; none before its first answer.
+    pub epoch: Option<Epoch>,
+    /// The position of its last answer.
+    pub after: Revision,
+    /// The node serves and dials nothing older than this.
+    pub applied: Revision,
+    /// How long to wait for news, in seconds.
+    pub wait: u64,
+}
+
+/// One tenant that changed. It replaces all that the node held of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FeedItem {
+    /// Whose news it is.
+    pub tenant: TenantId,
+    /// When it changed.
+    pub revision: Revision,
+    /// The whole route; none when there is nothing to route any more.
+    pub route: Option<Route>,
+}
+
+/// News, or none after the wait.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FeedAnswer {
+    /// The registry's history.
+    pub epoch: Epoch,
+    /// Where the node continues: it has heard of everything up to here.
+    pub position: Revision,
+    /// The node's position meant nothing here: it starts at `position` and reloads what it holds.
+    pub reset: bool,
+    /// What changed, oldest first.
+    pub items: Vec<FeedItem>,
+}
+
+/// "What is the route of the tenant with this key, or with this id?" Exactly one is named.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RouteQuery {
+    /// The id of an API key.
+    #[param(value_type = Option<String>)]
+    pub key: Option<KeyId>,
+    /// A tenant's id.
+    pub tenant: Option<TenantId>,
+}
+
+/// One route, or none.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RouteAnswer {
+    /// The registry's history.
+    pub epoch: Epoch,
+    /// The route is at least as new as this: the head before it was read.
+    pub as_of: Revision,
+    /// The route, if there is one.
+    pub route: Option<Route>,
+}
