@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Invalid, Validate};
 
-/// What [`crate::run()`] needs of a program's configuration.
+/// What every program needs to start: where it listens, how it logs, how long it drains.
 pub trait Sections {
     /// `[listen]`
     fn listen(&self) -> &ListenConfig;
