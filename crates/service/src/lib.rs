@@ -5,6 +5,13 @@
 
 pub mod config;
 pub mod extract;
+pub mod health;
+pub mod layers;
+pub mod lifecycle;
+pub mod ops;
 pub mod problem;
+mod run;
+pub mod telemetry;
 
 pub use problem::Problem;
+pub use run::{Service, run};

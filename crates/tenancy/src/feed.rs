@@ -50,6 +50,8 @@ pub struct FeedAnswer {
     pub position: Revision,
     /// The node's position meant nothing here: it starts at `position` and reloads what it holds.
     pub reset: bool,
+    /// A node that has heard nothing for this many seconds serves no longer: others stop waiting for it then.
+    pub stale_after_seconds: u64,
     /// What changed, oldest first.
     pub items: Vec<FeedItem>,
 }

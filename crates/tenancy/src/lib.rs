@@ -11,6 +11,7 @@ pub mod product;
 pub mod route;
 pub mod seal;
 pub mod slug;
+pub mod stamp;
 pub mod status;
 
 pub use api_key::{ApiKey, KeyDigest, KeyId};

@@ -1,0 +1,185 @@
+//! What is counted for each request: `api_requests_total` and `api_request_duration_seconds`.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter},
+};
+
+use super::busiest::Busiest;
+
+/// Upper bounds in seconds, from a cached answer to a request that is given up.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The `tenant` of a request that named none.
+const NONE: &str = "none";
+/// The `tenant` of requests for all that are not among the busiest.
+const OTHER: &str = "other";
+
+/// A response's extension that says for whom the request was counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantLabel(pub Arc<str>);
+
+/// A request's extension, put there by the edge, that inner layers write labels into. It outlives
+/// what answers do not: a handler that panics or takes too long is counted for its tenant too.
+#[derive(Debug, Clone, Default)]
+pub struct Labels(Arc<Slots>);
+
+#[derive(Debug, Default)]
+struct Slots {
+    endpoint: OnceLock<Arc<str>>,
+    tenant: OnceLock<Arc<str>>,
+}
+
+impl Labels {
+    /// Sets the route's pattern; the first to set it wins.
+    pub fn set_endpoint(&self, endpoint: impl Into<Arc<str>>) {
+        // A second value is dropped on purpose.
+        let _ = self.0.endpoint.set(endpoint.into());
+    }
+
+    /// Sets the tenant; the first to set it wins.
+    pub fn set_tenant(&self, tenant: impl Into<Arc<str>>) {
+        let _ = self.0.tenant.set(tenant.into());
+    }
+
+    /// The route's pattern, if a route matched.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.0.endpoint.get().map(AsRef::as_ref)
+    }
+}
+
+/// The instruments, and who is labelled.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    total: Counter<u64>,
+    seconds: Histogram<f64>,
+    busiest: Mutex<Busiest>,
+}
+
+impl Requests {
+    pub(super) fn new(meter: &Meter, busiest_tenants: usize) -> Self {
+        Self {
+            // The exporter adds `_total` to a counter, and `_seconds` for the unit `s`.
+            total: meter.u64_counter("api_requests").with_description("Requests answered.").build(),
+            seconds: meter
+                .f64_histogram("api_request_duration")
+                .with_unit("s")
+                .with_description("Time from a request's head to its answer's head.")
+                .with_boundaries(BUCKETS.to_vec())
+                .build(),
+            busiest: Mutex::new(Busiest::new(busiest_tenants)),
+        }
+    }
+
+    /// Counts one answered request.
+    pub(crate) fn count(
+        &self,
+        labels: &Labels,
+        answered: Option<&TenantLabel>,
+        method: &Method,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let tenant = answered.map(|label| &label.0).or_else(|| labels.0.tenant.get());
+        let tenant = KeyValue::new("tenant", self.label_of(tenant));
+        let endpoint = match labels.0.endpoint.get() {
+            Some(pattern) => KeyValue::new("endpoint", pattern.clone()),
+            None => KeyValue::new("endpoint", "unmatched"),
+        };
+        self.seconds.record(took.as_secs_f64(), &[tenant.clone(), endpoint.clone()]);
+        let method = KeyValue::new("method", name_of(method));
+        let status = KeyValue::new("status", i64::from(status.as_u16()));
+        self.total.add(1, &[tenant, endpoint, method, status]);
+    }
+
+    /// Whether series with that `tenant` are shown.
+    pub(super) fn shows(&self, label: &str) -> bool {
+        label == NONE || label == OTHER || self.busiest().is_named(label)
+    }
+
+    fn label_of(&self, tenant: Option<&Arc<str>>) -> Arc<str> {
+        match tenant {
+            None => Arc::from(NONE),
+            Some(tenant) if self.busiest().observe(tenant) => tenant.clone(),
+            Some(_) => Arc::from(OTHER),
+        }
+    }
+
+    fn busiest(&self) -> std::sync::MutexGuard<'_, Busiest> {
+        // Counts that a panic left half done are still counts.
+        self.busiest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Anyone can send a method of any name; only the known ones become labels.
+fn name_of(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::TelemetryConfig, telemetry::Telemetry};
+
+    fn counted(telemetry: &Telemetry, tenant: &str) {
+        let labels = Labels::default();
+        labels.set_endpoint("/api/pets/{id}");
+        labels.set_tenant(tenant);
+        let took = Duration::from_millis(3);
+        telemetry.requests().count(&labels, None, &Method::GET, StatusCode::OK, took);
+    }
+
+    #[test]
+    fn metrics_have_the_names_and_labels_that_dashboards_know() {
+        let telemetry = Telemetry::metrics_only("test", &TelemetryConfig::default()).unwrap();
+        counted(&telemetry, "acme");
+        let text = telemetry.render();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.contains("_bucket") || line.contains(r#"le="0.005""#))
+            .filter(|line| !line.starts_with('#') && !line.starts_with("target_info"))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        api_request_duration_seconds_bucket{endpoint="/api/pets/{id}",tenant="acme",le="0.005"} 1
+        api_request_duration_seconds_sum{endpoint="/api/pets/{id}",tenant="acme"} 0.003
+        api_request_duration_seconds_count{endpoint="/api/pets/{id}",tenant="acme"} 1
+        api_requests_total{endpoint="/api/pets/{id}",method="GET",status="200",tenant="acme"} 1
+        "#);
+    }
+
+    #[test]
+    fn tenants_past_the_busiest_are_counted_as_other() {
+        let config = TelemetryConfig { busiest_tenants: 2, ..TelemetryConfig::default() };
+        let telemetry = Telemetry::metrics_only("test", &config).unwrap();
+        for number in 0..100 {
+            counted(&telemetry, &format!("t{number}"));
+        }
+        for _ in 0..50 {
+            counted(&telemetry, "late");
+        }
+        let text = telemetry.render();
+        let mut tenants: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("api_requests_total"))
+            .filter_map(|line| line.split(r#"tenant=""#).nth(1)?.split('"').next())
+            .collect();
+        tenants.sort_unstable();
+        assert_eq!(tenants.len(), 3, "{tenants:?}");
+        assert!(tenants.contains(&"late") && tenants.contains(&"other"), "{tenants:?}");
+    }
+}
