@@ -1,0 +1,54 @@
+//! `/v1/feed` and `/v1/routes`: for data planes.
+
+use axum::extract::State;
+use http::StatusCode;
+use service::Problem;
+use service::extract::{Json, Query};
+use service::problem::ProblemBody;
+use tenancy::feed::{FeedAnswer, FeedRequest, MAX_WAIT_SECONDS, RouteAnswer, RouteQuery};
+
+use super::Api;
+use super::auth::Node;
+
+/// What happened after a revision; waits for news when nothing did.
+#[utoipa::path(
+    post, path = "/v1/feed", tag = "nodes", request_body = FeedRequest, security(("node" = [])),
+    responses((status = 200, body = FeedAnswer), (status = 422, body = ProblemBody))
+)]
+pub(super) async fn follow(
+    State(api): State<Api>,
+    _: Node,
+    Json(request): Json<FeedRequest>,
+) -> Result<Json<FeedAnswer>, Problem> {
+    if request.wait > MAX_WAIT_SECONDS {
+        return Err(Problem::invalid_field("wait", format!("must be at most {MAX_WAIT_SECONDS}")));
+    }
+    let plane = &api.plane;
+    plane.registry.heard(&request, plane.registry.now()).await?;
+    Ok(Json(plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?))
+}
+
+/// One tenant's route, by its id or by the id of one of its keys.
+#[utoipa::path(
+    get, path = "/v1/routes", tag = "nodes", params(RouteQuery), security(("node" = [])),
+    responses((status = 200, body = RouteAnswer), (status = 400, body = ProblemBody))
+)]
+pub(super) async fn routes(
+    State(api): State<Api>,
+    _: Node,
+    Query(query): Query<RouteQuery>,
+) -> Result<Json<RouteAnswer>, Problem> {
+    let registry = &api.plane.registry;
+    let answer = match (query.key, query.tenant) {
+        (Some(key), None) => registry.answer(registry.route_of_key(&key)).await?,
+        (None, Some(tenant)) => registry.answer(registry.route_of_tenant(tenant)).await?,
+        _ => {
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid-query",
+                "Name exactly one of `key` and `tenant`.",
+            ));
+        }
+    };
+    Ok(Json(answer))
+}

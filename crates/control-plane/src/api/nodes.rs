@@ -1,0 +1,61 @@
+//! `/v1/nodes`: the running data planes.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use serde::Serialize;
+use service::Problem;
+use service::extract::{Json, Path, Query};
+use service::problem::ProblemBody;
+use tenancy::id::NodeId;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::auth::{Caller, Operator};
+use super::page::{Page, PageQuery, after, limit};
+use crate::registry::entities::nodes;
+
+/// A data plane.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Node {
+    id: NodeId,
+    /// It serves and dials nothing older than this revision.
+    applied: i64,
+    first_seen: DateTime<Utc>,
+    last_seen: DateTime<Utc>,
+}
+
+impl From<nodes::Model> for Node {
+    fn from(row: nodes::Model) -> Self {
+        Self { id: row.id.into(), applied: row.applied, first_seen: row.first_seen, last_seen: row.last_seen }
+    }
+}
+
+/// Lists data planes.
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(PageQuery), responses((status = 200, body = Page<Node>)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: Operator,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Page<Node>>, Problem> {
+    let limit = limit(page.limit)?;
+    let rows = api.plane.registry.nodes(after(page.cursor.as_deref())?, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |row| row.id.to_string(), Node::from)))
+}
+
+/// Forgets a data plane: nobody waits for it any more. A node says goodbye by it; one that still runs comes back.
+#[utoipa::path(
+    delete, path = "/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
+    security(("operator" = []), ("node" = [])),
+    responses((status = 204), (status = 404, body = ProblemBody))
+)]
+pub(super) async fn forget(
+    State(api): State<Api>,
+    _: Caller,
+    Path(id): Path<NodeId>,
+) -> Result<StatusCode, Problem> {
+    if api.plane.registry.forget(id).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(Problem::new(StatusCode::NOT_FOUND, "node-not-found", "There is no such node. GET /v1/nodes lists them."))
+}

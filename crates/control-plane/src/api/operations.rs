@@ -1,0 +1,152 @@
+//! `/v1/operations`: long actions and how far they are.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use http::{StatusCode, header};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use serde::{Deserialize, Serialize};
+use service::Problem;
+use service::extract::{Json, Path, Query};
+use service::problem::ProblemBody;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Api;
+use super::auth::Operator;
+use super::page::{Page, after, limit};
+use super::tenants;
+use crate::provision;
+use crate::registry::entities::{operation_steps, operations};
+
+/// A long action on a tenant.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Operation {
+    id: Uuid,
+    /// `create` or `delete`.
+    kind: String,
+    /// The tenant's id.
+    tenant: Uuid,
+    /// `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
+    state: String,
+    /// Why it failed, and what to do.
+    error: Option<String>,
+    created_at: DateTime<Utc>,
+    /// When it is due.
+    run_after: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+    /// Its steps, in their order; only where one operation is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<Step>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Step {
+    name: String,
+    /// `pending`, `done`, `failed` or `undone`.
+    state: String,
+    attempts: i32,
+    error: Option<String>,
+}
+
+impl Operation {
+    pub(super) fn without_steps(row: operations::Model) -> Self {
+        Self {
+            id: row.id,
+            kind: row.kind,
+            tenant: row.tenant_id,
+            state: row.state,
+            error: row.error,
+            created_at: row.created_at,
+            run_after: row.run_after,
+            finished_at: row.finished_at,
+            steps: Vec::new(),
+        }
+    }
+}
+
+/// Which operations.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OperationsQuery {
+    /// On this tenant, by id or slug.
+    tenant: Option<String>,
+    /// In this state.
+    state: Option<String>,
+    /// Items at most, 1 to 200; 50 unless told.
+    limit: Option<u64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Lists operations, the newest first.
+#[utoipa::path(
+    get, path = "/v1/operations", tag = "operations", params(OperationsQuery),
+    responses((status = 200, body = Page<Operation>), (status = 400, body = ProblemBody))
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: Operator,
+    Query(query): Query<OperationsQuery>,
+) -> Result<Json<Page<Operation>>, Problem> {
+    let db = api.plane.registry.db();
+    let limit = limit(query.limit)?;
+    let mut select = operations::Entity::find();
+    if let Some(tenant) = query.tenant {
+        select = select.filter(operations::Column::TenantId.eq(tenants::find(db, &tenant).await?.id));
+    }
+    if let Some(state) = query.state {
+        select = select.filter(operations::Column::State.eq(state));
+    }
+    // Ids are UUIDv7: their order is that of creation.
+    if let Some(before) = after::<Uuid>(query.cursor.as_deref())? {
+        select = select.filter(operations::Column::Id.lt(before));
+    }
+    let rows = select.order_by_desc(operations::Column::Id).limit(limit + 1).all(db).await?;
+    Ok(Json(Page::of(rows, limit, |row| row.id.to_string(), Operation::without_steps)))
+}
+
+/// Shows an operation with its steps.
+#[utoipa::path(
+    get, path = "/v1/operations/{id}", tag = "operations", params(("id" = Uuid, Path)),
+    responses((status = 200, body = Operation), (status = 404, body = ProblemBody))
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    _: Operator,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Operation>, Problem> {
+    let db = api.plane.registry.db();
+    let row = operations::Entity::find_by_id(id).one(db).await?.ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "operation-not-found", "There is no such operation. GET /v1/operations lists them.")
+    })?;
+    let steps = operation_steps::Entity::find()
+        .filter(operation_steps::Column::OperationId.eq(id))
+        .order_by_asc(operation_steps::Column::Position)
+        .all(db)
+        .await?;
+    let steps = steps
+        .into_iter()
+        .map(|step| Step { name: step.name, state: step.state, attempts: step.attempts, error: step.error })
+        .collect();
+    Ok(Json(Operation { steps, ..Operation::without_steps(row) }))
+}
+
+/// Starts a failed operation again.
+#[utoipa::path(
+    post, path = "/v1/operations/{id}/retry", tag = "operations", params(("id" = Uuid, Path)),
+    responses((status = 202, body = Operation), (status = 404, body = ProblemBody),
+              (status = 409, description = "It has not failed", body = ProblemBody))
+)]
+pub(super) async fn retry(
+    State(api): State<Api>,
+    _: Operator,
+    Path(id): Path<Uuid>,
+) -> Result<Response, Problem> {
+    let row = provision::retry(&api.plane, id).await?;
+    api.plane.wake.ring();
+    let location = format!("/v1/operations/{}", row.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(Operation::without_steps(row))).into_response())
+}

@@ -1,0 +1,271 @@
+//! `/v1/servers`: where databases are placed. An admin URL goes in and never comes out.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, SqlErr,
+};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use service::Problem;
+use service::extract::{Json, Path, Query};
+use service::problem::ProblemBody;
+use tenancy::seal::{Purpose, Subject};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Api;
+use super::auth::Operator;
+use super::once::{Answer, Once};
+use super::page::{Page, PageQuery, after, limit};
+use crate::config::ServerConfig;
+use crate::engine::{EngineKind, engine_for};
+use crate::plane::Plane;
+use crate::registry::entities::{databases, servers};
+
+/// A new server.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateServer {
+    /// Its name: a lower-case letter, then letters, digits and hyphens.
+    name: String,
+    /// `postgres` or `sqlite`.
+    engine: String,
+    /// Where it is.
+    region: String,
+    /// `postgres://admin:password@host/postgres`, or `sqlite:///folder`.
+    #[schema(value_type = String)]
+    admin_url: SecretString,
+    /// Databases that it takes.
+    capacity: u32,
+    /// Connections that all planes together may hold.
+    connection_budget: u32,
+}
+
+/// What changes of a server.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpdateServer {
+    /// `open`, or `draining`: it takes no new database.
+    state: Option<String>,
+    /// Databases that it takes.
+    capacity: Option<u32>,
+    /// Connections that all planes together may hold.
+    connection_budget: Option<u32>,
+}
+
+/// A server.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Server {
+    id: Uuid,
+    name: String,
+    engine: String,
+    region: String,
+    /// `open` or `draining`.
+    state: String,
+    capacity: i32,
+    connection_budget: i32,
+    created_at: DateTime<Utc>,
+    /// Databases on it; only where one server is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    databases: Option<u64>,
+}
+
+impl From<servers::Model> for Server {
+    fn from(row: servers::Model) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            engine: row.engine,
+            region: row.region,
+            state: row.state,
+            capacity: row.capacity,
+            connection_budget: row.connection_budget,
+            created_at: row.created_at,
+            databases: None,
+        }
+    }
+}
+
+/// For whom a server's admin URL is sealed.
+pub(crate) fn admin_url_subject(server: &servers::Model) -> Subject {
+    Subject { purpose: Purpose::ServerAdminUrl, id: server.id, generation: server.generation.unsigned_abs() }
+}
+
+/// Lists servers.
+#[utoipa::path(
+    get, path = "/v1/servers", tag = "servers", params(PageQuery), responses((status = 200, body = Page<Server>))
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: Operator,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Page<Server>>, Problem> {
+    let limit = limit(page.limit)?;
+    let mut select = servers::Entity::find();
+    if let Some(after) = after::<String>(page.cursor.as_deref())? {
+        select = select.filter(servers::Column::Name.gt(after));
+    }
+    let rows =
+        select.order_by_asc(servers::Column::Name).limit(limit + 1).all(api.plane.registry.db()).await?;
+    Ok(Json(Page::of(rows, limit, |row| row.name.clone(), Server::from)))
+}
+
+/// Registers a server, after a look whether it can be worked.
+#[utoipa::path(
+    post, path = "/v1/servers", tag = "servers", request_body = CreateServer,
+    params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = Server), (status = 409, description = "The name is taken", body = ProblemBody),
+              (status = 422, description = "It cannot be worked, or a field is not valid", body = ProblemBody))
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    Once { body, mut ticket }: Once<CreateServer>,
+) -> Result<Answer, Problem> {
+    let plane = &api.plane;
+    let wanted = ServerConfig {
+        name: body.name,
+        engine: body.engine,
+        region: body.region,
+        admin_url: body.admin_url,
+        capacity: body.capacity,
+        connection_budget: body.connection_budget,
+    };
+    let row = row(plane, wanted).await?;
+    let change = plane.registry.change().await?;
+    let row = row.insert(change.db()).await.map_err(name_taken)?;
+    let location = format!("/v1/servers/{}", row.name);
+    let answer = Answer::new(StatusCode::CREATED, &Server::from(row))?.at(location);
+    ticket.record(&change, &answer).await?;
+    change.commit().await?;
+    Ok(answer)
+}
+
+fn name_taken(error: sea_orm::DbErr) -> Problem {
+    match error.sql_err() {
+        Some(SqlErr::UniqueConstraintViolation(_)) => {
+            Problem::new(StatusCode::CONFLICT, "server-name-taken", "A server has this name already. Choose another.")
+                .with_field("name", "is taken")
+        }
+        _ => error.into(),
+    }
+}
+
+/// Registers a server of the configuration, unless one has its name.
+pub(crate) async fn ensure(plane: &Plane, server: ServerConfig) -> Result<(), Problem> {
+    let known = servers::Entity::find().filter(servers::Column::Name.eq(server.name.as_str()));
+    if known.one(plane.registry.db()).await?.is_some() {
+        return Ok(());
+    }
+    let row = row(plane, server).await?;
+    match row.insert(plane.registry.db()).await.map_err(name_taken) {
+        // Another replica was faster.
+        Err(problem) if problem.status() != StatusCode::CONFLICT => Err(problem),
+        _ => Ok(()),
+    }
+}
+
+async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel, Problem> {
+    let name = label("name", &wanted.name)?;
+    let region = label("region", &wanted.region)?;
+    let kind: EngineKind = wanted
+        .engine
+        .parse()
+        .map_err(|_| Problem::invalid_field("engine", "is none of: postgres, sqlite"))?;
+    let capacity = amount("capacity", wanted.capacity)?;
+    let connection_budget = amount("connection_budget", wanted.connection_budget)?;
+    let unusable = |error: crate::engine::EngineError| {
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "server-unusable",
+            format!("The server cannot be used: {error}."),
+        )
+        .with_field("admin_url", error.to_string())
+        .with_source(error)
+    };
+    engine_for(kind, &wanted.admin_url).map_err(unusable)?.check().await.map_err(unusable)?;
+    let id = Uuid::now_v7();
+    let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
+    let sealed = plane.servers_ring.seal(subject, &wanted.admin_url, &mut rand::rng());
+    Ok(servers::ActiveModel {
+        id: Set(id),
+        name: Set(name),
+        engine: Set(kind.as_str().to_owned()),
+        region: Set(region),
+        state: Set("open".to_owned()),
+        capacity: Set(capacity),
+        connection_budget: Set(connection_budget),
+        sealed_admin_url: Set(sealed.as_stored().to_owned()),
+        generation: Set(1),
+        created_at: Set(plane.registry.now()),
+    })
+}
+
+fn label(field: &'static str, text: &str) -> Result<String, Problem> {
+    let is_label = (1..=63).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if is_label {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::invalid_field(field, "begins with a lower-case letter and has letters, digits and hyphens, 63 at most"))
+}
+
+fn amount(field: &'static str, number: u32) -> Result<i32, Problem> {
+    match i32::try_from(number) {
+        Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
+        _ => Err(Problem::invalid_field(field, "must be from 1 to 1000000")),
+    }
+}
+
+async fn named(api: &Api, name: &str) -> Result<servers::Model, Problem> {
+    let found = servers::Entity::find().filter(servers::Column::Name.eq(name)).one(api.plane.registry.db()).await?;
+    found.ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "server-not-found", "There is no such server. GET /v1/servers lists them.")
+    })
+}
+
+/// Shows a server, and how many databases are on it.
+#[utoipa::path(
+    get, path = "/v1/servers/{name}", tag = "servers", params(("name" = String, Path)),
+    responses((status = 200, body = Server), (status = 404, body = ProblemBody))
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    _: Operator,
+    Path(name): Path<String>,
+) -> Result<Json<Server>, Problem> {
+    let row = named(&api, &name).await?;
+    let on_it = databases::Entity::find().filter(databases::Column::ServerId.eq(row.id));
+    let databases = Some(on_it.count(api.plane.registry.db()).await?);
+    Ok(Json(Server { databases, ..row.into() }))
+}
+
+/// Changes a server's state, capacity or budget.
+#[utoipa::path(
+    patch, path = "/v1/servers/{name}", tag = "servers", request_body = UpdateServer, params(("name" = String, Path)),
+    responses((status = 200, body = Server), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody))
+)]
+pub(super) async fn update(
+    State(api): State<Api>,
+    _: Operator,
+    Path(name): Path<String>,
+    Json(body): Json<UpdateServer>,
+) -> Result<Json<Server>, Problem> {
+    let mut row = named(&api, &name).await?.into_active_model();
+    if let Some(state) = body.state {
+        if !matches!(state.as_str(), "open" | "draining") {
+            return Err(Problem::invalid_field("state", "is none of: open, draining"));
+        }
+        row.state = Set(state);
+    }
+    if let Some(capacity) = body.capacity {
+        row.capacity = Set(amount("capacity", capacity)?);
+    }
+    if let Some(budget) = body.connection_budget {
+        row.connection_budget = Set(amount("connection_budget", budget)?);
+    }
+    Ok(Json(row.update(api.plane.registry.db()).await?.into()))
+}

@@ -1,0 +1,224 @@
+//! Tenants as operators see them, and how one is found by what its caller calls it.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod list;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod update;
+
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use http::{StatusCode, header};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use serde::Serialize;
+use service::Problem;
+use service::extract::Json;
+use tenancy::status::IllegalTransition;
+use tenancy::{Slug, Status, TenantId};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::operations::Operation;
+use super::precondition::etag;
+use crate::registry::change::Change;
+use crate::registry::entities::{operations, plans, servers, tenants};
+
+/// A tenant.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Tenant {
+    id: TenantId,
+    slug: String,
+    name: String,
+    status: String,
+    plan: String,
+    /// The region that it demands.
+    region: Option<String>,
+    admin_email: Option<String>,
+    /// The server that its database is on.
+    server: Option<String>,
+    schema_version: i32,
+    /// The number of its database URL.
+    generation: i64,
+    /// When data planes last had news of it.
+    revision: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    /// Until when a `deleting` tenant can be restored.
+    delete_after: Option<DateTime<Utc>>,
+}
+
+/// A tenant, and what is being done with it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct TenantAndOperation {
+    tenant: Tenant,
+    operation: Operation,
+}
+
+impl Tenant {
+    fn of(row: tenants::Model, server: Option<String>) -> Self {
+        Self {
+            id: row.id.into(),
+            slug: row.slug,
+            name: row.name,
+            status: row.status,
+            plan: row.plan,
+            region: row.region,
+            admin_email: row.admin_email,
+            server,
+            schema_version: row.schema_version,
+            generation: row.generation,
+            revision: row.revision,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            delete_after: row.delete_after,
+        }
+    }
+
+    /// With its server's name.
+    async fn read(db: &impl ConnectionTrait, row: tenants::Model) -> Result<Self, DbErr> {
+        let server = match row.server_id {
+            Some(id) => servers::Entity::find_by_id(id).one(db).await?.map(|server| server.name),
+            None => None,
+        };
+        Ok(Self::of(row, server))
+    }
+}
+
+/// The tenant of this id or slug. A deleted one keeps its id and gives up its slug.
+pub(super) async fn find(db: &impl ConnectionTrait, name: &str) -> Result<tenants::Model, Problem> {
+    let found = match name.parse::<Uuid>() {
+        Ok(id) => tenants::Entity::find_by_id(id).one(db).await?,
+        Err(_) => {
+            tenants::Entity::find()
+                .filter(tenants::Column::Slug.eq(name))
+                .filter(tenants::Column::Status.ne(Status::Deleted.as_str()))
+                .one(db)
+                .await?
+        }
+    };
+    found.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "tenant-not-found",
+            "There is no tenant of that id or slug. GET /v1/tenants lists those there are.",
+        )
+    })
+}
+
+/// As [`find`], refusing one that is gone: nothing of it can change any more.
+pub(super) async fn find_alive(db: &impl ConnectionTrait, name: &str) -> Result<tenants::Model, Problem> {
+    let row = find(db, name).await?;
+    if row.status == Status::Deleted.as_str() {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "illegal-transition",
+            "The tenant is deleted, and nothing of it can change. Create another.",
+        ));
+    }
+    Ok(row)
+}
+
+/// The status of a row.
+pub(super) fn status_of(row: &tenants::Model) -> Result<Status, Problem> {
+    row.status.parse().map_err(Problem::internal)
+}
+
+pub(super) fn illegal(error: IllegalTransition) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "illegal-transition", format!("The move is not legal: {error}."))
+}
+
+/// Writes a tenant's changed columns and counts the change.
+pub(super) async fn save(
+    change: &Change,
+    row: tenants::Model,
+    now: DateTime<Utc>,
+    alter: impl FnOnce(&mut tenants::ActiveModel),
+) -> Result<tenants::Model, Problem> {
+    let (id, version) = (row.id, row.version);
+    let mut changed = row.into_active_model();
+    alter(&mut changed);
+    changed.version = Set(version + 1);
+    changed.updated_at = Set(now);
+    // Conditional on the version that was read: a concurrent change is seen, not overwritten.
+    tenants::Entity::update_many()
+        .set(changed)
+        .filter(tenants::Column::Id.eq(id))
+        .filter(tenants::Column::Version.eq(version))
+        .exec_with_returning(change.db())
+        .await
+        .map_err(slug_taken)?
+        .pop()
+        .ok_or_else(|| {
+            Problem::new(
+                StatusCode::CONFLICT,
+                "concurrent-change",
+                "Another request changed the tenant at the same time. Read it again, and repeat the request.",
+            )
+        })
+}
+
+/// A unique key refused the slug.
+pub(super) fn slug_taken(error: DbErr) -> Problem {
+    match error.sql_err() {
+        Some(sea_orm::SqlErr::UniqueConstraintViolation(_)) => {
+            Problem::new(StatusCode::CONFLICT, "slug-taken", "Another tenant has this slug. Choose another.")
+                .with_field("slug", "is taken")
+        }
+        _ => error.into(),
+    }
+}
+
+pub(super) fn slug(text: &str) -> Result<Slug, Problem> {
+    text.parse().map_err(|error: tenancy::slug::InvalidSlug| {
+        let kind = match error {
+            tenancy::slug::InvalidSlug::Reserved => "slug-reserved",
+            _ => "slug-invalid",
+        };
+        let detail = error.to_string();
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, kind, format!("The slug is not valid: {detail}."))
+            .with_field("slug", detail)
+    })
+}
+
+/// A text of 1 to `longest` characters, none of them a control character.
+pub(super) fn text(field: &'static str, text: &str, longest: usize) -> Result<String, Problem> {
+    let trimmed = text.trim();
+    if (1..=longest).contains(&trimmed.chars().count()) && !trimmed.chars().any(char::is_control) {
+        return Ok(trimmed.to_owned());
+    }
+    Err(Problem::invalid_field(field, format!("has 1 to {longest} characters, and no control characters")))
+}
+
+pub(super) fn email(text: &str) -> Result<String, Problem> {
+    let is_sound = text.len() <= 254
+        && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+        && text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
+    if is_sound { Ok(text.to_owned()) } else { Err(Problem::invalid_field("admin_email", "is no e-mail address")) }
+}
+
+pub(super) async fn plan(db: &impl ConnectionTrait, name: &str) -> Result<String, Problem> {
+    match plans::Entity::find_by_id(name).one(db).await? {
+        Some(plan) => Ok(plan.name),
+        None => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "unknown-plan",
+            "There is no such plan. GET /v1/plans lists those there are.",
+        )
+        .with_field("plan", "is unknown")),
+    }
+}
+
+/// 202 with the operation's place.
+pub(super) fn accepted(tenant: Tenant, version: i64, operation: operations::Model) -> Result<Response, Problem> {
+    let location = format!("/v1/operations/{}", operation.id);
+    let body = TenantAndOperation { tenant, operation: Operation::without_steps(operation) };
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], [(header::ETAG, etag(version))], Json(body))
+        .into_response())
+}
+
+/// 200 with the tenant and its tag.
+pub(super) async fn shown(db: &impl ConnectionTrait, row: tenants::Model) -> Result<Response, Problem> {
+    let tag = etag(row.version);
+    Ok(([(header::ETAG, tag)], Json(Tenant::read(db, row).await?)).into_response())
+}

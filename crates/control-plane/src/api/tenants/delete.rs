@@ -1,0 +1,97 @@
+//! `DELETE /v1/tenants/{tenant}` and `/restore`: refused at once, gone only when the grace period has passed.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use sea_orm::ActiveValue::Set;
+use service::Problem;
+use service::extract::Path;
+use service::problem::ProblemBody;
+use tenancy::Status;
+
+use super::{Tenant, TenantAndOperation, accepted, find, illegal, save, shown, status_of};
+use crate::api::Api;
+use crate::api::auth::Operator;
+use crate::api::precondition::if_match;
+use crate::provision::{self, Kind};
+
+/// Deletes a tenant. Until its `delete_after` it can be restored; then its database and all of its data go.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}", tag = "tenants",
+    params(("tenant" = String, Path, description = "Id or slug"), ("If-Match" = Option<String>, Header)),
+    responses((status = 202, body = TenantAndOperation), (status = 404, body = ProblemBody),
+              (status = 409, description = "It is being provisioned, or deleted", body = ProblemBody),
+              (status = 412, description = "It was changed since", body = ProblemBody))
+)]
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    _: Operator,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let plane = &api.plane;
+    let now = plane.registry.now();
+    let mut change = plane.registry.change().await?;
+    let row = find(change.db(), &tenant).await?;
+    if_match(&headers, row.version)?;
+    let before = status_of(&row)?;
+    // A failed one has no database any more, and nothing to be restored.
+    let (to, after) = match before {
+        Status::Failed => (Status::Deleted, now),
+        _ => (Status::Deleting, now + plane.grace),
+    };
+    let next = before.become_(to).map_err(illegal)?;
+    let row = save(&change, row, now, |row| {
+        row.status = Set(next.as_str().to_owned());
+        row.status_before = Set(Some(before.as_str().to_owned()));
+        row.delete_after = Set((next == Status::Deleting).then_some(after));
+    })
+    .await?;
+    if next == Status::Deleting {
+        change.touch(row.id);
+    }
+    let operation = provision::enqueue(&change, Kind::Delete, row.id, after).await?;
+    change.commit().await?;
+    plane.wake.ring();
+    let version = row.version;
+    accepted(Tenant::read(plane.registry.db(), row).await?, version, operation)
+}
+
+/// Restores a tenant that is being deleted, as it was before.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/restore", tag = "tenants",
+    params(("tenant" = String, Path, description = "Id or slug")),
+    responses((status = 200, body = Tenant), (status = 404, body = ProblemBody),
+              (status = 409, description = "It is not being deleted, or its grace period is over", body = ProblemBody))
+)]
+pub(crate) async fn restore(
+    State(api): State<Api>,
+    _: Operator,
+    Path(tenant): Path<String>,
+) -> Result<Response, Problem> {
+    let registry = &api.plane.registry;
+    let mut change = registry.change().await?;
+    let row = find(change.db(), &tenant).await?;
+    let now = status_of(&row)?;
+    let before = row.status_before.as_deref().and_then(|status| status.parse().ok()).unwrap_or(Status::Active);
+    if now != Status::Deleting {
+        return Err(illegal(tenancy::status::IllegalTransition { from: now, to: before }));
+    }
+    let next = now.become_(before).map_err(illegal)?;
+    if !provision::cancel_delete(&change, row.id).await? {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "grace-period-over",
+            "The tenant's data is being deleted now and cannot be restored. Create it anew.",
+        ));
+    }
+    let row = save(&change, row, registry.now(), |row| {
+        row.status = Set(next.as_str().to_owned());
+        row.status_before = Set(None);
+        row.delete_after = Set(None);
+    })
+    .await?;
+    change.touch(row.id);
+    change.commit().await?;
+    shown(registry.db(), row).await
+}

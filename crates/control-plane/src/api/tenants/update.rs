@@ -1,0 +1,79 @@
+//! `PATCH /v1/tenants/{tenant}`: what is left out stays. The database is not touched.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
+use sea_orm::ActiveValue::Set;
+use serde::Deserialize;
+use service::Problem;
+use service::extract::{Json, Path};
+use service::problem::ProblemBody;
+use utoipa::ToSchema;
+
+use super::{Tenant, email, find_alive, plan, save, shown, slug, status_of, text};
+use crate::api::Api;
+use crate::api::auth::Operator;
+use crate::api::precondition::if_match;
+
+/// What changes.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateTenant {
+    /// Another slug; the old one is free at once.
+    slug: Option<String>,
+    /// Another name.
+    name: Option<String>,
+    /// Another plan.
+    plan: Option<String>,
+    /// Another administrator.
+    admin_email: Option<String>,
+}
+
+/// Changes a tenant's slug, name, plan or administrator.
+#[utoipa::path(
+    patch, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = UpdateTenant,
+    params(("tenant" = String, Path, description = "Id or slug"), ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = Tenant), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+              (status = 412, description = "It was changed since", body = ProblemBody), (status = 422, body = ProblemBody))
+)]
+pub(crate) async fn update(
+    State(api): State<Api>,
+    _: Operator,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<UpdateTenant>,
+) -> Result<Response, Problem> {
+    let registry = &api.plane.registry;
+    let slug = body.slug.as_deref().map(slug).transpose()?;
+    let name = body.name.as_deref().map(|name| text("name", name, 200)).transpose()?;
+    let email = body.admin_email.as_deref().map(email).transpose()?;
+    let mut change = registry.change().await?;
+    let row = find_alive(change.db(), &tenant).await?;
+    if_match(&headers, row.version)?;
+    let plan = match body.plan {
+        Some(name) => Some(plan(change.db(), &name).await?),
+        None => None,
+    };
+    let (id, is_visible) = (row.id, status_of(&row)?.is_visible());
+    let is_news = slug.is_some() || plan.is_some();
+    let row = save(&change, row, registry.now(), |row| {
+        if let Some(slug) = slug {
+            row.slug = Set(slug.to_string());
+        }
+        if let Some(name) = name {
+            row.name = Set(name);
+        }
+        if let Some(plan) = plan {
+            row.plan = Set(plan);
+        }
+        if email.is_some() {
+            row.admin_email = Set(email);
+        }
+    })
+    .await?;
+    if is_news && is_visible {
+        change.touch(id);
+    }
+    change.commit().await?;
+    shown(registry.db(), row).await
+}

@@ -1,0 +1,200 @@
+//! The control plane's configuration: the sections of any service, and its own.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
+use tenancy::seal::{KeyRing, KeyRingConfig};
+
+/// All sections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[listen]`: 127.0.0.1:8700, and its ops listener on :8701.
+    pub listen: ListenConfig,
+    /// `[telemetry]`
+    pub telemetry: TelemetryConfig,
+    /// `[lifecycle]`
+    pub lifecycle: LifecycleConfig,
+    /// `[registry]`
+    #[serde(skip_serializing, default)]
+    pub registry: RegistryConfig,
+    /// `[tokens]`
+    #[serde(skip_serializing, default)]
+    pub tokens: TokensConfig,
+    /// `[seal]`
+    #[serde(skip_serializing, default)]
+    pub seal: SealConfig,
+    /// `[tenants]`
+    pub tenants: TenantsConfig,
+    /// `[[servers]]`: registered at the start when no server has the name.
+    #[serde(skip_serializing, default)]
+    pub servers: Vec<ServerConfig>,
+}
+
+/// `[registry]`: where the control plane keeps what it knows.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// `postgres://user:password@host/database`, or `sqlite:///path/registry.db?mode=rwc`.
+    #[serde(default)]
+    pub url: SecretString,
+    /// An admin's URL on the same Postgres server, by which the database is created when it is absent.
+    #[serde(default)]
+    pub create_from: Option<SecretString>,
+}
+
+/// `[tokens]`: the bootstrap tokens, at least 16 characters each.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokensConfig {
+    /// Operators show it.
+    #[serde(default)]
+    pub operator: SecretString,
+    /// Data planes show it.
+    #[serde(default)]
+    pub node: SecretString,
+}
+
+/// `[seal.tenants]` and `[seal.servers]`: two rings, since data planes hold the first alone.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealConfig {
+    /// Seals tenants' database URLs.
+    #[serde(default)]
+    pub tenants: KeyRingConfig,
+    /// Seals servers' admin URLs and recorded answers.
+    #[serde(default)]
+    pub servers: KeyRingConfig,
+}
+
+/// `[tenants]`: how long things are waited for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantsConfig {
+    /// Seconds during which a deleted tenant can be restored; 0 to 31536000.
+    pub grace_seconds: u64,
+    /// Seconds without a word after which a data plane serves no longer; 60 to 31536000.
+    pub stale_after_seconds: u64,
+}
+
+impl Default for TenantsConfig {
+    /// A week to change one's mind; a day for a data plane to hear from us.
+    fn default() -> Self {
+        Self { grace_seconds: 7 * 86_400, stale_after_seconds: 86_400 }
+    }
+}
+
+/// One of `[[servers]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Its name.
+    pub name: String,
+    /// `postgres` or `sqlite`.
+    pub engine: String,
+    /// Where it is; tenants may demand a region.
+    pub region: String,
+    /// `postgres://admin:password@host/postgres`, or `sqlite:///folder`.
+    pub admin_url: SecretString,
+    /// Databases that it takes.
+    pub capacity: u32,
+    /// Connections that all planes together may hold.
+    pub connection_budget: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: ListenConfig::local(8700, 8701),
+            telemetry: TelemetryConfig::default(),
+            lifecycle: LifecycleConfig::default(),
+            registry: RegistryConfig::default(),
+            tokens: TokensConfig::default(),
+            seal: SealConfig::default(),
+            tenants: TenantsConfig::default(),
+            servers: Vec::new(),
+        }
+    }
+}
+
+impl Sections for Config {
+    fn listen(&self) -> &ListenConfig {
+        &self.listen
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn lifecycle(&self) -> &LifecycleConfig {
+        &self.lifecycle
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        self.listen.validate().map_err(|error| error.within("listen"))?;
+        self.telemetry.validate().map_err(|error| error.within("telemetry"))?;
+        self.lifecycle.validate().map_err(|error| error.within("lifecycle"))?;
+        if self.registry.url.expose_secret().is_empty() {
+            return Err(Invalid::new("registry.url", "is missing: set it to a postgres:// or sqlite:// URL"));
+        }
+        let scheme = self.registry.url.expose_secret().split(':').next().unwrap_or_default();
+        if !matches!(scheme, "postgres" | "postgresql" | "sqlite") {
+            return Err(Invalid::new("registry.url", "must begin with postgres:// or sqlite://"));
+        }
+        for (field, token) in [("tokens.operator", &self.tokens.operator), ("tokens.node", &self.tokens.node)] {
+            if !(16..=512).contains(&token.expose_secret().len()) {
+                return Err(Invalid::new(field, "must be a secret of 16 to 512 characters"));
+            }
+        }
+        if self.tokens.operator.expose_secret() == self.tokens.node.expose_secret() {
+            return Err(Invalid::new("tokens.node", "must differ from `tokens.operator`"));
+        }
+        for (field, ring) in [("seal.tenants", &self.seal.tenants), ("seal.servers", &self.seal.servers)] {
+            KeyRing::new(ring).map_err(|error| Invalid::new(field, format!("is no usable key ring: {error}")))?;
+        }
+        if self.tenants.grace_seconds > 31_536_000 {
+            return Err(Invalid::new("tenants.grace_seconds", "must be at most 31536000"));
+        }
+        if !(60..=31_536_000).contains(&self.tenants.stale_after_seconds) {
+            return Err(Invalid::new("tenants.stale_after_seconds", "must be from 60 to 31536000"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usable() -> Config {
+        let ring = || KeyRingConfig {
+            primary: "k".into(),
+            keys: [("k".into(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into())].into(),
+        };
+        Config {
+            registry: RegistryConfig { url: "sqlite:///r.db".into(), create_from: None },
+            tokens: TokensConfig { operator: "operator-operator".into(), node: "node-node-node-node".into() },
+            seal: SealConfig { tenants: ring(), servers: ring() },
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn each_bad_field_is_named_and_no_secret_is_printed() {
+        assert!(usable().validate().is_ok());
+        let bad = |change: fn(&mut Config)| {
+            let mut config = usable();
+            change(&mut config);
+            config.validate().unwrap_err().field
+        };
+        assert_eq!(bad(|it| it.registry.url = "mysql://x".into()), "registry.url");
+        assert_eq!(bad(|it| it.tokens.node = "short".into()), "tokens.node");
+        assert_eq!(bad(|it| it.tokens.node = it.tokens.operator.clone()), "tokens.node");
+        assert_eq!(bad(|it| it.seal.servers.primary = "other".into()), "seal.servers");
+        assert_eq!(bad(|it| it.tenants.stale_after_seconds = 1), "tenants.stale_after_seconds");
+        let print = format!("{:?}", usable());
+        assert!(!print.contains("operator-operator") && !print.contains("AAAA"), "{print}");
+    }
+}

@@ -1,0 +1,168 @@
+//! Names of databases: opaque, generated, and safe to quote. Also the steps that every engine's database takes alike.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rand::CryptoRng;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
+use sea_orm_migration::{MigrationTrait, SchemaManager};
+use tenancy::{TenantId, stamp};
+
+use super::EngineError;
+use crate::schema::{NewTenant, TenantSchema};
+
+const PREFIX: &str = "fh_";
+const LENGTH: usize = 24;
+
+/// `fh_` and 24 characters of `[a-z0-9]`: 124 random bits. Never a slug.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DatabaseName(String);
+
+impl DatabaseName {
+    pub(crate) fn generate(rng: &mut impl CryptoRng) -> Self {
+        const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+        let mut name = PREFIX.to_owned();
+        while name.len() < PREFIX.len() + LENGTH {
+            let mut byte = [0];
+            rng.fill_bytes(&mut byte);
+            // Bytes past the last whole multiple of 36 would favour the first letters.
+            if byte[0] < 252 {
+                name.push(char::from(ALPHABET[usize::from(byte[0] % 36)]));
+            }
+        }
+        Self(name)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The login role of a slot.
+    pub(super) fn role(&self, slot: Slot) -> String {
+        format!("{}_{}", self.0, slot.as_str())
+    }
+}
+
+impl FromStr for DatabaseName {
+    type Err = EngineError;
+
+    fn from_str(text: &str) -> Result<Self, EngineError> {
+        let is_ours = text.strip_prefix(PREFIX).is_some_and(|rest| {
+            rest.len() == LENGTH && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        });
+        if is_ours { Ok(Self(text.to_owned())) } else { Err(EngineError::refused("not a database's name of ours")) }
+    }
+}
+
+impl fmt::Display for DatabaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which of a database's two login roles: they are used in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    A,
+    B,
+}
+
+impl Slot {
+    pub(crate) const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+}
+
+/// Marks a database as seeded, in the transaction of the seed.
+pub(super) const SEEDED: &str = "freehold_seed";
+const CREATE_SEEDED: &str = "CREATE TABLE IF NOT EXISTS freehold_seed (id INTEGER PRIMARY KEY CHECK (id = 1))";
+
+/// How many of the schema's migrations the database has.
+async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
+    db.execute_unprepared(
+        "CREATE TABLE IF NOT EXISTS freehold_migrations (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    )
+    .await?;
+    let select = Statement::from_string(db.get_database_backend(), "SELECT name FROM freehold_migrations ORDER BY position");
+    db.query_all_raw(select).await?.iter().map(|row| row.try_get("", "name")).collect()
+}
+
+/// Applies migrations up to a version, each in a transaction of its own together with its record, so that none takes
+/// effect twice. The caller holds whatever keeps others away.
+pub(super) async fn migrate(
+    db: &DatabaseConnection,
+    schema: &dyn TenantSchema,
+    to: u32,
+) -> Result<u32, EngineError> {
+    let failed = |error| EngineError::of("migrate the database", error);
+    let migrations = schema.migrations();
+    let to = usize::try_from(to).unwrap_or(usize::MAX);
+    if to > migrations.len() {
+        return Err(EngineError::refused(format!(
+            "this program contains {} migrations and the fleet is at version {to}: start a newer one",
+            migrations.len()
+        )));
+    }
+    let done = applied(db).await.map_err(failed)?;
+    if done.iter().zip(&migrations).any(|(name, migration)| name != migration.name()) || done.len() > migrations.len() {
+        return Err(EngineError::refused("the database has migrations that this program does not know, in this order"));
+    }
+    for (position, migration) in migrations.iter().enumerate().take(to).skip(done.len()) {
+        apply(db, position + 1, migration.as_ref()).await.map_err(failed)?;
+    }
+    Ok(u32::try_from(done.len().max(to)).unwrap_or(u32::MAX))
+}
+
+async fn apply(db: &DatabaseConnection, position: usize, migration: &dyn MigrationTrait) -> Result<(), DbErr> {
+    let transaction = db.begin().await?;
+    migration.up(&SchemaManager::new(&transaction)).await?;
+    let record = Statement::from_sql_and_values(
+        transaction.get_database_backend(),
+        "INSERT INTO freehold_migrations (position, name) VALUES ($1, $2)",
+        [i32::try_from(position).unwrap_or(i32::MAX).into(), migration.name().into()],
+    );
+    transaction.execute_raw(record).await?;
+    transaction.commit().await
+}
+
+/// Writes the stamp, or finds it right.
+pub(super) async fn stamp(db: &DatabaseConnection, tenant: TenantId) -> Result<(), EngineError> {
+    let failed = |error| EngineError::of("stamp the database", error);
+    let backend = db.get_database_backend();
+    db.execute_unprepared(stamp::CREATE).await.map_err(failed)?;
+    let insert = Statement::from_sql_and_values(
+        backend,
+        format!("INSERT INTO {} (id, tenant_id) VALUES (1, $1) ON CONFLICT (id) DO NOTHING", stamp::TABLE),
+        [tenant.to_string().into()],
+    );
+    db.execute_raw(insert).await.map_err(failed)?;
+    let row = db.query_one_raw(Statement::from_string(backend, stamp::SELECT)).await.map_err(failed)?;
+    let found: Option<String> = row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed)?;
+    if found == Some(tenant.to_string()) {
+        return Ok(());
+    }
+    Err(EngineError::refused("the database is stamped for another tenant; it is not touched"))
+}
+
+/// Fills the database in one transaction with its mark; a marked one is left as it is.
+pub(super) async fn seed(
+    db: &DatabaseConnection,
+    schema: &dyn TenantSchema,
+    tenant: &NewTenant,
+) -> Result<(), EngineError> {
+    let failed = |error| EngineError::of("seed the database", error);
+    let transaction = db.begin().await.map_err(failed)?;
+    transaction.execute_unprepared(CREATE_SEEDED).await.map_err(failed)?;
+    let mark = format!("INSERT INTO {SEEDED} (id) VALUES (1) ON CONFLICT (id) DO NOTHING");
+    let marked = transaction.execute_unprepared(&mark).await.map_err(failed)?;
+    if marked.rows_affected() == 0 {
+        return Ok(());
+    }
+    schema.seed(&transaction, tenant).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)
+}

@@ -1,0 +1,287 @@
+//! Postgres: a database of its own for each tenant, entered by two login roles and nobody else.
+//!
+//! The admin has CREATEDB and CREATEROLE and is no superuser. All objects belong to one owner role that cannot log in;
+//! what runtime roles may do comes from one group. Since Postgres 16 the maker of a role may not use it unless that is
+//! granted, so it is.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
+use secrecy::{ExposeSecret, SecretString};
+use tenancy::{TenantId, stamp};
+use url::Url;
+
+use super::database::{self, DatabaseName, SEEDED, Slot};
+use super::{Engine, EngineError};
+use crate::schema::{NewTenant, TenantSchema};
+
+const OWNER: &str = "freehold_owner";
+const GROUP: &str = "freehold_rw";
+/// Before 15, everybody may create in the schema `public`, and only a superuser can take that away.
+const OLDEST: i32 = 150_000;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest statement of a product's handler.
+const STATEMENT_TIMEOUT: &str = "30s";
+/// Longest that a transaction may sit idle and hold its locks.
+const IDLE_TIMEOUT: &str = "30s";
+
+/// One Postgres server, by its admin's URL.
+pub(super) struct Postgres {
+    admin: Url,
+}
+
+impl Postgres {
+    pub(super) fn new(admin_url: &SecretString) -> Result<Self, EngineError> {
+        let admin = Url::parse(admin_url.expose_secret()).ok().filter(|url| {
+            matches!(url.scheme(), "postgres" | "postgresql") && url.host_str().is_some_and(|host| !host.is_empty())
+        });
+        admin.map(|admin| Self { admin }).ok_or_else(|| {
+            EngineError::refused("the admin URL of a Postgres server is postgres://admin:password@host:5432/postgres")
+        })
+    }
+
+    async fn connect(&self, database: Option<&DatabaseName>) -> Result<DatabaseConnection, EngineError> {
+        let mut url = self.admin.clone();
+        if let Some(database) = database {
+            url.set_path(database.as_str());
+        }
+        connect(url.as_str()).await.map_err(|error| EngineError::of("connect to the server as its admin", error))
+    }
+
+    /// As the owner, in the tenant's database.
+    async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
+        let db = self.connect(Some(database)).await?;
+        run(&db, "become the owner of the database", &format!("SET ROLE \"{OWNER}\"")).await?;
+        Ok(db)
+    }
+
+    /// Owner and group, once for each server. Others may make them at the same moment.
+    async fn ensure_roles(&self, admin: &DatabaseConnection) -> Result<(), EngineError> {
+        for role in [OWNER, GROUP] {
+            let made = format!(
+                "DO $$ BEGIN CREATE ROLE \"{role}\" NOLOGIN; \
+                 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+            );
+            run(admin, "make the server's roles", &made).await?;
+        }
+        if !self.may_set_role(admin).await? {
+            let version = version(admin).await?;
+            let options = if version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+            let granted = format!("GRANT \"{OWNER}\" TO CURRENT_USER{options}");
+            // Another replica's grant of the same at the same moment is as good as ours.
+            if let Err(error) = run(admin, "take the owner's role", &granted).await
+                && !self.may_set_role(admin).await?
+            {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn may_set_role(&self, admin: &DatabaseConnection) -> Result<bool, EngineError> {
+        let privilege = if version(admin).await? >= 160_000 { "SET" } else { "MEMBER" };
+        let sql = format!("SELECT pg_has_role(current_user, '{OWNER}', '{privilege}')");
+        one(admin, &sql).await.map_err(|error| EngineError::of("look at the admin's roles", error))
+    }
+}
+
+async fn connect(url: &str) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new(url.to_owned());
+    options
+        .max_connections(1)
+        .acquire_timeout(PATIENCE)
+        .connect_timeout(PATIENCE)
+        .sqlx_logging(false)
+        .map_sqlx_postgres_opts(|options: PgConnectOptions| {
+            options
+                .application_name("freehold-control-plane")
+                .options([("statement_timeout", "60s"), ("lock_timeout", "10s"), ("client_min_messages", "warning")])
+        });
+    Database::connect(options).await
+}
+
+async fn run(db: &DatabaseConnection, what: &str, sql: &str) -> Result<(), EngineError> {
+    db.execute_unprepared(sql).await.map(drop).map_err(|error| EngineError::of(what, error))
+}
+
+async fn one<T: sea_orm::TryGetable>(db: &DatabaseConnection, sql: &str) -> Result<T, DbErr> {
+    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+    row.ok_or_else(|| DbErr::RecordNotFound("the server answered no row".to_owned()))?.try_get_by_index(0)
+}
+
+async fn version(db: &DatabaseConnection) -> Result<i32, EngineError> {
+    one(db, "SELECT current_setting('server_version_num')::int")
+        .await
+        .map_err(|error| EngineError::of("read the server's version", error))
+}
+
+async fn exists(db: &DatabaseConnection, database: &str) -> Result<bool, DbErr> {
+    let statement = Statement::from_sql_and_values(
+        db.get_database_backend(),
+        "SELECT 1 FROM pg_database WHERE datname = $1",
+        [database.into()],
+    );
+    Ok(db.query_one_raw(statement).await?.is_some())
+}
+
+/// Makes the registry's own database when it is absent.
+pub(crate) async fn ensure_database(admin: &SecretString, wanted: &SecretString) -> Result<(), EngineError> {
+    let bad = || EngineError::refused("registry.url and registry.create_from must be URLs of one Postgres server");
+    let url = Url::parse(wanted.expose_secret()).map_err(|_| bad())?;
+    let name = url.path().trim_start_matches('/');
+    let is_plain =
+        (1..=63).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if !is_plain {
+        return Err(EngineError::refused("the registry's database is named with a-z, 0-9 and _, to be created for you"));
+    }
+    let failed = |error| EngineError::of("create the registry's database", error);
+    let admin = connect(admin.expose_secret()).await.map_err(failed)?;
+    if !exists(&admin, name).await.map_err(failed)?
+        && let Err(error) = admin.execute_unprepared(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0")).await
+        && !exists(&admin, name).await.map_err(failed)?
+    {
+        return Err(failed(error));
+    }
+    close(admin).await
+}
+
+async fn close(db: DatabaseConnection) -> Result<(), EngineError> {
+    db.close().await.map_err(|error| EngineError::of("close the connection", error))
+}
+
+#[async_trait]
+impl Engine for Postgres {
+    async fn check(&self) -> Result<(), EngineError> {
+        let db = self.connect(None).await?;
+        let version = version(&db).await?;
+        if version < OLDEST {
+            return Err(EngineError::refused(format!("the server is Postgres {}, and 15 is the oldest that can be closed to others", version / 10_000)));
+        }
+        for (right, column) in [("CREATEDB", "rolcreatedb"), ("CREATEROLE", "rolcreaterole")] {
+            let sql = format!("SELECT {column} OR rolsuper FROM pg_roles WHERE rolname = current_user");
+            let has: bool = one(&db, &sql).await.map_err(|error| EngineError::of("read the admin's rights", error))?;
+            if !has {
+                return Err(EngineError::refused(format!("the admin lacks {right}: ALTER ROLE … {right}")));
+            }
+        }
+        self.ensure_roles(&db).await?;
+        close(db).await
+    }
+
+    async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        let admin = self.connect(None).await?;
+        self.ensure_roles(&admin).await?;
+        let what = "create the database";
+        if !exists(&admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
+            run(&admin, what, &format!("CREATE DATABASE \"{database}\" OWNER \"{OWNER}\" TEMPLATE template0")).await?;
+        }
+        close(admin).await?;
+        let owner = self.as_owner(database).await?;
+        let closed = format!(
+            "REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC; \
+             REVOKE ALL ON SCHEMA public FROM PUBLIC; \
+             GRANT USAGE ON SCHEMA public TO \"{GROUP}\"; \
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO \"{GROUP}\"; \
+             ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT ON SEQUENCES TO \"{GROUP}\""
+        );
+        run(&owner, "close the database to others", &closed).await?;
+        close(owner).await
+    }
+
+    async fn create_role(
+        &self,
+        database: &DatabaseName,
+        slot: Slot,
+        password: &SecretString,
+        connections: u32,
+    ) -> Result<(), EngineError> {
+        let admin = self.connect(None).await?;
+        let role = database.role(slot);
+        let what = "make a login role for the database";
+        let made = format!(
+            "DO $$ BEGIN CREATE ROLE \"{role}\" NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        );
+        run(&admin, what, &made).await?;
+        // Passwords are generated by us from an alphabet without quotes; anything else is refused.
+        let password = password.expose_secret();
+        if !password.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err(EngineError::refused("a generated password has letters, digits, - and _ only"));
+        }
+        let settings = format!(
+            "ALTER ROLE \"{role}\" LOGIN INHERIT CONNECTION LIMIT {connections} PASSWORD '{password}'; \
+             ALTER ROLE \"{role}\" SET statement_timeout = '{STATEMENT_TIMEOUT}'; \
+             ALTER ROLE \"{role}\" SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; \
+             GRANT \"{GROUP}\" TO \"{role}\""
+        );
+        run(&admin, what, &settings).await?;
+        close(admin).await?;
+        let owner = self.as_owner(database).await?;
+        run(&owner, what, &format!("GRANT CONNECT ON DATABASE \"{database}\" TO \"{role}\"")).await?;
+        close(owner).await
+    }
+
+    async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
+        let db = self.as_owner(database).await?;
+        let version = database::migrate(&db, schema, to).await?;
+        run(&db, "protect the migrations' table", &read_only("freehold_migrations")).await?;
+        close(db).await?;
+        Ok(version)
+    }
+
+    async fn stamp(&self, database: &DatabaseName, tenant: TenantId) -> Result<(), EngineError> {
+        let db = self.as_owner(database).await?;
+        database::stamp(&db, tenant).await?;
+        run(&db, "protect the stamp", &read_only(stamp::TABLE)).await?;
+        close(db).await
+    }
+
+    async fn seed(
+        &self,
+        database: &DatabaseName,
+        schema: &dyn TenantSchema,
+        tenant: &NewTenant,
+    ) -> Result<(), EngineError> {
+        let db = self.as_owner(database).await?;
+        database::seed(&db, schema, tenant).await?;
+        run(&db, "protect the seed's mark", &read_only(SEEDED)).await?;
+        close(db).await
+    }
+
+    async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        let admin = self.connect(None).await?;
+        let what = "drop the database";
+        if exists(&admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
+            let options = if version(&admin).await? >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+            for role in Slot::BOTH.map(|slot| database.role(slot)) {
+                // Only a role's members may end its sessions, and only without LOGIN do no new ones come.
+                let locked = format!(
+                    "DO $$ BEGIN ALTER ROLE \"{role}\" NOLOGIN; GRANT \"{role}\" TO CURRENT_USER{options}; \
+                     EXCEPTION WHEN undefined_object THEN NULL; END $$"
+                );
+                run(&admin, what, &locked).await?;
+            }
+            run(&admin, what, &format!("DROP DATABASE IF EXISTS \"{database}\" WITH (FORCE)")).await?;
+        }
+        for slot in Slot::BOTH {
+            run(&admin, "drop a login role", &format!("DROP ROLE IF EXISTS \"{}\"", database.role(slot))).await?;
+        }
+        close(admin).await
+    }
+
+    fn url(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> SecretString {
+        let mut url = self.admin.clone();
+        url.set_path(database.as_str());
+        // Neither fails for a URL with a host, as the admin's has.
+        let _ = url.set_username(&database.role(slot));
+        let _ = url.set_password(Some(password.expose_secret()));
+        String::from(url).into()
+    }
+}
+
+fn read_only(table: &str) -> String {
+    format!(
+        "REVOKE ALL ON \"{table}\" FROM \"{GROUP}\"; GRANT SELECT ON \"{table}\" TO \"{GROUP}\""
+    )
+}

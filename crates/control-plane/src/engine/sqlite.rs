@@ -1,0 +1,109 @@
+//! SQLite: a server is a folder, a database a folder in it that only we may enter. There are no roles.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::sqlx::sqlite::SqliteJournalMode;
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use secrecy::{ExposeSecret, SecretString};
+use tenancy::TenantId;
+
+use super::database::{self, DatabaseName, Slot};
+use super::{Engine, EngineError};
+use crate::schema::{NewTenant, TenantSchema};
+
+const FILE: &str = "database.db";
+
+/// A folder of databases.
+pub(super) struct Sqlite {
+    folder: PathBuf,
+}
+
+impl Sqlite {
+    pub(super) fn new(admin_url: &SecretString) -> Result<Self, EngineError> {
+        let path = admin_url.expose_secret().strip_prefix("sqlite://").filter(|path| path.starts_with('/'));
+        let path = path.filter(|path| !path.contains(['?', '#', '%']));
+        path.map(|path| Self { folder: path.into() }).ok_or_else(|| {
+            EngineError::refused("the admin URL of a SQLite server is sqlite:// and the absolute path of a folder")
+        })
+    }
+
+    fn home(&self, database: &DatabaseName) -> PathBuf {
+        self.folder.join(database.as_str())
+    }
+
+    async fn open(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
+        let mut options = ConnectOptions::new(format!("sqlite://{}", self.home(database).join(FILE).display()));
+        options.max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| {
+            options
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .busy_timeout(Duration::from_secs(5))
+                .foreign_keys(true)
+        });
+        Database::connect(options).await.map_err(|error| EngineError::of("open the database", error))
+    }
+}
+
+#[async_trait]
+impl Engine for Sqlite {
+    async fn check(&self) -> Result<(), EngineError> {
+        let probe = self.folder.join(".freehold-probe");
+        fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|error| {
+            EngineError::refused(format!("the folder cannot be written to ({error}): make it, and give us the right"))
+        })
+    }
+
+    async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.home(database))?;
+        close(self.open(database).await?).await
+    }
+
+    async fn create_role(&self, _: &DatabaseName, _: Slot, _: &SecretString, _: u32) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
+        let db = self.open(database).await?;
+        let version = database::migrate(&db, schema, to).await;
+        close(db).await?;
+        version
+    }
+
+    async fn stamp(&self, database: &DatabaseName, tenant: TenantId) -> Result<(), EngineError> {
+        let db = self.open(database).await?;
+        let stamped = database::stamp(&db, tenant).await;
+        close(db).await?;
+        stamped
+    }
+
+    async fn seed(
+        &self,
+        database: &DatabaseName,
+        schema: &dyn TenantSchema,
+        tenant: &NewTenant,
+    ) -> Result<(), EngineError> {
+        let db = self.open(database).await?;
+        let seeded = database::seed(&db, schema, tenant).await;
+        close(db).await?;
+        seeded
+    }
+
+    async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        match fs::remove_dir_all(self.home(database)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn url(&self, database: &DatabaseName, _: Slot, _: &SecretString) -> SecretString {
+        format!("sqlite://{}", self.home(database).join(FILE).display()).into()
+    }
+}
+
+async fn close(db: DatabaseConnection) -> Result<(), EngineError> {
+    db.close().await.map_err(|error| EngineError::of("close the database", error))
+}

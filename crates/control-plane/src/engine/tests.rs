@@ -1,0 +1,150 @@
+//! What every engine must do, on real servers.
+
+use sea_orm::{ConnectionTrait, Database, DatabaseTransaction, DbErr};
+use sea_orm_migration::prelude::{MigrationName, MigrationTrait, SchemaManager};
+use secrecy::ExposeSecret;
+
+use super::*;
+
+struct Notes;
+
+struct First;
+
+impl MigrationName for First {
+    fn name(&self) -> &'static str {
+        "first"
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for First {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait elides it")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.get_connection().execute_unprepared("CREATE TABLE notes (text TEXT NOT NULL)").await.map(drop)
+    }
+}
+
+#[async_trait]
+impl TenantSchema for Notes {
+    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(First)]
+    }
+
+    async fn seed(&self, db: &DatabaseTransaction, _: &NewTenant) -> Result<(), DbErr> {
+        db.execute_unprepared("INSERT INTO notes (text) VALUES ('seeded')").await.map(drop)
+    }
+}
+
+fn new_tenant() -> NewTenant {
+    NewTenant { id: TenantId::generate(), slug: "acme".parse().unwrap(), name: "Acme".into(), admin_email: None }
+}
+
+fn password() -> SecretString {
+    "a-password_of-ours".to_owned().into()
+}
+
+fn postgres() -> Arc<dyn Engine> {
+    let url = std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`, which starts a Postgres");
+    engine_for(EngineKind::Postgres, &url.into()).unwrap()
+}
+
+/// Each step twice, as after a crash before its record.
+async fn build_twice(engine: &dyn Engine, tenant: &NewTenant) -> DatabaseName {
+    let name = DatabaseName::generate(&mut rand::rng());
+    for _ in 0..2 {
+        engine.create_database(&name).await.unwrap();
+        engine.create_role(&name, Slot::A, &password(), 4).await.unwrap();
+        assert_eq!(engine.migrate(&name, &Notes, 1).await.unwrap(), 1);
+        engine.stamp(&name, tenant.id).await.unwrap();
+        engine.seed(&name, &Notes, tenant).await.unwrap();
+    }
+    name
+}
+
+async fn steps_may_be_repeated(engine: &dyn Engine) {
+    let tenant = new_tenant();
+    let name = build_twice(engine, &tenant).await;
+    let url = engine.url(&name, Slot::A, &password());
+    let db = Database::connect(url.expose_secret()).await.unwrap();
+    let rows = db.query_all_raw(sea_orm::Statement::from_string(db.get_database_backend(), "SELECT text FROM notes"));
+    assert_eq!(rows.await.unwrap().len(), 1, "seeded once");
+    db.close().await.unwrap();
+    assert!(engine.stamp(&name, TenantId::generate()).await.is_err(), "stamped for another tenant");
+    assert!(engine.migrate(&name, &Notes, 2).await.is_err(), "a version that the program lacks");
+    engine.drop_database(&name).await.unwrap();
+    engine.drop_database(&name).await.unwrap();
+    assert!(Database::connect(format!("{}?mode=rw", url.expose_secret()).replace("?mode=rw", "")).await.is_err());
+}
+
+#[tokio::test]
+async fn every_step_may_be_repeated_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().display());
+    let engine = engine_for(EngineKind::Sqlite, &url.into()).unwrap();
+    engine.check().await.unwrap();
+    steps_may_be_repeated(engine.as_ref()).await;
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left over");
+}
+
+#[tokio::test]
+async fn every_step_may_be_repeated_on_postgres() {
+    let engine = postgres();
+    engine.check().await.unwrap();
+    steps_may_be_repeated(engine.as_ref()).await;
+}
+
+#[tokio::test]
+async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
+    let engine = postgres();
+    engine.check().await.unwrap();
+    let (mine, other) = (new_tenant(), new_tenant());
+    let (name, foreign) = (build_twice(engine.as_ref(), &mine).await, build_twice(engine.as_ref(), &other).await);
+    let url = engine.url(&name, Slot::A, &password());
+    let db = Database::connect(url.expose_secret()).await.unwrap();
+    db.execute_unprepared("INSERT INTO notes (text) VALUES ('x'); UPDATE notes SET text = 'y'; DELETE FROM notes")
+        .await
+        .unwrap();
+    for refused in [
+        "CREATE TABLE t (id int)",
+        "CREATE TEMP TABLE t (id int)",
+        "DROP TABLE notes",
+        "ALTER TABLE notes ADD COLUMN x int",
+        "UPDATE freehold_stamp SET tenant_id = 'x'",
+        "DELETE FROM freehold_stamp",
+        "DELETE FROM freehold_migrations",
+        "DELETE FROM freehold_seed",
+        "SET ROLE freehold_owner",
+        "CREATE ROLE x",
+        "SELECT pg_read_file('postgresql.conf')",
+    ] {
+        assert!(db.execute_unprepared(refused).await.is_err(), "{refused}");
+    }
+    let mut elsewhere = url::Url::parse(url.expose_secret()).unwrap();
+    elsewhere.set_path(foreign.as_str());
+    assert!(Database::connect(elsewhere.as_str()).await.is_err(), "another tenant's database");
+    db.close().await.unwrap();
+    for name in [name, foreign] {
+        engine.drop_database(&name).await.unwrap();
+    }
+}
+
+#[test]
+fn names_are_ours_and_opaque() {
+    let name = DatabaseName::generate(&mut rand::rng());
+    assert_eq!(name.as_str().parse::<DatabaseName>().unwrap(), name);
+    for hostile in ["", "fh_", "acme", "fh_\"; DROP TABLE x; --aaaa", "fh_ABCDEFGHIJKLMNOPQRSTUVWX"] {
+        assert!(hostile.parse::<DatabaseName>().is_err(), "{hostile}");
+    }
+}
+
+#[test]
+fn a_url_of_another_kind_is_refused_without_being_told() {
+    for (kind, url) in [
+        (EngineKind::Postgres, "mysql://planted@h/d"),
+        (EngineKind::Sqlite, "sqlite://planted"),
+        (EngineKind::Sqlite, "postgres://planted@h/d"),
+    ] {
+        let error = engine_for(kind, &url.to_owned().into()).err().unwrap().to_string();
+        assert!(!error.contains("planted"), "{error}");
+    }
+}

@@ -1,0 +1,16 @@
+//! The control plane: the registry of tenants, its API, provisioning, the engines that work the servers.
+//!
+//! It imports no data plane and no product; a product brings its declaration and its [`TenantSchema`].
+
+mod api;
+mod config;
+mod engine;
+mod plane;
+mod provision;
+mod registry;
+mod schema;
+mod start;
+
+pub use config::Config;
+pub use schema::{NewTenant, TenantSchema};
+pub use start::start;

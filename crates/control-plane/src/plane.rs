@@ -1,0 +1,53 @@
+//! What every part of one control plane shares: the registry, the key rings, the product, the clock of its limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenancy::Product;
+use tenancy::seal::KeyRing;
+use tokio_util::sync::CancellationToken;
+
+use crate::provision::Wake;
+use crate::registry::Registry;
+use crate::schema::TenantSchema;
+
+/// One running control plane; clones share it.
+#[derive(Clone)]
+pub(crate) struct Plane(Arc<Parts>);
+
+/// The parts of a plane.
+pub(crate) struct Parts {
+    /// What the control plane knows.
+    pub(crate) registry: Registry,
+    /// Seals tenants' database URLs.
+    pub(crate) tenants_ring: KeyRing,
+    /// Seals servers' admin URLs and recorded answers; data planes never hold it.
+    pub(crate) servers_ring: KeyRing,
+    /// What is built on Freehold.
+    pub(crate) product: Product,
+    /// The product's migrations and seed.
+    pub(crate) schema: Arc<dyn TenantSchema>,
+    /// Tells the runner that there is work.
+    pub(crate) wake: Wake,
+    /// A node that was not heard for this long counts no more.
+    pub(crate) stale_after: Duration,
+    /// How long a deleted tenant can be restored.
+    pub(crate) grace: Duration,
+    /// Cancelled once the service was told to stop.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Plane {
+    /// A plane of these parts.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for Plane {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

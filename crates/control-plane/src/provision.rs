@@ -1,0 +1,142 @@
+//! Provisioning: long actions on a tenant as operations of persisted steps, worked by any number of control planes.
+//!
+//! The rows are the truth: a wake-up, a lease or a process may be lost at any moment, and whoever comes next goes on from
+//! what is written. No step begins before the one before it is written down, and no holder writes once its lease is
+//! another's.
+
+#[cfg(test)]
+mod faults;
+mod lease;
+mod pace;
+mod queue;
+mod runner;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod wake;
+mod walk;
+mod work;
+
+use std::str::FromStr;
+
+pub(crate) use queue::{cancel_delete, enqueue, retry, wait};
+pub(crate) use runner::run;
+pub(crate) use wake::Wake;
+
+use steps::Step;
+
+/// What is done with a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Builds its database and makes it known to data planes. Fails by being undone.
+    Create,
+    /// Destroys its database and everything of it but a tombstone. There is no way back: it is tried until it is done.
+    Delete,
+}
+
+/// No operation is of this kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a kind of operation: use create or delete")]
+pub(crate) struct UnknownKind;
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Create, Self::Delete];
+
+    /// The word used in the API and in the registry.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Its steps, in their order.
+    const fn steps(self) -> &'static [&'static dyn Step] {
+        match self {
+            Self::Create => steps::CREATE,
+            Self::Delete => steps::DELETE,
+        }
+    }
+
+    /// Whether its steps are undone when one of them fails.
+    const fn can_be_undone(self) -> bool {
+        matches!(self, Self::Create)
+    }
+}
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(UnknownKind)
+    }
+}
+
+/// Where an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nobody has begun it.
+    Pending,
+    /// Some of its steps may be done.
+    Running,
+    /// It failed, and its steps are undone in reverse.
+    Undoing,
+    /// All of its steps are done.
+    Done,
+    /// It failed, and nothing of it is left.
+    Failed,
+    /// It was called off before it began.
+    Cancelled,
+}
+
+impl State {
+    const ALL: [Self; 6] =
+        [Self::Pending, Self::Running, Self::Undoing, Self::Done, Self::Failed, Self::Cancelled];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Undoing => "undoing",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more happens by itself.
+    fn has_ended(text: &str) -> bool {
+        let state = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        matches!(state, Some(Self::Done | Self::Failed | Self::Cancelled))
+    }
+}
+
+/// Where a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StepState {
+    /// It may have been begun, and is not done.
+    Pending,
+    /// Its effect is there.
+    Done,
+    /// It was given up; some of its effect may be there.
+    Failed,
+    /// Its effect is gone.
+    Undone,
+}
+
+impl StepState {
+    const ALL: [Self; 4] = [Self::Pending, Self::Done, Self::Failed, Self::Undone];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Undone => "undone",
+        }
+    }
+
+    fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}

@@ -1,0 +1,212 @@
+//! Leases: who works on an operation, until when, and the fencing number that all of its writes carry.
+//!
+//! A holder that was slow, frozen or cut off may believe that it still works: it never writes, since every write of its
+//! checks the number under the operation's row lock, and it stops working once its time has passed by its own clock.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::{CaseStatement, Expr, LockType};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
+
+use super::pace::Pace;
+use super::steps::StepError;
+use super::{Kind, State};
+use crate::registry::Registry;
+use crate::registry::change::Change;
+use crate::registry::entities::operations;
+
+/// The lease is another's, or its time has passed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lost;
+
+/// The right to work on one operation, for a while.
+#[derive(Debug)]
+pub(super) struct Lease {
+    registry: Registry,
+    operation: operations::Model,
+    holder: Uuid,
+    length: Duration,
+    heartbeat: Duration,
+    /// By this process's monotonic clock, and never later than what the registry says.
+    until: Mutex<Instant>,
+    is_settled: AtomicBool,
+}
+
+/// Takes up to so many operations that are due and nobody works on, the longest due first.
+pub(super) async fn take(
+    registry: &Registry,
+    holder: Uuid,
+    pace: &Pace,
+    at_most: usize,
+) -> Result<Vec<Lease>, DbErr> {
+    let now = registry.now();
+    let due = operations::Entity::find()
+        .filter(is_free(now))
+        .filter(operations::Column::RunAfter.lte(now))
+        // What a newer version brought is left to those who know it.
+        .filter(operations::Column::Kind.is_in(Kind::ALL.map(Kind::as_str)))
+        .order_by_asc(operations::Column::RunAfter)
+        .order_by_asc(operations::Column::Id)
+        // Others may be faster with some.
+        .limit(4 * at_most as u64)
+        .all(registry.db())
+        .await?;
+    let mut leases = Vec::new();
+    for seen in due {
+        if leases.len() == at_most {
+            break;
+        }
+        if let Some(lease) = Lease::take(registry, holder, pace, &seen).await? {
+            leases.push(lease);
+        }
+    }
+    Ok(leases)
+}
+
+/// Not begun, or left by a holder that let it go or whose time has passed.
+fn is_free(now: DateTime<Utc>) -> Condition {
+    let begun = [State::Running.as_str(), State::Undoing.as_str()];
+    let until = operations::Column::LeaseUntil;
+    Condition::any().add(operations::Column::State.eq(State::Pending.as_str())).add(
+        Condition::all()
+            .add(operations::Column::State.is_in(begun))
+            .add(Condition::any().add(until.is_null()).add(until.lt(now))),
+    )
+}
+
+impl Lease {
+    /// Takes an operation as it was seen, unless anybody changed it since.
+    async fn take(
+        registry: &Registry,
+        holder: Uuid,
+        pace: &Pace,
+        seen: &operations::Model,
+    ) -> Result<Option<Self>, DbErr> {
+        let (begins, now) = (Instant::now(), registry.now());
+        let is_pending = operations::Column::State.eq(State::Pending.as_str());
+        let state = CaseStatement::new()
+            .case(is_pending, Expr::value(State::Running.as_str()))
+            .finally(Expr::col(operations::Column::State));
+        let taken = operations::Entity::update_many()
+            .col_expr(operations::Column::State, state.into())
+            .col_expr(operations::Column::LeaseHolder, Expr::value(holder))
+            .col_expr(operations::Column::LeaseUntil, Expr::value(now + pace.lease))
+            .col_expr(operations::Column::Fence, Expr::col(operations::Column::Fence).add(1))
+            .filter(operations::Column::Id.eq(seen.id))
+            .filter(operations::Column::Fence.eq(seen.fence))
+            .filter(operations::Column::State.eq(seen.state.as_str()))
+            .filter(is_free(now))
+            .exec_with_returning(registry.db())
+            .await?
+            .pop();
+        Ok(taken.map(|operation| Self {
+            registry: registry.clone(),
+            operation,
+            holder,
+            length: pace.lease,
+            heartbeat: pace.heartbeat(),
+            until: Mutex::new(begins + pace.lease),
+            is_settled: AtomicBool::new(false),
+        }))
+    }
+
+    /// The operation as it was when it was taken.
+    pub(super) const fn operation(&self) -> &operations::Model {
+        &self.operation
+    }
+
+    /// Begins a change that nobody else's work on this operation can come between: the row is locked, and the number on
+    /// it is ours.
+    pub(super) async fn change(&self) -> Result<Change, StepError> {
+        let change = self.registry.change().await?;
+        let ours = operations::Entity::find()
+            .filter(self.is_ours())
+            .lock(LockType::NoKeyUpdate)
+            .one(change.db())
+            .await?;
+        if ours.is_some() { Ok(change) } else { Err(StepError::Lost) }
+    }
+
+    /// Does work while the lease is renewed, and drops it when the lease is lost.
+    pub(super) async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<T, Lost> {
+        let mut work = pin!(work);
+        // A process that was frozen may find its work ready before its timers: time is looked at first.
+        let work = poll_fn(|context| {
+            if self.has_lapsed() { Poll::Ready(Err(Lost)) } else { work.as_mut().poll(context).map(Ok) }
+        });
+        tokio::select! {
+            biased;
+            lost = self.renew() => Err(lost),
+            done = work => done,
+        }
+    }
+
+    /// From here on one last write ends or lets go of the operation: a heartbeat that finds it gone is no alarm.
+    pub(super) fn settle(&self) {
+        self.is_settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets go of the operation, due again at `run_after`.
+    pub(super) async fn release(&self, run_after: DateTime<Utc>) -> Result<(), DbErr> {
+        self.settle();
+        operations::Entity::update_many()
+            .col_expr(operations::Column::LeaseHolder, Expr::value(None::<Uuid>))
+            .col_expr(operations::Column::LeaseUntil, Expr::value(None::<DateTime<Utc>>))
+            .col_expr(operations::Column::RunAfter, Expr::value(run_after))
+            .filter(self.is_ours())
+            .exec(self.registry.db())
+            .await?;
+        Ok(())
+    }
+
+    fn is_ours(&self) -> Condition {
+        Condition::all()
+            .add(operations::Column::Id.eq(self.operation.id))
+            .add(operations::Column::Fence.eq(self.operation.fence))
+            .add(operations::Column::LeaseHolder.eq(self.holder))
+    }
+
+    fn until(&self) -> Instant {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_lapsed(&self) -> bool {
+        Instant::now() >= self.until()
+    }
+
+    /// Renews until the lease is lost. A registry that does not answer is asked again until the time is over.
+    async fn renew(&self) -> Lost {
+        let mut pause = self.heartbeat;
+        loop {
+            sleep(pause.min(self.until().saturating_duration_since(Instant::now()))).await;
+            if self.has_lapsed() {
+                return Lost;
+            }
+            let begins = Instant::now();
+            let renewed = operations::Entity::update_many()
+                .col_expr(operations::Column::LeaseUntil, Expr::value(self.registry.now() + self.length))
+                .filter(self.is_ours())
+                .exec(self.registry.db());
+            match timeout_at(self.until(), renewed).await {
+                Ok(Ok(renewed)) if renewed.rows_affected > 0 => {
+                    *self.until.lock().unwrap_or_else(PoisonError::into_inner) = begins + self.length;
+                    pause = self.heartbeat;
+                }
+                Ok(Ok(_)) if self.is_settled.load(Ordering::Relaxed) => std::future::pending().await,
+                Ok(Ok(_)) | Err(_) => return Lost,
+                Ok(Err(error)) => {
+                    tracing::warn!(operation = %self.operation.id, %error, "could not renew a lease");
+                    pause = self.heartbeat / 4;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! How patient the work is: leases, retries, and the looks for what no wake-up announced.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+/// Attempts at a step before it is given up, or put off.
+pub(super) const ATTEMPTS: u32 = 5;
+/// Longest that work which cannot be given up is put off.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The times that a runner keeps.
+#[derive(Clone)]
+pub(super) struct Pace {
+    /// How long a lease lasts without a heartbeat: a dead holder's work is taken over after that.
+    pub(super) lease: Duration,
+    /// How long one look for work is from the next when nothing wakes the runner.
+    pub(super) scan: Duration,
+    /// The wait before the second attempt; each further one is three times as long.
+    pub(super) first_retry: Duration,
+    /// How long work is put off at first that failed in all of its attempts and cannot be given up.
+    pub(super) put_off: Duration,
+    /// Operations that one runner works on at once. Each may hold two of the registry's connections.
+    pub(super) at_once: usize,
+    /// Where a test breaks the work.
+    #[cfg(test)]
+    pub(super) faults: super::faults::Faults,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(10),
+            scan: Duration::from_secs(1),
+            first_retry: Duration::from_millis(100),
+            put_off: Duration::from_secs(1),
+            at_once: 8,
+            #[cfg(test)]
+            faults: super::faults::Faults::default(),
+        }
+    }
+}
+
+impl Pace {
+    /// One lost heartbeat and a slow one are borne.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.lease / 3
+    }
+
+    /// The waits between a step's attempts. With jitter, so that what failed together does not come back together.
+    pub(super) fn retries(&self) -> ExponentialBackoff {
+        ExponentialBuilder::new()
+            .with_min_delay(self.first_retry)
+            .with_max_delay(self.first_retry * 20)
+            .with_factor(3.0)
+            .with_max_times(ATTEMPTS as usize - 1)
+            .with_jitter()
+            .build()
+    }
+
+    /// How long to put off what failed this many times: twice as long after every round of attempts.
+    pub(super) fn put_off(&self, attempts: i32) -> Duration {
+        let rounds = (attempts.unsigned_abs() / ATTEMPTS).min(16);
+        let doubled = 1u32.checked_shl(rounds.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.put_off.saturating_mul(doubled).min(LONGEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_put_off_twice_as_long_each_round_up_to_a_bound() {
+        let pace = Pace::default();
+        let seconds: Vec<u64> = [1, 5, 10, 15, 20, 25, 30, 35, 40, i32::MAX].map(|it| pace.put_off(it).as_secs()).into();
+        assert_eq!(seconds, [1, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_step_is_retried_a_bounded_number_of_times() {
+        assert_eq!(Pace::default().retries().count(), ATTEMPTS as usize - 1);
+    }
+}

@@ -1,0 +1,149 @@
+//! Operations as others see them: written in the caller's transaction, called off, started again, waited for.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter};
+use service::Problem;
+use tenancy::Status;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
+
+use super::{Kind, State, StepState};
+use crate::plane::Plane;
+use crate::registry::change::Change;
+use crate::registry::entities::{operation_steps, operations, tenants};
+
+/// How often a waiter looks for an end that came about in another process.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Writes an operation with its steps in the caller's transaction, due at `run_after`. Ring the plane's [`super::Wake`]
+/// after the commit.
+pub(crate) async fn enqueue(
+    change: &Change,
+    kind: Kind,
+    tenant: Uuid,
+    run_after: DateTime<Utc>,
+) -> Result<operations::Model, DbErr> {
+    let id = Uuid::now_v7();
+    let operation = operations::ActiveModel {
+        id: Set(id),
+        kind: Set(kind.as_str().to_owned()),
+        tenant_id: Set(tenant),
+        state: Set(State::Pending.as_str().to_owned()),
+        error: Set(None),
+        lease_holder: Set(None),
+        lease_until: Set(None),
+        fence: Set(0),
+        run_after: Set(run_after),
+        created_at: Set(Utc::now()),
+        finished_at: Set(None),
+    };
+    let operation = operation.insert(change.db()).await?;
+    let steps = (1..).zip(kind.steps()).map(|(position, step)| operation_steps::ActiveModel {
+        operation_id: Set(id),
+        position: Set(position),
+        name: Set(step.name().to_owned()),
+        state: Set(StepState::Pending.as_str().to_owned()),
+        attempts: Set(0),
+        error: Set(None),
+    });
+    operation_steps::Entity::insert_many(steps).exec_without_returning(change.db()).await?;
+    Ok(operation)
+}
+
+/// Calls off a tenant's deletion that nobody has begun; says whether there was one.
+pub(crate) async fn cancel_delete(change: &Change, tenant: Uuid) -> Result<bool, DbErr> {
+    let cancelled = operations::Entity::update_many()
+        .col_expr(operations::Column::State, Expr::value(State::Cancelled.as_str()))
+        .col_expr(operations::Column::FinishedAt, Expr::value(Utc::now()))
+        .filter(operations::Column::TenantId.eq(tenant))
+        .filter(operations::Column::Kind.eq(Kind::Delete.as_str()))
+        .filter(operations::Column::State.eq(State::Pending.as_str()))
+        .exec(change.db())
+        .await?;
+    Ok(cancelled.rows_affected > 0)
+}
+
+/// Starts a failed creation again, with all of its steps before it. Ring the plane's [`super::Wake`] afterwards.
+pub(crate) async fn retry(plane: &Plane, id: Uuid) -> Result<operations::Model, Problem> {
+    let change = plane.registry.change().await?;
+    if operations::Entity::find_by_id(id).one(change.db()).await?.is_none() {
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "operation-not-found",
+            "There is no such operation. GET /v1/operations lists them.",
+        ));
+    }
+    let now = plane.registry.now();
+    let again = operations::Entity::update_many()
+        .col_expr(operations::Column::State, Expr::value(State::Pending.as_str()))
+        .col_expr(operations::Column::Error, Expr::value(None::<String>))
+        .col_expr(operations::Column::FinishedAt, Expr::value(None::<DateTime<Utc>>))
+        .col_expr(operations::Column::RunAfter, Expr::value(now))
+        .filter(operations::Column::Id.eq(id))
+        .filter(operations::Column::Kind.eq(Kind::Create.as_str()))
+        .filter(operations::Column::State.eq(State::Failed.as_str()))
+        .exec_with_returning(change.db())
+        .await?
+        .pop()
+        .ok_or_else(|| not_legal("Only a creation that failed can be started again."))?;
+    let tenant = tenants::Entity::update_many()
+        .col_expr(tenants::Column::Status, Expr::value(Status::Provisioning.as_str()))
+        .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))
+        .col_expr(tenants::Column::UpdatedAt, Expr::value(now))
+        .filter(tenants::Column::Id.eq(again.tenant_id))
+        .filter(tenants::Column::Status.eq(Status::Failed.as_str()))
+        .exec(change.db())
+        .await?;
+    if tenant.rows_affected == 0 {
+        return Err(not_legal("The tenant was deleted since. Create it anew."));
+    }
+    operation_steps::Entity::update_many()
+        .col_expr(operation_steps::Column::State, Expr::value(StepState::Pending.as_str()))
+        .col_expr(operation_steps::Column::Attempts, Expr::value(0))
+        .col_expr(operation_steps::Column::Error, Expr::value(None::<String>))
+        .filter(operation_steps::Column::OperationId.eq(id))
+        .exec(change.db())
+        .await?;
+    change.commit().await?;
+    Ok(again)
+}
+
+fn not_legal(detail: &str) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "illegal-transition", detail)
+}
+
+/// Waits until an operation has ended, or for so long; answers it as it is then.
+pub(crate) async fn wait(plane: &Plane, id: Uuid, at_most: Duration) -> Result<operations::Model, DbErr> {
+    let deadline = Instant::now() + at_most;
+    let mut ends = plane.wake.ends();
+    loop {
+        let operation = operations::Entity::find_by_id(id)
+            .one(plane.registry.db())
+            .await?
+            .ok_or_else(|| DbErr::RecordNotFound("the operation is gone from the registry".to_owned()))?;
+        let now = Instant::now();
+        if State::has_ended(&operation.state) || now >= deadline || plane.stopping.is_cancelled() {
+            return Ok(operation);
+        }
+        let until = deadline.min(now + GLANCE);
+        let heard = async {
+            loop {
+                match ends.recv().await {
+                    Ok(ended) if ended != id => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => return,
+                    Err(RecvError::Closed) => return sleep(GLANCE).await,
+                }
+            }
+        };
+        tokio::select! {
+            // Heard, or time for a glance: either way the row says how it is.
+            _ = timeout_at(until, heard) => {}
+            () = plane.stopping.cancelled() => {}
+        }
+    }
+}

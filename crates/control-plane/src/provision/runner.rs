@@ -1,0 +1,74 @@
+//! The runner: finds operations that are due, takes a lease on each, and walks several at once.
+//!
+//! It keeps nothing in memory that the rows do not say. Any number of runners may work on one registry.
+
+use opentelemetry::KeyValue;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::lease::take;
+use super::pace::Pace;
+use super::walk::walk;
+use crate::plane::Plane;
+
+/// Works on what is due until told to stop; then finishes the steps at hand and lets its leases go.
+pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
+    run_at(plane, Pace::default(), stopping).await;
+}
+
+/// As [`run`], at another pace.
+pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken) {
+    let holder = Uuid::new_v4();
+    // Dropped with this future: whoever ends the runner ends its work.
+    let mut walks = JoinSet::new();
+    while !stopping.is_cancelled() {
+        let free = pace.at_once - walks.len();
+        if free > 0 {
+            match take(&plane.registry, holder, &pace, free).await {
+                Ok(leases) => {
+                    for lease in leases {
+                        let operation = lease.operation();
+                        let span = tracing::info_span!("operation", id = %operation.id, kind = operation.kind,
+                            tenant = %operation.tenant_id, fence = operation.fence);
+                        walks.spawn(walk(plane.clone(), lease, pace.clone(), stopping.clone()).instrument(span));
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "could not look for operations that are due"),
+            }
+        }
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = plane.wake.rung(), if walks.len() < pace.at_once => {}
+            Some(ended) = walks.join_next() => log_panic(&ended),
+            () = sleep(pace.scan) => {}
+        }
+    }
+    while let Some(ended) = walks.join_next().await {
+        log_panic(&ended);
+    }
+}
+
+/// A panic in a step is caught where the step is run; this one is ours. The lease lapses, and the work is tried again.
+fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the work on an operation broke off");
+    }
+}
+
+/// Counts an operation that has ended.
+pub(super) fn count(kind: &'static str, state: &'static str) {
+    use std::sync::LazyLock;
+
+    use opentelemetry::metrics::Counter;
+
+    static ENDED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+        opentelemetry::global::meter("control-plane")
+            .u64_counter("operations_ended")
+            .with_description("Operations that ended, by kind and state.")
+            .build()
+    });
+    ENDED.add(1, &[KeyValue::new("kind", kind), KeyValue::new("state", state)]);
+}

@@ -1,0 +1,42 @@
+//! Activate: makes the tenant visible to data planes. It is the last step, and ends the operation in its own commit: there
+//! is nothing to undo.
+
+use async_trait::async_trait;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use tenancy::Status;
+
+use super::{Step, StepError};
+use crate::provision::work::Work;
+use crate::registry::change::Change;
+use crate::registry::entities::tenants;
+
+pub(super) struct Activate;
+
+#[async_trait]
+impl Step for Activate {
+    fn name(&self) -> &'static str {
+        "activate"
+    }
+
+    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+        let database = work.claimed().await?.row;
+        let mut change = work.change().await?;
+        let activated = tenants::Entity::update_many()
+            .col_expr(tenants::Column::Status, Expr::value(Status::Active.as_str()))
+            .col_expr(tenants::Column::ServerId, Expr::value(database.server_id))
+            .col_expr(tenants::Column::SealedUrl, Expr::value(database.sealed_url))
+            .col_expr(tenants::Column::Generation, Expr::value(database.generation))
+            .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))
+            .col_expr(tenants::Column::UpdatedAt, Expr::value(work.plane.registry.now()))
+            .filter(tenants::Column::Id.eq(work.tenant_id()))
+            .filter(tenants::Column::Status.eq(Status::Provisioning.as_str()))
+            .exec(change.db())
+            .await?;
+        if activated.rows_affected == 0 {
+            return Err(StepError::refused("the tenant is not being provisioned any more"));
+        }
+        change.touch(work.tenant_id());
+        Ok(change)
+    }
+}

@@ -1,0 +1,30 @@
+//! Disconnect: waits until no data plane serves or dials the tenant. The deletion was news to all of them when it was asked
+//! for; a data plane that is gone counts until it is forgotten or stale.
+
+use async_trait::async_trait;
+use tenancy::route::Revision;
+
+use super::{Step, StepError};
+use crate::provision::work::Work;
+use crate::registry::change::Change;
+
+pub(super) struct Disconnect;
+
+#[async_trait]
+impl Step for Disconnect {
+    fn name(&self) -> &'static str {
+        "disconnect"
+    }
+
+    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+        let registry = &work.plane.registry;
+        let revision = Revision(work.tenant_row().await?.revision.unsigned_abs());
+        if registry.is_applied(revision, registry.now() - work.plane.stale_after).await? {
+            return work.change().await;
+        }
+        Err(StepError::unavailable(
+            "a data plane has not let go of the tenant yet: GET /v1/nodes shows which is behind; DELETE /v1/nodes/{id} \
+             forgets one that is gone for good",
+        ))
+    }
+}

@@ -1,0 +1,24 @@
+//! Drop database: destroys the tenant's data. There is no way back, so there is nothing to undo it by.
+
+use async_trait::async_trait;
+
+use super::{Step, StepError};
+use crate::provision::work::Work;
+use crate::registry::change::Change;
+
+pub(super) struct DropDatabase;
+
+#[async_trait]
+impl Step for DropDatabase {
+    fn name(&self) -> &'static str {
+        "drop_database"
+    }
+
+    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+        // A tenant whose creation failed has none.
+        if let Some(database) = work.database().await? {
+            database.engine.drop_database(&database.name).await?;
+        }
+        work.change().await
+    }
+}

@@ -1,0 +1,27 @@
+//! Roles: makes the login role that data planes enter the database by. It goes with the database.
+
+use async_trait::async_trait;
+
+use super::{Step, StepError};
+use crate::engine::Slot;
+use crate::provision::work::Work;
+use crate::registry::change::Change;
+
+pub(super) struct Roles;
+
+#[async_trait]
+impl Step for Roles {
+    fn name(&self) -> &'static str {
+        "roles"
+    }
+
+    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+        let database = work.claimed().await?;
+        let password = work.password(&database.row)?;
+        // Data planes keep a tenant within its plan, and a plan may change. The role's own limit is the last resort: no
+        // tenant takes more than all of its server's budget.
+        let connections = database.server.connection_budget.unsigned_abs();
+        database.engine.create_role(&database.name, Slot::A, &password, connections).await?;
+        work.change().await
+    }
+}

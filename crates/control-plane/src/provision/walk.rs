@@ -1,0 +1,342 @@
+//! The walk through one operation: forward step by step, backward when a step fails for good.
+//!
+//! After every step its outcome is written before the next begins. What cannot be written is not known to have happened:
+//! the walk breaks off, and whoever takes the operation next repeats the step.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder};
+use tenancy::Status;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::lease::Lease;
+use super::pace::Pace;
+use super::runner::count;
+use super::steps::{Step, StepError};
+use super::work::Work;
+use super::{Kind, State, StepState};
+use crate::plane::Plane;
+use crate::registry::change::Change;
+use crate::registry::entities::{operation_steps, operations, tenants};
+
+/// How long an operation with steps that this program does not know is left to others.
+const LEFT_TO_OTHERS: Duration = Duration::from_secs(30);
+
+/// Works on a leased operation until it has ended, is put off, the lease is lost or the service stops.
+pub(super) async fn walk(plane: Plane, lease: Lease, pace: Pace, stopping: CancellationToken) {
+    let work = Work { plane, lease };
+    let mut walk = Walk { work: &work, pace, stopping, steps: Vec::new(), is_undoing: false, error: None };
+    match work.lease.hold(walk.go()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(Halt::Registry(error))) => {
+            tracing::warn!(%error, "the registry failed; whoever takes the operation next goes on");
+        }
+        Ok(Err(Halt::Lost)) | Err(_) => tracing::warn!("the lease was lost; the work on the operation stops here"),
+    }
+}
+
+/// Why a walk breaks off without a word in the registry.
+enum Halt {
+    Lost,
+    Registry(DbErr),
+}
+
+impl From<DbErr> for Halt {
+    fn from(error: DbErr) -> Self {
+        Self::Registry(error)
+    }
+}
+
+/// How a step, or taking it back, was given up.
+struct GivenUp {
+    text: String,
+    /// All that ever were made, with those of earlier leases.
+    attempts: i32,
+}
+
+enum Next {
+    Step,
+    /// The operation has ended, or is put off.
+    End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Run,
+    Undo,
+}
+
+struct Position {
+    number: i32,
+    step: &'static dyn Step,
+    state: StepState,
+    attempts: i32,
+}
+
+struct Walk<'a> {
+    work: &'a Work,
+    pace: Pace,
+    stopping: CancellationToken,
+    steps: Vec<Position>,
+    is_undoing: bool,
+    /// Why it is undone.
+    error: Option<String>,
+}
+
+impl<'a> Walk<'a> {
+    async fn go(&mut self) -> Result<(), Halt> {
+        let registry = &self.work.plane.registry;
+        let Some(kind) = self.read().await? else {
+            tracing::warn!("the operation has steps that this program does not know; it is left to others");
+            return Ok(self.work.lease.release(registry.now() + LEFT_TO_OTHERS).await?);
+        };
+        while !self.stopping.is_cancelled() {
+            let next = if self.is_undoing { self.back(kind).await? } else { self.forth(kind).await? };
+            if matches!(next, Next::End) {
+                return Ok(());
+            }
+        }
+        tracing::info!("the service stops; the operation is left to whoever comes next");
+        Ok(self.work.lease.release(self.operation().run_after).await?)
+    }
+
+    fn operation(&self) -> &'a operations::Model {
+        self.work.lease.operation()
+    }
+
+    /// Reads how far the operation is. None if it has a kind or steps that this program does not know.
+    async fn read(&mut self) -> Result<Option<Kind>, DbErr> {
+        let operation = self.operation();
+        let Ok(kind) = operation.kind.parse::<Kind>() else { return Ok(None) };
+        (self.is_undoing, self.error) = (operation.state == State::Undoing.as_str(), operation.error.clone());
+        let rows = operation_steps::Entity::find()
+            .filter(operation_steps::Column::OperationId.eq(operation.id))
+            .order_by_asc(operation_steps::Column::Position)
+            .all(self.work.plane.registry.db())
+            .await?;
+        for row in rows {
+            let known = kind.steps().iter().find(|step| step.name() == row.name);
+            let (Some(step), Some(state)) = (known, StepState::of(&row.state)) else { return Ok(None) };
+            self.steps.push(Position { number: row.position, step: *step, state, attempts: row.attempts });
+        }
+        Ok(Some(kind))
+    }
+
+    /// Runs the first step that is not done.
+    async fn forth(&mut self, kind: Kind) -> Result<Next, Halt> {
+        let Some(at) = self.steps.iter().position(|step| step.state != StepState::Done) else {
+            let change = self.change().await?;
+            return self.end(change, kind, State::Done).await;
+        };
+        match self.attempt(at, Direction::Run).await? {
+            None => Ok(Next::Step),
+            Some(Ok(change)) => {
+                self.mark(&change, at, StepState::Done, None).await?;
+                let is_last = at + 1 == self.steps.len();
+                let next = if is_last { self.end(change, kind, State::Done).await? } else { commit(change).await? };
+                self.reached(at).await;
+                Ok(next)
+            }
+            Some(Err(given_up)) if kind.can_be_undone() => self.turn_back(at, given_up).await,
+            Some(Err(given_up)) => self.put_off(at, given_up).await,
+        }
+    }
+
+    /// Takes back the last step that has an effect.
+    async fn back(&mut self, kind: Kind) -> Result<Next, Halt> {
+        let has_effect = |step: &Position| matches!(step.state, StepState::Done | StepState::Failed);
+        let Some(at) = self.steps.iter().rposition(has_effect) else {
+            let change = self.change().await?;
+            return self.fail(change, kind).await;
+        };
+        match self.attempt(at, Direction::Undo).await? {
+            None => Ok(Next::Step),
+            Some(Ok(change)) => {
+                let failure = self.error.clone().filter(|_| self.steps[at].state == StepState::Failed);
+                self.mark(&change, at, StepState::Undone, failure).await?;
+                let is_last = !self.steps.iter().any(has_effect);
+                let next = if is_last { self.fail(change, kind).await? } else { commit(change).await? };
+                self.reached(at).await;
+                Ok(next)
+            }
+            Some(Err(given_up)) => self.put_off(at, given_up).await,
+        }
+    }
+
+    /// Tries a step until it succeeds or is given up. None: the service stops.
+    async fn attempt(&mut self, at: usize, direction: Direction) -> Result<Option<Result<Change, GivenUp>>, Halt> {
+        let name = self.steps[at].step.name();
+        let mut retries = self.pace.retries();
+        loop {
+            let (text, source, may_pass) = match self.attempt_once(at, direction).await {
+                Ok(change) => return Ok(Some(Ok(change))),
+                Err(StepError::Lost) => return Err(Halt::Lost),
+                Err(StepError::Registry(error)) if service::problem::is_unavailable(&error) => {
+                    return Err(Halt::Registry(error));
+                }
+                Err(StepError::Registry(error)) => {
+                    let text = "the registry refused a statement; the control plane's log has its words";
+                    (text.to_owned(), Some(error.into()), true)
+                }
+                Err(StepError::Unavailable { text, source }) => (text, source, true),
+                Err(StepError::Refused { text, source }) => (text, source, false),
+            };
+            let undo = if direction == Direction::Undo { "undo " } else { "" };
+            let text = format!("{undo}{name}: {text}");
+            let attempts = self.steps[at].attempts + 1;
+            tracing::warn!(attempts, source = source.map(tracing::field::display), "a step failed: {text}");
+            let retry = if may_pass { retries.next() } else { None };
+            let Some(pause) = retry else { return Ok(Some(Err(GivenUp { text, attempts }))) };
+            let change = self.change().await?;
+            let state = self.steps[at].state;
+            self.mark(&change, at, state, Some(text)).await?;
+            change.commit().await?;
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.stopping.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    async fn attempt_once(&self, at: usize, direction: Direction) -> Result<Change, StepError> {
+        let step = self.steps[at].step;
+        let attempt = async {
+            #[cfg(test)]
+            self.pace.faults.meet(step.name(), direction == Direction::Undo, super::faults::Side::Before).await?;
+            let change = match direction {
+                Direction::Run => step.run(self.work).await,
+                Direction::Undo => step.undo(self.work).await,
+            }?;
+            #[cfg(test)]
+            self.pace.faults.meet(step.name(), direction == Direction::Undo, super::faults::Side::Effect).await?;
+            Ok(change)
+        };
+        // A panic is the failure of this step. It holds nothing that others look into: its change is rolled back.
+        match AssertUnwindSafe(attempt).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StepError::refused("the step panicked; the control plane's log has its words")),
+        }
+    }
+
+    /// Writes that a step failed for good, and that the operation is undone from here on.
+    async fn turn_back(&mut self, at: usize, given_up: GivenUp) -> Result<Next, Halt> {
+        let change = self.change().await?;
+        self.mark(&change, at, StepState::Failed, Some(given_up.text.clone())).await?;
+        operations::Entity::update_many()
+            .col_expr(operations::Column::State, Expr::value(State::Undoing.as_str()))
+            .col_expr(operations::Column::Error, Expr::value(given_up.text.as_str()))
+            .filter(operations::Column::Id.eq(self.operation().id))
+            .exec(change.db())
+            .await?;
+        change.commit().await?;
+        (self.is_undoing, self.error) = (true, Some(given_up.text));
+        Ok(Next::Step)
+    }
+
+    /// Puts off what must be done and cannot be now, longer each time. It is kept and shown until it is done.
+    async fn put_off(&mut self, at: usize, given_up: GivenUp) -> Result<Next, Halt> {
+        let pause = self.pace.put_off(given_up.attempts);
+        tracing::error!(attempts = given_up.attempts, pause = ?pause, "put off, and tried again: {}", given_up.text);
+        let change = self.change().await?;
+        let state = self.steps[at].state;
+        self.mark(&change, at, state, Some(given_up.text.clone())).await?;
+        // Why it is undone is what its reader must know first.
+        let error = self.error.clone().filter(|_| self.is_undoing).unwrap_or(given_up.text);
+        self.work.lease.settle();
+        let_go(self.operation().id)
+            .col_expr(operations::Column::Error, Expr::value(error))
+            .col_expr(operations::Column::RunAfter, Expr::value(self.work.plane.registry.now() + pause))
+            .exec(change.db())
+            .await?;
+        change.commit().await?;
+        Ok(Next::End)
+    }
+
+    /// Ends an operation of which nothing is left.
+    async fn fail(&self, change: Change, kind: Kind) -> Result<Next, Halt> {
+        tenants::Entity::update_many()
+            .col_expr(tenants::Column::Status, Expr::value(Status::Failed.as_str()))
+            .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))
+            .col_expr(tenants::Column::UpdatedAt, Expr::value(self.work.plane.registry.now()))
+            .filter(tenants::Column::Id.eq(self.work.tenant_id()))
+            .filter(tenants::Column::Status.eq(Status::Provisioning.as_str()))
+            .exec(change.db())
+            .await?;
+        self.end(change, kind, State::Failed).await
+    }
+
+    /// Ends the operation in the change of its last step.
+    async fn end(&self, change: Change, kind: Kind, state: State) -> Result<Next, Halt> {
+        let id = self.operation().id;
+        let error = self.error.clone().filter(|_| state == State::Failed);
+        self.work.lease.settle();
+        let_go(id)
+            .col_expr(operations::Column::State, Expr::value(state.as_str()))
+            .col_expr(operations::Column::Error, Expr::value(error))
+            .col_expr(operations::Column::FinishedAt, Expr::value(self.work.plane.registry.now()))
+            .exec(change.db())
+            .await?;
+        change.commit().await?;
+        tracing::info!(state = state.as_str(), "the operation has ended");
+        count(kind.as_str(), state.as_str());
+        self.work.plane.wake.tell_end(id);
+        Ok(Next::End)
+    }
+
+    /// A change under the lease, for what is written between steps.
+    async fn change(&self) -> Result<Change, Halt> {
+        self.work.change().await.map_err(|error| match error {
+            StepError::Registry(error) => Halt::Registry(error),
+            _ => Halt::Lost,
+        })
+    }
+
+    /// Writes an attempt's outcome.
+    async fn mark(
+        &mut self,
+        change: &Change,
+        at: usize,
+        state: StepState,
+        error: Option<String>,
+    ) -> Result<(), DbErr> {
+        let id = self.operation().id;
+        let step = &mut self.steps[at];
+        (step.state, step.attempts) = (state, step.attempts + 1);
+        operation_steps::Entity::update_many()
+            .col_expr(operation_steps::Column::State, Expr::value(state.as_str()))
+            .col_expr(operation_steps::Column::Attempts, Expr::value(step.attempts))
+            .col_expr(operation_steps::Column::Error, Expr::value(error))
+            .filter(operation_steps::Column::OperationId.eq(id))
+            .filter(operation_steps::Column::Position.eq(step.number))
+            .exec(change.db())
+            .await?;
+        Ok(())
+    }
+
+    /// A step is written down.
+    #[cfg_attr(not(test), allow(clippy::unused_async, reason = "tests break the walk here"))]
+    async fn reached(&self, at: usize) {
+        tracing::debug!(step = self.steps[at].step.name(), undoing = self.is_undoing, "a step is written down");
+        #[cfg(test)]
+        self.pace.faults.committed(self.steps[at].step.name(), self.is_undoing).await;
+    }
+}
+
+async fn commit(change: Change) -> Result<Next, Halt> {
+    change.commit().await?;
+    Ok(Next::Step)
+}
+
+/// An operation that nobody holds. The caller's change checked whose it was.
+fn let_go(id: Uuid) -> sea_orm::UpdateMany<operations::Entity> {
+    operations::Entity::update_many()
+        .col_expr(operations::Column::LeaseHolder, Expr::value(None::<Uuid>))
+        .col_expr(operations::Column::LeaseUntil, Expr::value(None::<DateTime<Utc>>))
+        .filter(operations::Column::Id.eq(id))
+}

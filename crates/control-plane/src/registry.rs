@@ -1,0 +1,169 @@
+//! The registry: what the control plane knows, in a database of its own, on Postgres or SQLite.
+//!
+//! All that data planes can see changes through [`change::Change`], which gives out the revision. No SQL text is written
+//! here.
+
+pub(crate) mod change;
+pub(crate) mod entities;
+pub(crate) mod feed;
+pub(crate) mod nodes;
+pub(crate) mod route;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ActiveValue::Set, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    DbErr, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use sea_orm_migration::MigratorTrait;
+use secrecy::{ExposeSecret, SecretString};
+use tenancy::Plan;
+use tenancy::route::{Epoch, Revision};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use entities::{history, plans};
+
+/// Connections that one control plane holds to the registry at most.
+const CONNECTIONS: u32 = 16;
+/// How long a statement waits for a connection, or for SQLite's one writer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A handle on the registry; clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Registry {
+    db: DatabaseConnection,
+    head: watch::Sender<Revision>,
+}
+
+impl Registry {
+    /// Connects, brings the registry's schema up to date and seeds it. `schema_version` is what a new registry's fleet
+    /// begins with.
+    pub(crate) async fn open(url: &SecretString, schema_version: u32) -> Result<Self, DbErr> {
+        let mut options = ConnectOptions::new(url.expose_secret().to_owned());
+        options
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            .connect_timeout(PATIENCE)
+            .sqlx_logging(false)
+            .test_before_acquire(false)
+            .test_before_acquire_if_idle_for(Duration::from_secs(5))
+            .map_sqlx_sqlite_opts(|options| {
+                options
+                    .journal_mode(sea_orm::sqlx::sqlite::SqliteJournalMode::Wal)
+                    .synchronous(sea_orm::sqlx::sqlite::SqliteSynchronous::Normal)
+                    .busy_timeout(PATIENCE)
+                    .foreign_keys(true)
+            });
+        let db = Database::connect(options).await?;
+        let registry = Self { db, head: watch::Sender::new(Revision(0)) };
+        registry.migrate().await?;
+        registry.seed(schema_version).await?;
+        Ok(registry)
+    }
+
+    /// Replicas may start at once: the loser of a race finds the winner's work done when it looks again.
+    async fn migrate(&self) -> Result<(), DbErr> {
+        let mut last = None;
+        for attempt in 0..10u32 {
+            match registry_migrations::Migrator::up(&self.db, None).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+            tokio::time::sleep(Duration::from_millis(50 * u64::from(attempt + 1))).await;
+        }
+        Err(last.unwrap_or_else(|| DbErr::Custom("no attempt was made".to_owned())))
+    }
+
+    async fn seed(&self, schema_version: u32) -> Result<(), DbErr> {
+        let first = history::ActiveModel {
+            id: Set(1),
+            epoch: Set(Uuid::new_v4()),
+            head: Set(0),
+            schema_version: Set(i32::try_from(schema_version).unwrap_or(i32::MAX)),
+        };
+        let once = OnConflict::column(history::Column::Id).do_nothing().to_owned();
+        history::Entity::insert(first).on_conflict(once).exec_without_returning(&self.db).await?;
+        for plan in Plan::seeded() {
+            let once = OnConflict::column(plans::Column::Name).do_nothing().to_owned();
+            plans::Entity::insert(plan_row(&plan)).on_conflict(once).exec_without_returning(&self.db).await?;
+        }
+        Ok(())
+    }
+
+    /// For reading.
+    pub(crate) const fn db(&self) -> &DatabaseConnection {
+        &self.db
+    }
+
+    /// For writing. SQLite takes its one write lock at once: a transaction that read first could not take it later.
+    pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: (self.db.get_database_backend() == DbBackend::Sqlite)
+                .then_some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        self.db.begin_with_options(options).await
+    }
+
+    /// The registry's history.
+    pub(crate) async fn history(&self) -> Result<history::Model, DbErr> {
+        history::Entity::find_by_id(1)
+            .one(&self.db)
+            .await?
+            .ok_or_else(|| DbErr::RecordNotFound("the registry has no history; it was not set up".to_owned()))
+    }
+
+    /// The newest revision that this process has heard of, to wait on. It says *that* there is news, never what.
+    pub(crate) fn head(&self) -> watch::Receiver<Revision> {
+        self.head.subscribe()
+    }
+
+    /// Tells those who wait for news.
+    pub(crate) fn announce(&self, head: Revision) {
+        self.head.send_if_modified(|known| {
+            let is_news = *known != head;
+            *known = head;
+            is_news
+        });
+    }
+
+    /// The registry's clock, by which leases and keys expire.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+/// Identity and head as the language has them.
+pub(crate) fn position(history: &history::Model) -> (Epoch, Revision) {
+    (Epoch(history.epoch), Revision(history.head.unsigned_abs()))
+}
+
+/// A plan as a row.
+pub(crate) fn plan_row(plan: &Plan) -> plans::ActiveModel {
+    let int = |number: std::num::NonZeroU32| i32::try_from(number.get()).unwrap_or(i32::MAX);
+    plans::ActiveModel {
+        name: Set(plan.name.clone()),
+        requests: Set(plan.requests.map(int)),
+        window_seconds: Set(int(plan.window_seconds)),
+        burst: Set(plan.burst.map(int)),
+        connections: Set(int(plan.connections)),
+        concurrency: Set(int(plan.concurrency)),
+    }
+}
+
+/// A row as a plan.
+pub(crate) fn plan_of(row: plans::Model) -> Plan {
+    let number = |it: i32| std::num::NonZeroU32::new(it.unsigned_abs());
+    let at_least_one = |it: i32| number(it).unwrap_or(std::num::NonZeroU32::MIN);
+    Plan {
+        name: row.name,
+        requests: row.requests.and_then(number),
+        window_seconds: at_least_one(row.window_seconds),
+        burst: row.burst.and_then(number),
+        connections: at_least_one(row.connections),
+        concurrency: at_least_one(row.concurrency),
+    }
+}

@@ -1,0 +1,76 @@
+//! A change of the registry that data planes can see.
+//!
+//! Revisions are given out under one row lock, taken last before the commit: they are in commit order, and a node that
+//! reads up to one of them has missed none before it.
+
+use std::collections::BTreeSet;
+
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
+    sea_query::Expr,
+};
+use tenancy::TenantId;
+use tenancy::route::Revision;
+use uuid::Uuid;
+
+use super::Registry;
+use super::entities::{history, tenants};
+
+/// A transaction, and the tenants whose news it is. Dropped without a commit, it changes nothing.
+pub(crate) struct Change {
+    registry: Registry,
+    transaction: DatabaseTransaction,
+    touched: BTreeSet<Uuid>,
+}
+
+impl Registry {
+    /// Begins a change.
+    pub(crate) async fn change(&self) -> Result<Change, DbErr> {
+        Ok(Change { registry: self.clone(), transaction: self.begin().await?, touched: BTreeSet::new() })
+    }
+}
+
+impl Change {
+    /// Where the change's statements go.
+    pub(crate) const fn db(&self) -> &DatabaseTransaction {
+        &self.transaction
+    }
+
+    /// Notes that data planes have news of this tenant: it gets the next revision at the commit.
+    pub(crate) fn touch(&mut self, tenant: impl Into<Uuid>) {
+        self.touched.insert(tenant.into());
+    }
+
+    /// Gives out the revisions and commits; answers the newest of them, or none when nobody was touched.
+    pub(crate) async fn commit(self) -> Result<Option<Revision>, DbErr> {
+        let Self { registry, transaction, touched } = self;
+        if touched.is_empty() {
+            transaction.commit().await?;
+            return Ok(None);
+        }
+        let count = i64::try_from(touched.len()).unwrap_or(i64::MAX);
+        let row = history::Entity::update_many()
+            .col_expr(history::Column::Head, Expr::col(history::Column::Head).add(count))
+            .filter(history::Column::Id.eq(1))
+            .exec_with_returning(&transaction)
+            .await?
+            .pop()
+            .ok_or_else(|| DbErr::RecordNotUpdated)?;
+        for (revision, tenant) in (row.head - count + 1..).zip(touched) {
+            tenants::Entity::update_many()
+                .col_expr(tenants::Column::Revision, Expr::value(revision))
+                .filter(tenants::Column::Id.eq(tenant))
+                .exec(&transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        let head = Revision(row.head.unsigned_abs());
+        registry.announce(head);
+        Ok(Some(head))
+    }
+}
+
+/// Finds a tenant by its id, in this change.
+pub(crate) async fn tenant_in(change: &Change, tenant: TenantId) -> Result<Option<tenants::Model>, DbErr> {
+    tenants::Entity::find_by_id(tenant.as_uuid()).one(change.db()).await
+}

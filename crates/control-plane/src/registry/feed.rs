@@ -1,0 +1,130 @@
+//! The feed: the tenants ordered by revision, and the wait for news.
+//!
+//! A wake-up only says that there may be news; what there is, is always read.
+
+use std::time::Duration;
+
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
+use tenancy::feed::{FeedAnswer, FeedItem, FeedRequest, MAX_ITEMS, MAX_WAIT_SECONDS, RouteAnswer};
+use tenancy::route::{Revision, Route};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::entities::{history, tenants};
+use super::route::routes;
+use super::{Registry, position};
+
+/// How often the registry is asked for what other replicas wrote. A change reaches a node within this and one look.
+const GLANCE: Duration = Duration::from_millis(50);
+
+impl Registry {
+    /// Answers a node: at once if there is news, else when there is, or empty after the wait.
+    pub(crate) async fn follow(
+        &self,
+        request: &FeedRequest,
+        stale_after: Duration,
+        stopping: &CancellationToken,
+    ) -> Result<FeedAnswer, DbErr> {
+        let deadline = Instant::now() + Duration::from_secs(Ord::min(request.wait, MAX_WAIT_SECONDS));
+        let mut head = self.head();
+        loop {
+            head.mark_unchanged();
+            let answer = self.news(request, stale_after).await?;
+            if answer.reset || answer.position != request.after || stopping.is_cancelled() {
+                return Ok(answer);
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => return Ok(answer),
+                () = stopping.cancelled() => return Ok(answer),
+                changed = head.changed() => if changed.is_err() { return Ok(answer) },
+            }
+        }
+    }
+
+    async fn news(&self, request: &FeedRequest, stale_after: Duration) -> Result<FeedAnswer, DbErr> {
+        // The head first: whatever is read after it is at least as new.
+        let mut row = self.history().await?;
+        if request.epoch.is_some_and(|epoch| epoch.0 == row.epoch) && request.after > position(&row).1 {
+            // Somebody heard of more than we have: this registry was restored from before that.
+            tracing::warn!(node = %request.node, after = request.after.0, head = row.head,
+                "a node is ahead of the registry: it was restored, and its history gets another identity");
+            row = self.begin_epoch(row.epoch).await?;
+        }
+        let (epoch, head) = position(&row);
+        let stale_after_seconds = stale_after.as_secs();
+        if request.epoch != Some(epoch) {
+            return Ok(FeedAnswer { epoch, position: head, reset: true, stale_after_seconds, items: Vec::new() });
+        }
+        if request.after == head {
+            return Ok(FeedAnswer { epoch, position: head, reset: false, stale_after_seconds, items: Vec::new() });
+        }
+        let after = i64::try_from(request.after.0).unwrap_or(i64::MAX);
+        let changed = tenants::Entity::find()
+            .filter(tenants::Column::Revision.gt(after))
+            .order_by_asc(tenants::Column::Revision)
+            .limit(MAX_ITEMS)
+            .all(self.db())
+            .await?;
+        let is_full = changed.len() as u64 == MAX_ITEMS;
+        let order: Vec<(Uuid, Revision)> =
+            changed.iter().map(|row| (row.id, Revision(row.revision.unsigned_abs()))).collect();
+        let last = order.last().map_or(request.after, |(_, revision)| *revision);
+        let mut found = routes(self.db(), changed).await?;
+        let items = order
+            .into_iter()
+            .map(|(id, revision)| FeedItem { tenant: id.into(), revision, route: found.remove(&id) })
+            .collect();
+        // A page that is not full reaches the head, and beyond if somebody committed since.
+        let position = if is_full { last } else { last.max(head) };
+        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, items })
+    }
+
+    /// One route as an answer; `as_of` is read first.
+    pub(crate) async fn answer(
+        &self,
+        route: impl Future<Output = Result<Option<Route>, DbErr>>,
+    ) -> Result<RouteAnswer, DbErr> {
+        let (epoch, as_of) = position(&self.history().await?);
+        Ok(RouteAnswer { epoch, as_of, route: route.await? })
+    }
+
+    /// Gives the history another identity, unless somebody else just did; answers the one in force.
+    pub(crate) async fn begin_epoch(&self, old: Uuid) -> Result<history::Model, DbErr> {
+        history::Entity::update_many()
+            .col_expr(history::Column::Epoch, Expr::value(Uuid::new_v4()))
+            .filter(history::Column::Id.eq(1).and(history::Column::Epoch.eq(old)))
+            .exec(self.db())
+            .await?;
+        self.history().await
+    }
+
+    /// Watches for what other replicas wrote, until told to stop. A head that went back is a restored registry.
+    pub(crate) async fn watch(self, stopping: CancellationToken) {
+        let mut known: Option<(Uuid, i64)> = None;
+        let mut pause = GLANCE;
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            match self.history().await {
+                Ok(row) => {
+                    pause = GLANCE;
+                    let went_back = known.is_some_and(|(epoch, head)| epoch == row.epoch && head > row.head);
+                    let (epoch, head) = (row.epoch, row.head);
+                    if went_back && let Err(error) = self.begin_epoch(epoch).await {
+                        tracing::warn!(%error, "could not give the restored registry another identity");
+                        continue;
+                    }
+                    known = Some((epoch, head));
+                    self.announce(Revision(head.unsigned_abs()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the registry does not answer");
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+}

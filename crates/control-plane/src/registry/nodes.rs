@@ -1,0 +1,55 @@
+//! Which data planes run, and what each has applied.
+
+use chrono::{DateTime, Utc};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tenancy::feed::FeedRequest;
+use tenancy::id::NodeId;
+use tenancy::route::Revision;
+
+use super::Registry;
+use super::entities::nodes;
+
+impl Registry {
+    /// Notes that a node was heard, and what it said to have applied.
+    pub(crate) async fn heard(&self, request: &FeedRequest, now: DateTime<Utc>) -> Result<(), DbErr> {
+        let applied = i64::try_from(request.applied.0).unwrap_or(i64::MAX);
+        let row = nodes::ActiveModel {
+            id: Set(request.node.as_uuid()),
+            applied: Set(applied),
+            first_seen: Set(now),
+            last_seen: Set(now),
+        };
+        let again = OnConflict::column(nodes::Column::Id)
+            .update_columns([nodes::Column::Applied, nodes::Column::LastSeen])
+            .to_owned();
+        nodes::Entity::insert(row).on_conflict(again).exec_without_returning(self.db()).await?;
+        Ok(())
+    }
+
+    /// Whether every node that still counts serves and dials nothing older than this revision.
+    pub(crate) async fn is_applied(&self, revision: Revision, alive_since: DateTime<Utc>) -> Result<bool, DbErr> {
+        let wanted = i64::try_from(revision.0).unwrap_or(i64::MAX);
+        let behind = nodes::Entity::find()
+            .filter(nodes::Column::LastSeen.gte(alive_since))
+            .filter(nodes::Column::Applied.lt(wanted))
+            .one(self.db())
+            .await?;
+        Ok(behind.is_none())
+    }
+
+    /// All nodes, the oldest first, after this id.
+    pub(crate) async fn nodes(&self, after: Option<NodeId>, limit: u64) -> Result<Vec<nodes::Model>, DbErr> {
+        let mut query = nodes::Entity::find().order_by_asc(nodes::Column::Id).limit(limit);
+        if let Some(after) = after {
+            query = query.filter(nodes::Column::Id.gt(after.as_uuid()));
+        }
+        query.all(self.db()).await
+    }
+
+    /// Nobody waits for this node any more. Says whether it was known.
+    pub(crate) async fn forget(&self, node: NodeId) -> Result<bool, DbErr> {
+        let gone = nodes::Entity::delete_by_id(node.as_uuid()).exec(self.db()).await?;
+        Ok(gone.rows_affected > 0)
+    }
+}

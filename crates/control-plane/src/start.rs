@@ -1,0 +1,87 @@
+//! From a configuration to a running control plane: registry, servers, runner, API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use service::Service;
+use service::problem::BoxError;
+use tenancy::Product;
+use tenancy::seal::KeyRing;
+
+use crate::api::{self, Tokens};
+use crate::config::Config;
+use crate::engine;
+use crate::plane::{Parts, Plane};
+use crate::provision::{self, Wake};
+use crate::registry::Registry;
+use crate::schema::TenantSchema;
+
+/// Starts a control plane for a product, and answers its API.
+///
+/// It opens (and, told to, creates) the registry, brings it up to date, registers the configured servers, and begins to
+/// work on what is to be done.
+///
+/// ```no_run
+/// # struct Schema;
+/// # #[async_trait::async_trait]
+/// # impl control_plane::TenantSchema for Schema {
+/// #     fn migrations(&self) -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> { Vec::new() }
+/// #     async fn seed(&self, _: &sea_orm::DatabaseTransaction, _: &control_plane::NewTenant)
+/// #         -> Result<(), sea_orm::DbErr> { Ok(()) }
+/// # }
+/// use std::process::ExitCode;
+/// use std::sync::Arc;
+///
+/// fn main() -> ExitCode {
+///     service::run("notes-control-plane", async |config: control_plane::Config, service| {
+///         let product = tenancy::Product {
+///             name: "Notes",
+///             mount: "/api",
+///             schema_version: 1,
+///             scopes: &["notes:read", "notes:write"],
+///             config_keys: Vec::new(),
+///         };
+///         control_plane::start(config, product, Arc::new(Schema), service).await
+///     })
+/// }
+/// ```
+pub async fn start(
+    config: Config,
+    product: Product,
+    schema: Arc<dyn TenantSchema>,
+    service: Service,
+) -> Result<Router, BoxError> {
+    if let Some(admin) = &config.registry.create_from {
+        engine::ensure_database(admin, &config.registry.url).await?;
+    }
+    let newest = u32::try_from(schema.migrations().len()).unwrap_or(u32::MAX);
+    let registry = Registry::open(&config.registry.url, newest).await?;
+    let stopping = service.lifecycle.stopping();
+    let plane = Plane::new(Parts {
+        registry: registry.clone(),
+        tenants_ring: KeyRing::new(&config.seal.tenants)?,
+        servers_ring: KeyRing::new(&config.seal.servers)?,
+        product,
+        schema,
+        wake: Wake::default(),
+        stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
+        grace: Duration::from_secs(config.tenants.grace_seconds),
+        stopping: stopping.clone(),
+    });
+    for server in config.servers {
+        let name = server.name.clone();
+        api::servers::ensure(&plane, server).await.map_err(|problem| {
+            let why = problem.source_chain().unwrap_or_default();
+            format!("cannot register the server {name:?} of the configuration: {problem} {why}")
+        })?;
+    }
+    let probed = registry.clone();
+    service.health.register("registry", move || {
+        let registry = probed.clone();
+        async move { registry.history().await.map(drop).map_err(|_| "the registry does not answer".to_owned()) }
+    });
+    service.lifecycle.spawn("watch", registry.watch(stopping.clone()));
+    service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping));
+    Ok(api::router(plane, Tokens::new(&config.tokens.operator, &config.tokens.node)))
+}

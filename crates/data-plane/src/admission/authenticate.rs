@@ -1,0 +1,61 @@
+//! Authenticate: who calls? The credential alone decides; whatever tenant the request names, the answer is the same.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use service::Problem;
+use tenancy::ApiKey;
+
+use super::identify::{Identified, Name};
+use crate::routes::{Routes, Served};
+use crate::session::Principal;
+
+/// A caller who is who it says.
+pub(super) struct Authenticated {
+    pub(super) names: Vec<Name>,
+    pub(super) principal: Principal,
+    /// The principal's own tenant, never one that the request named.
+    pub(super) served: Arc<Served>,
+}
+
+impl Authenticated {
+    pub(super) fn slug(&self) -> &str {
+        self.served.route.slug.as_str()
+    }
+}
+
+pub(super) async fn authenticate(
+    routes: &Routes,
+    identified: Identified,
+    headers: &HeaderMap,
+) -> Result<Authenticated, Problem> {
+    let key: ApiKey = bearer(headers).and_then(|token| token.parse().ok()).ok_or_else(unauthorized)?;
+    let served = routes.of_key(key.id()).await?.ok_or_else(unauthorized)?;
+    let known = served.route.keys.iter().find(|known| known.id == *key.id()).ok_or_else(unauthorized)?;
+    // Compared in constant time; an expired key is refused only after it was.
+    let is_proven = known.digest == key.digest();
+    let is_expired = known.expires_at.is_some_and(|expiry| expiry <= Utc::now());
+    if !is_proven || is_expired {
+        return Err(unauthorized());
+    }
+    let principal = Principal::of_key(known, served.route.tenant);
+    Ok(Authenticated { names: identified.names, principal, served })
+}
+
+/// The one bearer token of a request; two credentials are none.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (first, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = first.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn unauthorized() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "Send `Authorization: Bearer` with a valid API key, which has the form fh_<id>_<secret>.",
+    )
+    .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}

@@ -1,0 +1,116 @@
+//! Identify: which tenant does the request name? It only parses; nothing is looked up, and no name is believed.
+
+use axum::extract::Request;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+use service::Problem;
+
+const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+/// Names in one request at most: a host, a path, and a header or two.
+const MOST_NAMES: usize = 8;
+
+/// How requests name tenants here.
+#[derive(Clone, Debug)]
+pub(crate) struct Naming {
+    base_domain: Box<str>,
+    /// The mount without its slash.
+    mount: Box<str>,
+}
+
+/// What the request calls its tenant. Whether such a tenant exists is not known here, nor ever asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// A slug or an id, or a text that is neither and so nobody's.
+    Label(Box<str>),
+    /// A custom host.
+    Host(Box<str>),
+}
+
+/// A request whose names were read. It goes from the request's way in to admission.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identified {
+    pub(super) names: Vec<Name>,
+}
+
+impl Naming {
+    pub(crate) fn new(base_domain: &str, mount: &str) -> Self {
+        Self { base_domain: base_domain.into(), mount: mount.trim_matches('/').into() }
+    }
+
+    /// Reads the names, notes them in the request, and takes the tenant's segment off its path.
+    pub(crate) fn identify(&self, mut request: Request) -> Result<Request, Problem> {
+        let mut identified = Identified::default();
+        if let Some(host) = host(request.uri(), request.headers())? {
+            identified.names.extend(self.named_by_host(host));
+        }
+        if let Some((segment, rest)) = self.split_path(request.uri()) {
+            identified.names.push(Name::Label(segment.into()));
+            *request.uri_mut() = rest;
+        }
+        for value in request.headers().get_all(X_TENANT_ID) {
+            // Bytes that are no text name nobody.
+            let text = value.to_str().unwrap_or("\u{0}").trim();
+            identified.names.push(Name::Label(text.into()));
+        }
+        if identified.names.len() > MOST_NAMES {
+            return Err(ambiguous());
+        }
+        request.extensions_mut().insert(identified);
+        Ok(request)
+    }
+
+    fn named_by_host(&self, host: &[u8]) -> Option<Name> {
+        let Ok(host) = std::str::from_utf8(host) else { return Some(Name::Host("\u{0}".into())) };
+        let host = without_port(host).trim_end_matches('.').to_ascii_lowercase();
+        let is_address = host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok();
+        if host.is_empty() || is_address || host == "localhost" || *host == *self.base_domain {
+            return None;
+        }
+        let label = host.strip_suffix(&*self.base_domain).and_then(|rest| rest.strip_suffix('.'));
+        Some(match label {
+            Some(label) => Name::Label(label.into()),
+            None => Name::Host(host.into()),
+        })
+    }
+
+    /// `/acme/api/pets` as `acme` and `/api/pets`. Segments are compared as they came: an encoded one is nobody's.
+    fn split_path<'a>(&self, uri: &'a Uri) -> Option<(&'a str, Uri)> {
+        let (segment, rest) = uri.path().strip_prefix('/')?.split_once('/')?;
+        let mount = rest.split('/').next()?;
+        if *mount != *self.mount || segment.is_empty() {
+            return None;
+        }
+        let at = 1 + segment.len();
+        let whole = uri.path_and_query()?.as_str();
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(whole[at..].parse::<PathAndQuery>().ok()?);
+        Some((segment, Uri::from_parts(parts).ok()?))
+    }
+}
+
+/// The host that the request is for. Two of them contradict each other.
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a [u8]>, Problem> {
+    let mut named = headers.get_all(header::HOST).iter();
+    let first = named.next().map(http::HeaderValue::as_bytes);
+    if named.next().is_some() {
+        return Err(ambiguous());
+    }
+    // An absolute target, or HTTP/2's authority, is the host; a Host header beside it is ignored (RFC 9112, 3.2.2).
+    Ok(uri.authority().map(|authority| authority.host().as_bytes()).or(first))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// The request names two tenants. It is said only to those who belong to one of them, and for malformed requests.
+pub(super) fn ambiguous() -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "ambiguous-tenant",
+        "The request names more than one tenant. Name it once: by host, path, X-Tenant-ID or the credential alone.",
+    )
+}

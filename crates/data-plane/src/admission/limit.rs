@@ -1,0 +1,32 @@
+//! Limit: within the plan? A tenant has so many requests at once on a node, and harms no other by asking for more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use service::Problem;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::authorize::Authorized;
+use crate::routes::Served;
+use crate::session::Principal;
+
+/// A caller within its limits; the permit is given back when its session ends.
+pub(super) struct Limited {
+    pub(super) principal: Principal,
+    pub(super) served: Arc<Served>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+pub(super) fn limit(authorized: Authorized) -> Result<Limited, Problem> {
+    let Authorized { principal, served } = authorized;
+    match served.permit() {
+        Some(permit) => Ok(Limited { principal, served, permit }),
+        None => Err(Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-at-once",
+            "The tenant has as many requests at work as its plan allows. Send fewer at once.",
+        )
+        .with_retry_after(Duration::from_secs(1))),
+    }
+}

@@ -1,0 +1,1 @@
+//! Names and answers, case by case.

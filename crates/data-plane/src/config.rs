@@ -1,0 +1,154 @@
+//! The data plane's configuration: the sections of any service, and its own.
+
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
+use tenancy::seal::{KeyRing, KeyRingConfig};
+
+/// All sections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[listen]`: 127.0.0.1:8800, and its ops listener on :8801.
+    pub listen: ListenConfig,
+    /// `[telemetry]`
+    pub telemetry: TelemetryConfig,
+    /// `[lifecycle]`
+    pub lifecycle: LifecycleConfig,
+    /// `[control]`
+    #[serde(skip_serializing, default)]
+    pub control: ControlConfig,
+    /// `[seal]`
+    #[serde(skip_serializing, default)]
+    pub seal: SealConfig,
+    /// `[node]`
+    pub node: NodeConfig,
+    /// `[names]`
+    pub names: NamesConfig,
+    /// `[pools]`
+    pub pools: PoolsConfig,
+}
+
+/// `[control]`: the control plane that this node follows.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlConfig {
+    /// Its URL, `http://127.0.0.1:8700`.
+    #[serde(default)]
+    pub url: String,
+    /// The token that nodes show it.
+    #[serde(default)]
+    pub node_token: SecretString,
+}
+
+/// `[seal.tenants]`: the ring that tenants' database URLs are sealed with. The servers' ring never comes here.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealConfig {
+    /// Opens tenants' database URLs.
+    #[serde(default)]
+    pub tenants: KeyRingConfig,
+}
+
+/// `[node]`: what makes this node itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// A folder of this node's own, in which it keeps its id.
+    pub state_dir: PathBuf,
+}
+
+/// `[names]`: how requests name tenants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NamesConfig {
+    /// `acme.<base domain>` names the tenant `acme`.
+    pub base_domain: String,
+}
+
+/// `[pools]`: bounds of what is kept open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolsConfig {
+    /// Pools at most; the one used longest ago gives way.
+    pub max: u64,
+    /// Tenants at most whose routes are kept.
+    pub max_routes: u64,
+    /// Seconds after which a pool that nobody uses is closed.
+    pub idle_seconds: u64,
+}
+
+impl Default for NamesConfig {
+    fn default() -> Self {
+        Self { base_domain: "localhost".to_owned() }
+    }
+}
+
+impl Default for PoolsConfig {
+    /// A pool costs a few kilobytes while it is idle, a route one or two.
+    fn default() -> Self {
+        Self { max: 1_000, max_routes: 100_000, idle_seconds: 600 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: ListenConfig::local(8800, 8801),
+            telemetry: TelemetryConfig::default(),
+            lifecycle: LifecycleConfig::default(),
+            control: ControlConfig::default(),
+            seal: SealConfig::default(),
+            node: NodeConfig::default(),
+            names: NamesConfig::default(),
+            pools: PoolsConfig::default(),
+        }
+    }
+}
+
+impl Sections for Config {
+    fn listen(&self) -> &ListenConfig {
+        &self.listen
+    }
+
+    fn telemetry(&self) -> &TelemetryConfig {
+        &self.telemetry
+    }
+
+    fn lifecycle(&self) -> &LifecycleConfig {
+        &self.lifecycle
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        self.listen.validate().map_err(|error| error.within("listen"))?;
+        self.telemetry.validate().map_err(|error| error.within("telemetry"))?;
+        self.lifecycle.validate().map_err(|error| error.within("lifecycle"))?;
+        let url = url::Url::parse(&self.control.url).ok();
+        if !url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some()) {
+            return Err(Invalid::new("control.url", "must be the control plane's URL, http://127.0.0.1:8700"));
+        }
+        if self.control.node_token.expose_secret().is_empty() {
+            return Err(Invalid::new("control.node_token", "is missing: it is `tokens.node` of the control plane"));
+        }
+        KeyRing::new(&self.seal.tenants)
+            .map_err(|error| Invalid::new("seal.tenants", format!("is no usable key ring: {error}")))?;
+        if self.node.state_dir.as_os_str().is_empty() {
+            return Err(Invalid::new("node.state_dir", "is missing: name a folder of this node's own"));
+        }
+        let domain = &self.names.base_domain;
+        if domain.is_empty() || domain.starts_with('.') || domain.bytes().any(|b| b.is_ascii_uppercase() || b == b':') {
+            return Err(Invalid::new("names.base_domain", "must be a host name in lower case without a port"));
+        }
+        if !(1..=100_000).contains(&self.pools.max) || !(1..=10_000_000).contains(&self.pools.max_routes) {
+            return Err(Invalid::new("pools.max", "must be from 1 to 100000 (max_routes: 1 to 10000000)"));
+        }
+        if self.pools.idle_seconds == 0 {
+            return Err(Invalid::new("pools.idle_seconds", "must be at least 1"));
+        }
+        Ok(())
+    }
+}

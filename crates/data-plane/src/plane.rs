@@ -1,0 +1,35 @@
+//! What the steps of admission share: what is known of tenants, their pools, the product.
+
+use std::sync::Arc;
+
+use tenancy::Product;
+
+use crate::admission::identify::Naming;
+use crate::pools::Pools;
+use crate::routes::Routes;
+
+/// One running data plane; clones share it.
+#[derive(Clone)]
+pub(crate) struct Plane(Arc<Parts>);
+
+/// The parts of a plane.
+pub(crate) struct Parts {
+    pub(crate) routes: Routes,
+    pub(crate) pools: Pools,
+    pub(crate) product: Arc<Product>,
+    pub(crate) naming: Naming,
+}
+
+impl Plane {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for Plane {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,156 @@
+//! One pool for each tenant and generation, opened when it is first needed.
+//!
+//! Opening is single-flight for a tenant, and holds nobody else up. An evicted or replaced pool is closed after its last
+//! user. The number of pools is bounded; the one used longest ago gives way.
+
+mod dial;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Meter};
+use sea_orm::DatabaseConnection;
+use service::Problem;
+use tenancy::TenantId;
+use tenancy::seal::KeyRing;
+
+use crate::config::PoolsConfig;
+use crate::routes::{Dialled, Served};
+use dial::DialError;
+
+/// A tenant's open pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    db: DatabaseConnection,
+    file: Option<OpenFile>,
+    /// While it lives, this node dials with that URL.
+    _dialled: Arc<Dialled>,
+}
+
+/// Which file a SQLite pool has open: a deleted one is still served by open handles.
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OpenFile {
+    fn of(path: PathBuf) -> std::io::Result<Self> {
+        let found = fs::metadata(&path)?;
+        Ok(Self { identity: (found.dev(), found.ino()), path })
+    }
+
+    fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+    }
+}
+
+impl Pool {
+    pub(crate) const fn db(&self) -> &DatabaseConnection {
+        &self.db
+    }
+}
+
+impl Drop for Pool {
+    /// The last user is gone. Outside of a runtime the process ends anyway.
+    fn drop(&mut self) {
+        let db = self.db.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = db.close().await {
+                    tracing::debug!(%error, "a pool did not close cleanly");
+                }
+            });
+        }
+    }
+}
+
+/// All pools of this node; clones share them.
+#[derive(Clone)]
+pub(crate) struct Pools {
+    ring: Arc<KeyRing>,
+    open: Cache<(TenantId, u64), Arc<Pool>>,
+    dials: Counter<u64>,
+}
+
+impl Pools {
+    pub(crate) fn new(ring: KeyRing, config: &PoolsConfig, meter: &Meter) -> Self {
+        // The default policy may refuse a cold tenant for the sake of warm ones.
+        let open = Cache::builder()
+            .max_capacity(config.max)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(Duration::from_secs(config.idle_seconds))
+            .build();
+        let gauge = open.clone();
+        meter
+            .u64_observable_gauge("data_plane_pools")
+            .with_description("Open pools.")
+            .with_callback(move |observer| observer.observe(gauge.entry_count(), &[]))
+            .build();
+        let dials = meter.u64_counter("data_plane_pool_dials").with_description("Pools dialled.").build();
+        Self { ring: Arc::new(ring), open, dials }
+    }
+
+    /// The tenant's pool, dialled if it is not open.
+    pub(crate) async fn of(&self, served: &Served) -> Result<Arc<Pool>, Problem> {
+        let key = (served.route.tenant, served.route.generation);
+        if let Some(pool) = self.open.get(&key).await {
+            if pool.file.as_ref().is_none_or(OpenFile::is_there) {
+                return Ok(pool);
+            }
+            self.open.invalidate(&key).await;
+        }
+        let dialled = self.open.try_get_with(key, self.dial(served)).await;
+        dialled.map_err(|error| problem(served, &error))
+    }
+
+    async fn dial(&self, served: &Served) -> Result<Arc<Pool>, DialError> {
+        let dialled = dial::dial(&self.ring, &served.route).await;
+        let outcome = if dialled.is_ok() { "open" } else { "failed" };
+        self.dials.add(1, &[KeyValue::new("outcome", outcome)]);
+        let (db, path) = dialled?;
+        let file = path.map(OpenFile::of).transpose().map_err(|_| DialError::Unavailable(None))?;
+        Ok(Arc::new(Pool { db, file, _dialled: Arc::clone(&served.dialled) }))
+    }
+
+    /// Drops a tenant's pool of that generation; its last user closes it.
+    pub(crate) async fn close(&self, tenant: TenantId, generation: u64) {
+        self.open.invalidate(&(tenant, generation)).await;
+        // What was invalidated is let go of now, not at some later request.
+        self.open.run_pending_tasks().await;
+    }
+}
+
+fn problem(served: &Served, error: &Arc<DialError>) -> Problem {
+    let tenant = served.route.tenant;
+    let retry = Duration::from_secs(1);
+    match &**error {
+        DialError::Unavailable(_) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "database-unavailable",
+            "The tenant's database cannot be reached now. Send the request again after the time in Retry-After.",
+        )
+        .with_retry_after(retry)
+        .with_source(Arc::clone(error)),
+        DialError::Refused(reason) => {
+            tracing::error!(%tenant, generation = served.route.generation, reason, audit = "database-refused",
+                "refused to serve a tenant from a database that is not proven to be its own");
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database-refused",
+                "The tenant's database is not proven to be its own and is not served. Tell whoever runs the service.",
+            )
+            .with_retry_after(retry)
+            .with_source(Arc::clone(error))
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Dialling: open the sealed URL, connect, and read the database's identity stamp before anybody gets the connection.
+//!
+//! The URL is in clear text here alone, and only for as long as that takes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
+use secrecy::{ExposeSecret, SecretString};
+use tenancy::route::Route;
+use tenancy::seal::KeyRing;
+use tenancy::stamp;
+
+/// How long a request waits for a connection of its tenant's pool.
+const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// A connection that nobody used for this long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// A connection that was idle for this long is tested before its next use. Testing each use halves throughput.
+const TEST_AFTER: Duration = Duration::from_secs(5);
+
+/// Why there is no pool.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    /// It may work later.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] Option<DbErr>),
+    /// It is not the tenant's database, or its URL is not the tenant's.
+    #[error("the database is refused: {0}")]
+    Refused(&'static str),
+}
+
+impl From<DbErr> for DialError {
+    fn from(error: DbErr) -> Self {
+        Self::Unavailable(Some(error))
+    }
+}
+
+/// A proven pool, and the path of its file if it is one.
+pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConnection, Option<PathBuf>), DialError> {
+    let url = ring
+        .open(route.url_subject(), &route.sealed_url)
+        .map_err(|_| DialError::Refused("its URL was sealed for another tenant or generation, or by an unknown key"))?;
+    let path = url.expose_secret().strip_prefix("sqlite://").map(PathBuf::from);
+    let connections = if path.is_some() { route.plan.connections.get().min(4) } else { route.plan.connections.get() };
+    let db = Database::connect(options(&url, connections)).await?;
+    match prove(&db, route).await {
+        Ok(()) => Ok((db, path)),
+        Err(error) => {
+            // It was only looked at; whether it closes well does not matter.
+            let _ = db.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn prove(db: &DatabaseConnection, route: &Route) -> Result<(), DialError> {
+    let statement = Statement::from_string(db.get_database_backend(), stamp::SELECT);
+    let row = match db.query_one_raw(statement).await {
+        Err(error) if service::problem::is_unavailable(&error) => return Err(error.into()),
+        // No such table: not one of our databases.
+        Err(_) => return Err(DialError::Refused("it has no identity stamp")),
+        Ok(row) => row.ok_or(DialError::Refused("its identity stamp is empty"))?,
+    };
+    let tenant: String = row.try_get_by_index(0)?;
+    if tenant == route.tenant.to_string() {
+        Ok(())
+    } else {
+        Err(DialError::Refused("its identity stamp names another tenant"))
+    }
+}
+
+fn options(url: &SecretString, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url.expose_secret().to_owned());
+    options
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(ACQUIRE)
+        .connect_timeout(CONNECT)
+        .idle_timeout(IDLE)
+        .sqlx_logging(false)
+        .test_before_acquire(false)
+        .test_before_acquire_if_idle_for(TEST_AFTER)
+        .map_sqlx_postgres_opts(|options| options.application_name("freehold-data-plane"))
+        .map_sqlx_sqlite_opts(|options| {
+            options
+                .create_if_missing(false)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Normal)
+                .busy_timeout(ACQUIRE)
+                .foreign_keys(true)
+        });
+    options
+}

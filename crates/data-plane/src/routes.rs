@@ -1,0 +1,144 @@
+//! What this node knows of tenants: their routes, kept up to date by the feed, asked for when they are first needed.
+//!
+//! On the path of a request whose tenant is known nothing is asked: no HTTP call, no lock.
+
+mod control;
+mod follow;
+mod table;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use moka::Expiry;
+use moka::future::Cache;
+use opentelemetry::metrics::{Counter, Meter};
+use service::Problem;
+use tenancy::feed::{RouteAnswer, RouteQuery};
+use tenancy::route::Revision;
+use tenancy::{KeyId, TenantId};
+
+pub(crate) use control::{Control, ControlError};
+pub(crate) use follow::follow;
+pub(crate) use table::{Dialled, RouteTable, Served};
+
+use table::Taken;
+
+/// Key ids at most whose tenants, or that nobody has them, are remembered.
+const MOST_KEYS: u64 = 200_000;
+/// How long it is believed that nobody has a key id. Any news of a tenant ends it sooner.
+const NOBODY_FOR: Duration = Duration::from_secs(30);
+/// Answers that the feed overtook are asked for again, this often at most.
+const ATTEMPTS: u32 = 10;
+
+/// The routes of this node; clones share them.
+#[derive(Clone)]
+pub(crate) struct Routes {
+    table: Arc<RouteTable>,
+    keys: Cache<KeyId, Holder>,
+    control: Control,
+    lookups: Counter<u64>,
+}
+
+/// Whose a key id is.
+#[derive(Clone, Copy, Debug)]
+enum Holder {
+    Tenant(TenantId),
+    /// Nobody had it at that revision.
+    Nobody(Revision),
+}
+
+/// Only the absence of a key is forgotten by time.
+struct Forget;
+
+impl Expiry<KeyId, Holder> for Forget {
+    fn expire_after_create(&self, _: &KeyId, holder: &Holder, _: Instant) -> Option<Duration> {
+        matches!(holder, Holder::Nobody(_)).then_some(NOBODY_FOR)
+    }
+}
+
+impl Routes {
+    pub(crate) fn new(control: Control, max_routes: u64, meter: &Meter) -> Self {
+        let table = Arc::new(RouteTable::new(max_routes));
+        let gauge = Arc::clone(&table);
+        meter
+            .u64_observable_gauge("data_plane_routes")
+            .with_description("Tenants whose routes are kept.")
+            .with_callback(move |observer| observer.observe(gauge.len(), &[]))
+            .build();
+        Self {
+            table,
+            keys: Cache::builder().max_capacity(MOST_KEYS).expire_after(Forget).build(),
+            control,
+            lookups: meter
+                .u64_counter("data_plane_route_lookups")
+                .with_description("Routes asked of the control plane.")
+                .build(),
+        }
+    }
+
+    /// The tenant that has this key, if any has it.
+    pub(crate) async fn of_key(&self, key: &KeyId) -> Result<Option<Arc<Served>>, Problem> {
+        if self.table.is_stale(tokio::time::Instant::now()) {
+            return Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "node-stale",
+                "This node has not heard from the control plane for too long and serves no longer. Try another node.",
+            )
+            .with_retry_after(Duration::from_secs(5)));
+        }
+        // Twice: what is remembered may be overtaken, and is asked for anew then.
+        for _ in 0..2 {
+            let holder = self.keys.try_get_with_by_ref(key, self.ask(key)).await;
+            match holder.map_err(|error| unavailable(&error))? {
+                Holder::Tenant(tenant) => {
+                    if let Some(served) = self.table.get(tenant) {
+                        return Ok(Some(served));
+                    }
+                }
+                Holder::Nobody(as_of) if self.table.had_news_after(as_of) => {}
+                Holder::Nobody(_) => return Ok(None),
+            }
+            self.keys.invalidate(key).await;
+        }
+        Ok(None)
+    }
+
+    async fn ask(&self, key: &KeyId) -> Result<Holder, ControlError> {
+        let query = RouteQuery { key: Some(key.clone()), tenant: None };
+        let answer = self.ask_until_current(&query).await?;
+        Ok(answer.route.map_or(Holder::Nobody(answer.as_of), |route| Holder::Tenant(route.tenant)))
+    }
+
+    /// Asks for one tenant's route and takes it in.
+    pub(super) async fn reload(&self, tenant: TenantId) -> Result<(), ControlError> {
+        let query = RouteQuery { key: None, tenant: Some(tenant) };
+        if self.ask_until_current(&query).await?.route.is_none() {
+            self.table.remove(tenant);
+        }
+        Ok(())
+    }
+
+    async fn ask_until_current(&self, query: &RouteQuery) -> Result<RouteAnswer, ControlError> {
+        for _ in 0..ATTEMPTS {
+            self.lookups.add(1, &[]);
+            let answer = self.control.route(query).await?;
+            match self.table.take(&answer) {
+                Taken::Current => return Ok(answer),
+                // The feed is ahead of this answer; it may lack what the feed has told already.
+                Taken::Overtaken => {}
+            }
+        }
+        Err(ControlError::Overtaken)
+    }
+}
+
+fn unavailable(error: &Arc<ControlError>) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "credential-unknown-now",
+        "The credential is not known here, and the control plane cannot be asked now. Send the request again later.",
+    )
+    .with_retry_after(Duration::from_secs(1))
+    .with_source(Arc::clone(error))
+}

@@ -1,0 +1,95 @@
+//! The control plane as a node calls it: feed, routes, goodbye. Bounded in time and in size.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use tenancy::feed::{FeedAnswer, FeedRequest, RouteAnswer, RouteQuery};
+use tenancy::id::NodeId;
+
+use crate::config::ControlConfig;
+
+const CONNECT: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(5);
+/// Most bytes of an answer: a full page of the largest routes.
+const LARGEST: usize = 256 * 1024 * 1024;
+
+/// A client of one control plane; clones share its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    client: Client,
+    base: Arc<str>,
+    token: SecretString,
+}
+
+/// Why the control plane could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    /// No connection, or no answer in time.
+    #[error("the control plane does not answer")]
+    Unreachable(#[from] reqwest::Error),
+    /// It refused; a wrong token, most likely.
+    #[error("the control plane answered {0}: check `control.url` and `control.node_token`")]
+    Refused(StatusCode),
+    /// Its answer is not understood.
+    #[error("the control plane's answer is not understood: {0}")]
+    NotUnderstood(#[from] serde_json::Error),
+    /// Its answer is larger than any should be.
+    #[error("the control plane's answer is too large")]
+    TooLarge,
+    /// The feed was faster, each time.
+    #[error("the tenant changes faster than it can be asked for")]
+    Overtaken,
+}
+
+impl Control {
+    pub(crate) fn new(config: &ControlConfig) -> Result<Self, ControlError> {
+        let client = Client::builder()
+            .connect_timeout(CONNECT)
+            // The control plane is near, whatever proxy the environment names.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let base = config.url.trim_end_matches('/').into();
+        Ok(Self { client, base, token: config.node_token.clone() })
+    }
+
+    pub(super) async fn feed(&self, request: &FeedRequest) -> Result<FeedAnswer, ControlError> {
+        let patience = Duration::from_secs(request.wait) + ANSWER;
+        let call = self.client.post(format!("{}/v1/feed", self.base)).json(request).timeout(patience);
+        self.call(call).await
+    }
+
+    pub(super) async fn route(&self, query: &RouteQuery) -> Result<RouteAnswer, ControlError> {
+        let query = match (&query.key, &query.tenant) {
+            (Some(key), _) => format!("key={key}"),
+            (None, Some(tenant)) => format!("tenant={tenant}"),
+            (None, None) => String::new(),
+        };
+        let call = self.client.get(format!("{}/v1/routes?{query}", self.base)).timeout(ANSWER);
+        self.call(call).await
+    }
+
+    pub(super) async fn goodbye(&self, node: NodeId) -> Result<(), ControlError> {
+        let call = self.client.delete(format!("{}/v1/nodes/{node}", self.base)).timeout(ANSWER);
+        let status = call.bearer_auth(self.token.expose_secret()).send().await?.status();
+        if status.is_success() || status == StatusCode::NOT_FOUND { Ok(()) } else { Err(ControlError::Refused(status)) }
+    }
+
+    async fn call<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<T, ControlError> {
+        let mut response = call.bearer_auth(self.token.expose_secret()).send().await?;
+        if !response.status().is_success() {
+            return Err(ControlError::Refused(response.status()));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if bytes.len() + chunk.len() > LARGEST {
+                return Err(ControlError::TooLarge);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}

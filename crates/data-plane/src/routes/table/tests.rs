@@ -1,0 +1,256 @@
+//! The table against a registry that changes, is restored, and answers late, twice or never.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+use tenancy::Plan;
+use tenancy::seal::Sealed;
+use uuid::Uuid;
+
+use super::*;
+
+fn plan() -> Plan {
+    Plan::seeded().into_iter().next().unwrap()
+}
+
+fn tenant(number: u8) -> TenantId {
+    Uuid::from_u128(u128::from(number) + 1).into()
+}
+
+fn route(number: u8, revision: u64, generation: u64) -> Route {
+    Route {
+        tenant: tenant(number),
+        revision: Revision(revision),
+        slug: format!("tenant-{number}").parse().unwrap(),
+        hosts: vec![],
+        status: Status::Active,
+        plan: plan(),
+        config: BTreeMap::new(),
+        keys: vec![],
+        schema_version: 1,
+        server: "local".into(),
+        generation,
+        sealed_url: Sealed::from_stored("fh1.k.x"),
+    }
+}
+
+/// A registry in small: the tenants' newest routes, by revision.
+#[derive(Clone)]
+struct Registry {
+    epoch: u128,
+    head: u64,
+    tenants: BTreeMap<u8, (u64, Option<Route>)>,
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self { epoch: 1, head: 0, tenants: BTreeMap::new() }
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(Uuid::from_u128(self.epoch))
+    }
+
+    fn change(&mut self, number: u8, is_gone: bool) {
+        self.head += 1;
+        let route = (!is_gone).then(|| route(number, self.head, self.head));
+        self.tenants.insert(number, (self.head, route));
+    }
+
+    fn feed(&mut self, epoch: Option<Epoch>, after: Revision, page: usize) -> FeedAnswer {
+        if epoch == Some(self.epoch()) && after.0 > self.head {
+            self.epoch += 1_000;
+        }
+        let answer = |position, reset, items| FeedAnswer {
+            epoch: self.epoch(),
+            position: Revision(position),
+            reset,
+            stale_after_seconds: 60,
+            items,
+        };
+        if epoch != Some(self.epoch()) {
+            return answer(self.head, true, vec![]);
+        }
+        let mut news: Vec<_> = self.tenants.iter().filter(|(_, (revision, _))| *revision > after.0).collect();
+        news.sort_by_key(|(_, (revision, _))| *revision);
+        let is_full = news.len() > page;
+        news.truncate(page);
+        let last = news.last().map_or(self.head, |(_, (revision, _))| *revision);
+        let items = news
+            .into_iter()
+            .map(|(number, (revision, route))| FeedItem {
+                tenant: tenant(*number),
+                revision: Revision(*revision),
+                route: route.clone(),
+            })
+            .collect();
+        answer(if is_full { last } else { self.head }, false, items)
+    }
+
+    fn route(&self, number: u8) -> RouteAnswer {
+        let route = self.tenants.get(&number).and_then(|(_, route)| route.clone());
+        RouteAnswer { epoch: self.epoch(), as_of: Revision(self.head), route }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Change(u8, bool),
+    /// Ask the feed, and keep the answer.
+    Poll,
+    /// Apply an answer that was kept, however old; keep it or not.
+    Apply(usize, bool),
+    /// Ask for a route, and keep the answer.
+    Ask(u8),
+    /// Take in a route that was kept, however old.
+    Take(usize),
+    Backup,
+    Restore,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0u8..5, prop::bool::weighted(0.2)).prop_map(|(number, gone)| Act::Change(number, gone)),
+        4 => Just(Act::Poll),
+        5 => (any::<usize>(), any::<bool>()).prop_map(|(which, again)| Act::Apply(which, again)),
+        3 => (0u8..5).prop_map(Act::Ask),
+        3 => any::<usize>().prop_map(Act::Take),
+        1 => Just(Act::Backup),
+        1 => Just(Act::Restore),
+    ]
+}
+
+fn reload(table: &RouteTable, registry: &Registry, applied: &Applied) {
+    for number in 0..5 {
+        if applied.reload.contains(&tenant(number)) {
+            let answer = registry.route(number);
+            if table.take(&answer) == Taken::Current && answer.route.is_none() {
+                table.remove(tenant(number));
+            }
+        }
+    }
+    table.reloaded();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Invariant 6: whatever was lost, late or repeated, one undisturbed round of the feed ends at the registry's state.
+    #[test]
+    fn a_node_that_missed_any_number_of_messages_converges(acts in prop::collection::vec(act(), 0..80), page in 1usize..4) {
+        let mut registry = Registry::new();
+        let mut backup = registry.clone();
+        let table = RouteTable::new(100);
+        let (mut answers, mut routes) = (Vec::new(), Vec::new());
+        let now = Instant::now();
+        for act in acts {
+            match act {
+                Act::Change(number, is_gone) => registry.change(number, is_gone),
+                Act::Poll => {
+                    let (epoch, after) = table.position();
+                    answers.push((after, registry.feed(epoch, after, page)));
+                }
+                Act::Apply(which, again) if !answers.is_empty() => {
+                    let which = which % answers.len();
+                    let (after, answer) = if again { answers[which].clone() } else { answers.remove(which) };
+                    let applied = table.apply(after, answer, now);
+                    if !applied.reload.is_empty() {
+                        reload(&table, &registry, &applied);
+                    }
+                }
+                Act::Ask(number) => routes.push(registry.route(number)),
+                Act::Take(which) if !routes.is_empty() => {
+                    let which = which % routes.len();
+                    table.take(&routes[which]);
+                }
+                Act::Backup => backup = registry.clone(),
+                Act::Restore => {
+                    // The row comes back with its old epoch; that it was restored is noticed when the head went back.
+                    let ahead = registry.head > backup.head;
+                    let epoch = registry.epoch;
+                    registry = backup.clone();
+                    if ahead {
+                        registry.epoch = epoch + 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..20 {
+            let (epoch, after) = table.position();
+            let applied = table.apply(after, registry.feed(epoch, after, page), now);
+            if !applied.reload.is_empty() {
+                reload(&table, &registry, &applied);
+            }
+        }
+        prop_assert_eq!(table.position(), (Some(registry.epoch()), Revision(registry.head)));
+        for number in 0..5 {
+            if let Some(served) = table.get(tenant(number)) {
+                let truth = registry.tenants.get(&number).and_then(|(_, route)| route.clone());
+                prop_assert_eq!(Some(&served.route), truth.as_ref());
+            }
+        }
+        prop_assert_eq!(table.applied(), Revision(registry.head));
+    }
+}
+
+fn table_with(first: Route) -> (RouteTable, Epoch) {
+    let table = RouteTable::new(100);
+    let epoch = Epoch(Uuid::from_u128(7));
+    let head = first.revision;
+    let reset = FeedAnswer { epoch, position: head, reset: true, stale_after_seconds: 60, items: vec![] };
+    table.apply(Revision(0), reset, Instant::now());
+    assert_eq!(table.take(&RouteAnswer { epoch, as_of: head, route: Some(first) }), Taken::Current);
+    (table, epoch)
+}
+
+fn news(epoch: Epoch, route: Route) -> FeedAnswer {
+    let (tenant, revision) = (route.tenant, route.revision);
+    let items = vec![FeedItem { tenant, revision, route: Some(route) }];
+    FeedAnswer { epoch, position: revision, reset: false, stale_after_seconds: 60, items }
+}
+
+#[test]
+fn nothing_counts_as_applied_while_an_older_route_or_url_is_in_use() {
+    let (table, epoch) = table_with(route(0, 5, 1));
+    let in_use = table.get(tenant(0)).unwrap();
+    let pool = Arc::clone(&in_use.dialled);
+    let applied = table.apply(Revision(5), news(epoch, route(0, 6, 2)), Instant::now());
+    assert_eq!(applied.close, [(tenant(0), 1)]);
+    assert_eq!(table.applied(), Revision(5), "a request is at work with the old route");
+    drop(in_use);
+    assert_eq!(table.applied(), Revision(5), "a pool is open with the old URL");
+    drop(pool);
+    assert_eq!(table.applied(), Revision(6));
+}
+
+#[test]
+fn an_answer_that_the_feed_overtook_is_thrown_away() {
+    let (table, epoch) = table_with(route(0, 5, 1));
+    table.apply(Revision(5), news(epoch, route(0, 6, 1)), Instant::now());
+    let old = RouteAnswer { epoch, as_of: Revision(5), route: Some(route(0, 5, 1)) };
+    assert_eq!(table.take(&old), Taken::Overtaken);
+    assert_eq!(table.get(tenant(0)).unwrap().route.revision, Revision(6));
+}
+
+#[test]
+fn a_changed_route_keeps_its_permits_unless_the_plan_changed_them() {
+    let (table, epoch) = table_with(route(0, 5, 1));
+    let limit = plan().concurrency.get();
+    let held: Vec<_> = (0..limit).map(|_| table.get(tenant(0)).unwrap().permit().unwrap()).collect();
+    table.apply(Revision(5), news(epoch, route(0, 6, 1)), Instant::now());
+    assert!(table.get(tenant(0)).unwrap().permit().is_none(), "a change of the route is no refill");
+    let mut wider = route(0, 7, 1);
+    wider.plan.concurrency = NonZeroU32::new(limit + 1).unwrap();
+    table.apply(Revision(6), news(epoch, wider), Instant::now());
+    assert!(table.get(tenant(0)).unwrap().permit().is_some());
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_node_that_hears_nothing_for_too_long_is_stale() {
+    let (table, _) = table_with(route(0, 5, 1));
+    assert!(!table.is_stale(Instant::now()));
+    assert!(table.is_stale(Instant::now() + Duration::from_secs(61)));
+}

@@ -1,0 +1,133 @@
+//! What an admitted request may do: its tenant's database, plan and configuration, and who calls.
+//!
+//! Only admission makes one. There is no ambient tenant, no default database and no other way to either.
+
+mod db;
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use service::Problem;
+use tenancy::route::RouteKey;
+use tenancy::{Plan, Product, Slug, TenantId};
+use tokio::sync::OwnedSemaphorePermit;
+
+pub use db::TenantDb;
+
+use crate::pools::Pool;
+use crate::routes::Served;
+
+/// An admitted request's tenant. An extractor for the product's handlers; clones are the same session.
+#[derive(Clone, Debug)]
+pub struct TenantSession(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    served: Arc<Served>,
+    principal: Principal,
+    db: TenantDb,
+    product: Arc<Product>,
+    /// Given back when the last clone is gone.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl TenantSession {
+    pub(crate) fn new(
+        served: Arc<Served>,
+        principal: Principal,
+        pool: Arc<Pool>,
+        permit: OwnedSemaphorePermit,
+        product: Arc<Product>,
+    ) -> Self {
+        Self(Arc::new(Inner { served, principal, db: TenantDb::new(pool), product, _permit: permit }))
+    }
+
+    /// The tenant's database.
+    pub fn db(&self) -> &TenantDb {
+        &self.0.db
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> TenantId {
+        self.0.served.route.tenant
+    }
+
+    /// The tenant's slug.
+    pub fn slug(&self) -> &Slug {
+        &self.0.served.route.slug
+    }
+
+    /// The tenant's limits.
+    pub fn plan(&self) -> &Plan {
+        &self.0.served.route.plan
+    }
+
+    /// Who calls.
+    pub fn principal(&self) -> &Principal {
+        &self.0.principal
+    }
+
+    /// The tenant's configuration.
+    pub fn config(&self) -> ConfigView<'_> {
+        ConfigView { entries: &self.0.served.route.config, product: &self.0.product }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for TenantSession {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let admitted = parts.extensions.get::<Self>().cloned();
+        admitted.ok_or_else(|| Problem::internal("the handler asks for a session and is not behind admission"))
+    }
+}
+
+/// Who calls: subject, scopes, and the tenant that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    subject: String,
+    scopes: Vec<String>,
+    tenant: TenantId,
+}
+
+impl Principal {
+    pub(crate) fn of_key(key: &RouteKey, tenant: TenantId) -> Self {
+        Self { subject: format!("key:{}", key.id), scopes: key.scopes.clone(), tenant }
+    }
+
+    /// `key:<id>` for an API key.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// What it may do.
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
+    /// The tenant that it belongs to.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+}
+
+/// A tenant's configuration as its handlers read it: what was set, else what the product declared.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigView<'a> {
+    entries: &'a std::collections::BTreeMap<String, serde_json::Value>,
+    product: &'a Product,
+}
+
+impl ConfigView<'_> {
+    /// The value of a declared key. An undeclared key, or a type that the key does not have, is the product's own mistake
+    /// and is answered 500.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T, Problem> {
+        let Some(declared) = self.product.config_key(key) else {
+            return Err(Problem::internal(format!("the product declares no configuration key {key:?}")));
+        };
+        let value = self.entries.get(key).unwrap_or(&declared.default);
+        T::deserialize(value).map_err(Problem::internal)
+    }
+}

@@ -1,0 +1,17 @@
+//! The registry: the control plane's own database, step by step, on Postgres and on SQLite.
+//!
+//! The list is append-only. Nothing here knows what the rows mean; the control plane does.
+
+use sea_orm_migration::prelude::*;
+
+mod m0001_foundation;
+
+/// The registry's migrations.
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_foundation::Migration)]
+    }
+}
