@@ -1,1 +1,15 @@
-//! Being built.
+//! Every tenant's database, step by step: the pet store's schema, and what a new one is filled with.
+//!
+//! The list is append-only: a database's schema version is how many of its migrations it has.
+
+mod m0001_pets;
+mod seed;
+
+pub use sea_orm_migration::MigrationTrait;
+
+pub use seed::seed;
+
+/// The migrations, in their order.
+pub fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+    vec![Box::new(m0001_pets::Migration)]
+}

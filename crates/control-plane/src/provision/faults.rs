@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Notify;
+
 use super::steps::StepError;
 
 /// Where in a step.
@@ -34,6 +36,8 @@ pub(super) enum Fault {
     Panic,
     /// The work never goes on: whoever holds it is about to be killed.
     Stall,
+    /// The work goes on when it is told to.
+    Pause(Arc<Notify>),
 }
 
 type Hook = dyn Fn(Point) -> Fault + Send + Sync;
@@ -64,6 +68,10 @@ impl Faults {
             Fault::Unavailable => Err(StepError::unavailable("a passing fault of the test")),
             Fault::Panic => panic!("a panic of the test"),
             Fault::Stall => std::future::pending().await,
+            Fault::Pause(until) => {
+                until.notified().await;
+                Ok(())
+            }
         }
     }
 

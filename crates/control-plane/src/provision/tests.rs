@@ -1,1 +1,52 @@
-//! Tests
+//! Provisioning on real servers: each test has a registry of its own, on SQLite and on Postgres.
+
+mod delete;
+mod kill;
+mod place;
+mod share;
+mod stage;
+mod undo;
+
+use sea_orm::EntityTrait;
+use tenancy::Status;
+
+use super::faults::Faults;
+use super::*;
+use crate::registry::entities::{databases, operation_steps};
+use stage::{Stage, on_both};
+
+on_both! { a_tenant_is_built_and_routes_only_when_it_is_active, a_wait_ends_with_its_time_and_a_retry_of_no_failure_is_refused }
+
+async fn a_tenant_is_built_and_routes_only_when_it_is_active(stage: &Stage) {
+    let operation = stage.create("acme", None).await;
+    assert!(stage.route(&operation).await.is_none());
+    let faults = Faults::default();
+    let ended = stage.work_until_ended(&operation, &faults).await;
+    assert_eq!((ended.state.as_str(), ended.error, ended.lease_holder), ("done", None, None));
+    assert!(ended.finished_at.is_some() && ended.lease_until.is_none());
+    stage.assert_built(&operation).await;
+    let steps = operation_steps::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    assert_eq!(steps.len(), Kind::Create.steps().len());
+    assert!(steps.iter().all(|step| step.state == "done" && step.attempts == 1 && step.error.is_none()), "{steps:?}");
+    assert_eq!(databases::Entity::find().all(stage.plane.registry.db()).await.unwrap().len(), 1);
+    assert_eq!(stage.status(&operation).await, Status::Active);
+}
+
+async fn a_wait_ends_with_its_time_and_a_retry_of_no_failure_is_refused(stage: &Stage) {
+    let operation = stage.create("acme", None).await;
+    let waited = wait(&stage.plane, operation.id, std::time::Duration::from_millis(5)).await.unwrap();
+    assert_eq!(waited.state, "pending");
+    let refused = retry(&stage.plane, operation.id).await.unwrap_err();
+    assert_eq!((refused.status().as_u16(), refused.kind()), (409, "illegal-transition"));
+    let unknown = retry(&stage.plane, uuid::Uuid::now_v7()).await.unwrap_err();
+    assert_eq!((unknown.status().as_u16(), unknown.kind()), (404, "operation-not-found"));
+    assert!(wait(&stage.plane, uuid::Uuid::now_v7(), std::time::Duration::ZERO).await.is_err());
+}
+
+#[test]
+fn kinds_are_read_back() {
+    for kind in Kind::ALL {
+        assert_eq!(kind.as_str().parse(), Ok(kind));
+    }
+    assert_eq!("rotate".parse::<Kind>(), Err(UnknownKind));
+}

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::lease::Lease;
 use super::steps::StepError;
+use crate::api::servers::admin_url_subject;
 use crate::engine::{DatabaseName, Engine, EngineKind, engine_for};
 use crate::plane::Plane;
 use crate::registry::change::Change;
@@ -58,10 +59,8 @@ impl Work {
     pub(super) async fn server(&self, id: Uuid) -> Result<(servers::Model, Arc<dyn Engine>), StepError> {
         let row = servers::Entity::find_by_id(id).one(self.plane.registry.db()).await?;
         let row = row.ok_or_else(|| StepError::refused("the tenant's server is gone from the registry"))?;
-        let subject =
-            Subject { purpose: Purpose::ServerAdminUrl, id: row.id, generation: row.generation.unsigned_abs() };
         let sealed = Sealed::from_stored(row.sealed_admin_url.as_str());
-        let admin_url = self.plane.servers_ring.open(subject, &sealed).map_err(|error| {
+        let admin_url = self.plane.servers_ring.open(admin_url_subject(&row), &sealed).map_err(|error| {
             StepError::refused(format!("the admin URL of server {:?} does not open: {error}", row.name))
         })?;
         let kind: EngineKind = row.engine.parse()?;

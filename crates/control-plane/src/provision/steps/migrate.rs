@@ -21,8 +21,7 @@ impl Step for Migrate {
         let fleet = work.plane.registry.history().await?.schema_version;
         let contained = work.plane.schema.migrations().len();
         if usize::try_from(fleet).unwrap_or(0) > contained {
-            // Another replica may be newer; ours must not build an old database.
-            return Err(StepError::unavailable(format!(
+            return Err(StepError::refused(format!(
                 "the fleet is at schema version {fleet} and this control plane contains {contained}: upgrade it, then \
                  retry"
             )));

@@ -1,0 +1,96 @@
+//! Deletion: waits for the data planes, can be called off before it began, and is tried until nothing is left.
+
+use sea_orm::EntityTrait;
+use tenancy::Status;
+use tenancy::feed::FeedRequest;
+use tenancy::id::NodeId;
+use tenancy::route::Revision;
+
+use super::stage::{Stage, on_both};
+use crate::provision::cancel_delete;
+use crate::provision::faults::{Fault, Faults, Point, Side};
+use crate::registry::entities::{operation_steps, operations};
+
+on_both! {
+    a_deletion_waits_until_every_data_plane_has_let_go,
+    a_deletion_is_called_off_before_it_began_and_not_after,
+    a_tenant_whose_creation_failed_is_forgotten,
+}
+
+async fn built(stage: &Stage) -> operations::Model {
+    let operation = stage.create("acme", None).await;
+    assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+    operation
+}
+
+async fn a_deletion_waits_until_every_data_plane_has_let_go(stage: &Stage) {
+    let created = built(stage).await;
+    let names = stage.names().await;
+    let registry = &stage.plane.registry;
+    let mut request =
+        FeedRequest { node: NodeId::generate(), epoch: None, after: Revision(0), applied: Revision(0), wait: 0 };
+    registry.heard(&request, registry.now()).await.unwrap();
+    let operation = stage.delete(&created, Status::Active).await;
+    let runner = stage.runner(&Faults::default());
+    let waiting = loop {
+        let row = stage.operation(&operation).await;
+        if row.error.is_some() {
+            break row;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(waiting.state, "running");
+    assert!(waiting.error.unwrap().starts_with("disconnect: a data plane has not let go of the tenant yet"));
+    assert_eq!(stage.names().await, names, "its database is untouched");
+    assert_eq!(stage.status(&operation).await, Status::Deleting);
+
+    request.applied = Revision(stage.tenant(&operation).await.revision.unsigned_abs());
+    registry.heard(&request, registry.now()).await.unwrap();
+    let ended = stage.ended(&operation).await;
+    runner.stop().await;
+    assert_eq!((ended.state.as_str(), ended.error), ("done", None));
+    assert!(stage.tenant(&operation).await.revision.unsigned_abs() > request.applied.0, "data planes hear of the end");
+    stage.assert_forgotten(&operation).await;
+    assert_eq!(stage.leftovers(&names).await, [""; 0]);
+}
+
+async fn a_deletion_is_called_off_before_it_began_and_not_after(stage: &Stage) {
+    let created = built(stage).await;
+    let operation = stage.delete(&created, Status::Active).await;
+    let change = stage.plane.registry.change().await.unwrap();
+    assert!(cancel_delete(&change, created.tenant_id).await.unwrap());
+    assert!(!cancel_delete(&change, created.tenant_id).await.unwrap());
+    change.commit().await.unwrap();
+    assert_eq!(stage.ended(&operation).await.state, "cancelled");
+
+    let operation = stage.delete(&created, Status::Active).await;
+    let stalled = Point { step: "disconnect", is_undo: false, side: Side::Before };
+    let faults = Faults::new(move |point| if point == stalled { Fault::Stall } else { Fault::None });
+    let runner = stage.runner(&faults);
+    while !faults.passed().contains_key(&stalled) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let change = stage.plane.registry.change().await.unwrap();
+    assert!(!cancel_delete(&change, created.tenant_id).await.unwrap(), "it has begun");
+    change.commit().await.unwrap();
+    runner.kill().await;
+    let change = stage.plane.registry.change().await.unwrap();
+    assert!(!cancel_delete(&change, created.tenant_id).await.unwrap(), "it had begun");
+    drop(change);
+    stage.lapse().await;
+    assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+    stage.assert_forgotten(&operation).await;
+}
+
+async fn a_tenant_whose_creation_failed_is_forgotten(stage: &Stage) {
+    let faults = Faults::new(|point| if point.step == "migrate" && !point.is_undo { Fault::Refuse } else { Fault::None });
+    let created = stage.create("acme", None).await;
+    assert_eq!(stage.work_until_ended(&created, &faults).await.state, "failed");
+    let operation = stage.delete(&created, Status::Failed).await;
+    assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+    stage.assert_forgotten(&operation).await;
+    let refused = crate::provision::retry(&stage.plane, created.id).await.unwrap_err();
+    assert_eq!((refused.status().as_u16(), refused.kind()), (409, "illegal-transition"));
+    let steps = operation_steps::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    assert!(steps.iter().all(|step| step.operation_id != created.id || step.state != "done"));
+}

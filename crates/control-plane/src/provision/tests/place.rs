@@ -1,0 +1,93 @@
+//! Placement: regions, capacities and draining servers, with others placing at the same moment.
+
+use std::collections::BTreeMap;
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use secrecy::ExposeSecret;
+use uuid::Uuid;
+
+use super::stage::{Stage, on_both};
+use crate::provision::faults::Faults;
+use crate::registry::entities::{databases, servers, tenants};
+
+on_both! {
+    a_capacity_is_never_exceeded_by_two_runners,
+    a_region_is_never_left_and_the_emptiest_by_share_is_taken,
+    passwords_are_long_random_and_in_no_error,
+}
+
+async fn set(stage: &Stage, server: Uuid, column: servers::Column, value: impl Into<sea_orm::Value>) {
+    servers::Entity::update_many()
+        .col_expr(column, Expr::value(value))
+        .filter(servers::Column::Id.eq(server))
+        .exec(stage.plane.registry.db())
+        .await
+        .unwrap();
+}
+
+async fn a_capacity_is_never_exceeded_by_two_runners(stage: &Stage) {
+    set(stage, stage.server, servers::Column::Capacity, 3).await;
+    let mut operations = Vec::new();
+    for index in 0..10 {
+        operations.push(stage.create(&format!("acme-{index}"), None).await);
+    }
+    let runners = [stage.runner(&Faults::default()), stage.runner(&Faults::default())];
+    let mut ends: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
+    for operation in &operations {
+        let ended = stage.ended(operation).await;
+        *ends.entry((ended.state, ended.error)).or_default() += 1;
+    }
+    for runner in runners {
+        runner.stop().await;
+    }
+    let full = "place: no open server has room: add one (POST /v1/servers), raise a capacity or open a draining one, \
+                then retry";
+    let expected = [(("done".to_owned(), None), 3), (("failed".to_owned(), Some(full.to_owned())), 7)];
+    assert_eq!(ends, expected.into());
+    assert_eq!(stage.names().await.len(), 3);
+}
+
+async fn a_region_is_never_left_and_the_emptiest_by_share_is_taken(stage: &Stage) {
+    set(stage, stage.server, servers::Column::Capacity, 10).await;
+    let large = stage.add_server("two", "eu", stage.kind(), 100).await;
+    let elsewhere = stage.add_server("three", "us", stage.kind(), 1_000).await;
+    let draining = stage.add_server("four", "eu", stage.kind(), 1_000).await;
+    set(stage, draining, servers::Column::State, "draining").await;
+    for index in 0..12 {
+        let operation = stage.create(&format!("acme-{index}"), Some("eu")).await;
+        assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+    }
+    let rows = tenants::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    let on = |server| rows.iter().filter(|row| row.server_id == Some(server)).count();
+    // One of ten is as full as ten of a hundred.
+    assert_eq!((on(stage.server), on(large), on(elsewhere), on(draining)), (2, 10, 0, 0));
+
+    let operation = stage.create("acme-far", Some("mars")).await;
+    let ended = stage.work_until_ended(&operation, &Faults::default()).await;
+    assert_eq!(
+        ended.error.as_deref(),
+        Some(
+            "place: no open server in region \"mars\" has room: add one there (POST /v1/servers), raise a capacity or \
+             open a draining one, then retry"
+        )
+    );
+}
+
+async fn passwords_are_long_random_and_in_no_error(stage: &Stage) {
+    for slug in ["acme", "globex"] {
+        let operation = stage.create(slug, None).await;
+        stage.work_until_ended(&operation, &Faults::default()).await;
+    }
+    let rows = databases::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    let urls: Vec<_> = rows.iter().map(|row| stage.open_url(row)).collect();
+    assert_ne!(urls[0].expose_secret(), urls[1].expose_secret());
+    for (row, url) in rows.iter().zip(&urls) {
+        let url = url::Url::parse(url.expose_secret()).unwrap();
+        assert!(url.path().contains(&row.name));
+        // 32 bytes in base64; SQLite knows no password.
+        let length = if url.scheme() == "sqlite" { 0 } else { 43 };
+        assert_eq!(url.password().unwrap_or_default().len(), length);
+        assert!(!format!("{row:?}").contains(&row.sealed_url));
+    }
+}

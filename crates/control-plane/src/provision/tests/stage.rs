@@ -1,0 +1,396 @@
+//! Where provisioning is tried: a registry, a server, and a product whose seed shows when it was sown twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, Database, DatabaseConnection,
+    DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Statement,
+};
+use sea_orm_migration::prelude::*;
+use secrecy::{ExposeSecret, SecretString};
+use tenancy::route::{Revision, Route};
+use tenancy::seal::{KeyRing, KeyRingConfig, Purpose, Sealed, Subject};
+use tenancy::{Product, Status, TenantId};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::engine::{EngineKind, ensure_database};
+use crate::plane::{Parts, Plane};
+use crate::provision::faults::Faults;
+use crate::provision::pace::Pace;
+use crate::provision::runner::run_at;
+use crate::provision::steps::Step;
+use crate::provision::{Kind, Wake, enqueue, wait};
+use crate::registry::Registry;
+use crate::registry::entities::{config, databases, domains, keys, operations, servers, tenants};
+use crate::schema::{NewTenant, TenantSchema};
+
+/// Longer than any test takes that is not broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs each test on SQLite and on Postgres.
+macro_rules! on_both {
+    ($($test:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let stage = crate::provision::tests::stage::Stage::sqlite().await;
+                super::$test(&stage).await;
+            })+
+        }
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let stage = crate::provision::tests::stage::Stage::postgres().await;
+                super::$test(&stage).await;
+                stage.clear().await;
+            })+
+        }
+    };
+}
+pub(crate) use on_both;
+
+struct Notes;
+
+struct Statements(&'static str, &'static str);
+
+impl MigrationName for Statements {
+    fn name(&self) -> &str {
+        self.0
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for Statements {
+    #[allow(elided_lifetimes_in_paths, reason = "the trait elides it")]
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.get_connection().execute_unprepared(self.1).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl TenantSchema for Notes {
+    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(Statements("first", "CREATE TABLE notes (text TEXT NOT NULL)")),
+            Box::new(Statements("second", "ALTER TABLE notes ADD COLUMN author TEXT")),
+        ]
+    }
+
+    async fn seed(&self, db: &DatabaseTransaction, tenant: &NewTenant) -> Result<(), DbErr> {
+        let insert = format!("INSERT INTO notes (text) VALUES ('for {}')", tenant.slug);
+        db.execute_unprepared(&insert).await.map(drop)
+    }
+}
+
+pub(super) struct Stage {
+    pub(super) plane: Plane,
+    pub(super) server: Uuid,
+    admin_url: SecretString,
+    registry_name: String,
+    folder: tempfile::TempDir,
+}
+
+/// A runner in this process, which dies when it is dropped.
+pub(super) struct Runner {
+    task: JoinHandle<()>,
+    pub(super) stopping: CancellationToken,
+}
+
+impl Runner {
+    /// As by kill -9: nothing more is done or let go.
+    pub(super) async fn kill(mut self) {
+        self.task.abort();
+        assert!((&mut self.task).await.unwrap_err().is_cancelled());
+    }
+
+    pub(super) async fn stop(mut self) {
+        self.stopping.cancel();
+        tokio::time::timeout(PATIENCE, &mut self.task).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Stage {
+    pub(super) async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let databases = folder.path().join("databases");
+        std::fs::create_dir(&databases).unwrap();
+        let registry = format!("sqlite://{}?mode=rwc", folder.path().join("registry.db").display());
+        let admin = format!("sqlite://{}", databases.display());
+        Self::open(EngineKind::Sqlite, registry, admin, String::new(), folder).await
+    }
+
+    pub(super) async fn postgres() -> Self {
+        let admin = std::env::var("FREEHOLD_TEST_POSTGRES_URL")
+            .expect("run this by `cargo xtask test`, which starts a Postgres");
+        let name = format!("registry_{}", Uuid::new_v4().simple());
+        let mut url = url::Url::parse(&admin).unwrap();
+        url.set_path(&name);
+        let registry = String::from(url);
+        ensure_database(&admin.clone().into(), &registry.clone().into()).await.unwrap();
+        Self::open(EngineKind::Postgres, registry, admin, name, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn open(
+        kind: EngineKind,
+        registry: String,
+        admin_url: String,
+        registry_name: String,
+        folder: tempfile::TempDir,
+    ) -> Self {
+        let ring = || {
+            let keys = [("k".to_owned(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned().into())].into();
+            KeyRing::new(&KeyRingConfig { primary: "k".to_owned(), keys }).unwrap()
+        };
+        let admin_url = SecretString::from(admin_url);
+        crate::engine::engine_for(kind, &admin_url).unwrap().check().await.unwrap();
+        let schema_version = 2;
+        let plane = Plane::new(Parts {
+            registry: Registry::open(&registry.into(), schema_version).await.unwrap(),
+            tenants_ring: ring(),
+            servers_ring: ring(),
+            product: Product { name: "Notes", mount: "/api", schema_version, scopes: &[], config_keys: Vec::new() },
+            schema: Arc::new(Notes),
+            wake: Wake::default(),
+            stale_after: Duration::from_secs(3600),
+            grace: Duration::ZERO,
+            stopping: CancellationToken::new(),
+        });
+        let mut stage = Self { plane, server: Uuid::nil(), admin_url, registry_name, folder };
+        stage.server = stage.add_server("one", "eu", kind, 1_000).await;
+        stage
+    }
+
+    pub(super) async fn add_server(&self, name: &str, region: &str, kind: EngineKind, capacity: i32) -> Uuid {
+        let id = Uuid::now_v7();
+        let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
+        let sealed = self.plane.servers_ring.seal(subject, &self.admin_url, &mut rand::rng());
+        let row = servers::ActiveModel {
+            id: Set(id),
+            name: Set(name.to_owned()),
+            engine: Set(kind.as_str().to_owned()),
+            region: Set(region.to_owned()),
+            state: Set("open".to_owned()),
+            capacity: Set(capacity),
+            connection_budget: Set(20),
+            sealed_admin_url: Set(sealed.as_stored().to_owned()),
+            generation: Set(1),
+            created_at: Set(Utc::now()),
+        };
+        row.insert(self.plane.registry.db()).await.unwrap();
+        id
+    }
+
+    pub(super) fn kind(&self) -> EngineKind {
+        if self.registry_name.is_empty() { EngineKind::Sqlite } else { EngineKind::Postgres }
+    }
+
+    /// Writes a tenant that is to be built, with all that belongs to one.
+    pub(super) async fn create(&self, slug: &str, region: Option<&str>) -> operations::Model {
+        let (id, now) = (TenantId::generate().as_uuid(), Utc::now());
+        let change = self.plane.registry.change().await.unwrap();
+        let row = tenants::ActiveModel {
+            id: Set(id),
+            slug: Set(slug.to_owned()),
+            name: Set("A tenant".to_owned()),
+            status: Set(Status::Provisioning.as_str().to_owned()),
+            plan: Set("free".to_owned()),
+            region: Set(region.map(str::to_owned)),
+            admin_email: Set(Some("admin@example.org".to_owned())),
+            server_id: Set(None),
+            schema_version: Set(0),
+            generation: Set(0),
+            sealed_url: Set(None),
+            revision: Set(0),
+            version: Set(1),
+            status_before: Set(None),
+            created_at: Set(now),
+            updated_at: Set(now),
+            delete_after: Set(None),
+        };
+        row.insert(change.db()).await.unwrap();
+        let entry = config::ActiveModel {
+            tenant_id: Set(id),
+            key: Set("colour".to_owned()),
+            value: Set("blue".into()),
+            created_at: Set(now),
+        };
+        entry.insert(change.db()).await.unwrap();
+        let host = format!("{slug}.example.org");
+        let domain = domains::ActiveModel { host: Set(host), tenant_id: Set(id), created_at: Set(now) };
+        domain.insert(change.db()).await.unwrap();
+        let operation = enqueue(&change, Kind::Create, id, now).await.unwrap();
+        change.commit().await.unwrap();
+        operation
+    }
+
+    /// As the API's DELETE does it, with the grace period over.
+    pub(super) async fn delete(&self, created: &operations::Model, before: Status) -> operations::Model {
+        let mut change = self.plane.registry.change().await.unwrap();
+        let to = if before == Status::Failed { Status::Deleted } else { Status::Deleting };
+        tenants::Entity::update_many()
+            .col_expr(tenants::Column::Status, Expr::value(to.as_str()))
+            .col_expr(tenants::Column::StatusBefore, Expr::value(before.as_str()))
+            .filter(tenants::Column::Id.eq(created.tenant_id))
+            .exec(change.db())
+            .await
+            .unwrap();
+        if to == Status::Deleting {
+            change.touch(created.tenant_id);
+        }
+        let operation = enqueue(&change, Kind::Delete, created.tenant_id, Utc::now()).await.unwrap();
+        change.commit().await.unwrap();
+        operation
+    }
+
+    /// Quick where time means nothing, patient where a slow machine must not be taken for a dead one.
+    pub(super) fn pace(faults: &Faults) -> Pace {
+        Pace {
+            scan: Duration::from_millis(20),
+            first_retry: Duration::from_millis(1),
+            put_off: Duration::from_millis(1),
+            faults: faults.clone(),
+            ..Pace::default()
+        }
+    }
+
+    pub(super) fn runner(&self, faults: &Faults) -> Runner {
+        let stopping = CancellationToken::new();
+        let task = tokio::spawn(run_at(self.plane.clone(), Self::pace(faults), stopping.clone()));
+        Runner { task, stopping }
+    }
+
+    pub(super) async fn ended(&self, operation: &operations::Model) -> operations::Model {
+        let row = wait(&self.plane, operation.id, PATIENCE).await.unwrap();
+        assert!(row.finished_at.is_some(), "it did not end: {row:?}");
+        row
+    }
+
+    pub(super) async fn work_until_ended(&self, operation: &operations::Model, faults: &Faults) -> operations::Model {
+        let runner = self.runner(faults);
+        let ended = self.ended(operation).await;
+        runner.stop().await;
+        ended
+    }
+
+    /// The time of every lease is over.
+    pub(super) async fn lapse(&self) {
+        operations::Entity::update_many()
+            .col_expr(operations::Column::LeaseUntil, Expr::value(Utc::now() - Duration::from_secs(1)))
+            .filter(operations::Column::LeaseUntil.is_not_null())
+            .exec(self.plane.registry.db())
+            .await
+            .unwrap();
+    }
+
+    pub(super) async fn operation(&self, operation: &operations::Model) -> operations::Model {
+        operations::Entity::find_by_id(operation.id).one(self.plane.registry.db()).await.unwrap().unwrap()
+    }
+
+    pub(super) async fn tenant(&self, operation: &operations::Model) -> tenants::Model {
+        tenants::Entity::find_by_id(operation.tenant_id).one(self.plane.registry.db()).await.unwrap().unwrap()
+    }
+
+    pub(super) async fn status(&self, operation: &operations::Model) -> Status {
+        self.tenant(operation).await.status.parse().unwrap()
+    }
+
+    pub(super) async fn route(&self, operation: &operations::Model) -> Option<Route> {
+        self.plane.registry.route_of_tenant(operation.tenant_id.into()).await.unwrap()
+    }
+
+    /// Names of databases in the registry.
+    pub(super) async fn names(&self) -> Vec<String> {
+        let rows = databases::Entity::find().all(self.plane.registry.db()).await.unwrap();
+        rows.into_iter().map(|row| row.name).collect()
+    }
+
+    async fn admin(&self) -> DatabaseConnection {
+        Database::connect(self.admin_url.expose_secret()).await.unwrap()
+    }
+
+    /// What of these databases is on the server though the registry does not have it. On SQLite, of any.
+    pub(super) async fn leftovers(&self, names: &[String]) -> Vec<String> {
+        let known = self.names().await;
+        let mut found = Vec::new();
+        if self.kind() == EngineKind::Sqlite {
+            for entry in std::fs::read_dir(self.folder.path().join("databases")).unwrap() {
+                found.push(entry.unwrap().file_name().into_string().unwrap());
+            }
+        } else {
+            let admin = self.admin().await;
+            for name in names {
+                let sql = "SELECT datname::text FROM pg_database WHERE datname = $1 \
+                           UNION ALL SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 || '%'";
+                let statement = Statement::from_sql_and_values(admin.get_database_backend(), sql, [name.into()]);
+                for row in admin.query_all_raw(statement).await.unwrap() {
+                    found.push(row.try_get_by_index(0).unwrap());
+                }
+            }
+            admin.close().await.unwrap();
+        }
+        found.retain(|found| !known.iter().any(|name| found.starts_with(name)));
+        found
+    }
+
+    /// The tenant is whole: visible, with a database that is its own, migrated, and seeded once.
+    pub(super) async fn assert_built(&self, operation: &operations::Model) {
+        let route = self.route(operation).await.expect("an active tenant has a route");
+        assert_eq!((route.status, route.generation, route.schema_version), (Status::Active, 1, 2));
+        assert!(route.revision > Revision(0));
+        let url = self.plane.tenants_ring.open(route.url_subject(), &route.sealed_url).unwrap();
+        let db = Database::connect(url.expose_secret()).await.unwrap();
+        let texts = async |sql: &str| -> Vec<String> {
+            let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+            rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+        };
+        assert_eq!(texts("SELECT text FROM notes").await, [format!("for {}", route.slug.as_str())]);
+        assert_eq!(texts(tenancy::stamp::SELECT).await, [operation.tenant_id.to_string()]);
+        db.close().await.unwrap();
+    }
+
+    /// Nothing of the tenant is left but its tombstone.
+    pub(super) async fn assert_forgotten(&self, operation: &operations::Model) {
+        let (db, id) = (self.plane.registry.db(), operation.tenant_id);
+        let tenant = self.tenant(operation).await;
+        assert_eq!(tenant.status, "deleted");
+        assert_eq!((tenant.sealed_url, tenant.server_id, tenant.admin_email), (None, None, None));
+        assert!(self.route(operation).await.is_none());
+        assert!(config::Entity::find().filter(config::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+        assert!(domains::Entity::find().filter(domains::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+        assert!(keys::Entity::find().filter(keys::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+        assert!(databases::Entity::find().filter(databases::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+    }
+
+    /// Leaves nothing on the shared server.
+    pub(super) async fn clear(&self) {
+        let engine = crate::engine::engine_for(self.kind(), &self.admin_url).unwrap();
+        for name in self.names().await {
+            engine.drop_database(&name.parse().unwrap()).await.unwrap();
+        }
+        let admin = self.admin().await;
+        let sql = format!("DROP DATABASE \"{}\" WITH (FORCE)", self.registry_name);
+        admin.execute_unprepared(&sql).await.unwrap();
+    }
+
+    pub(super) fn open_url(&self, row: &databases::Model) -> SecretString {
+        let subject = Subject { purpose: Purpose::TenantUrl, id: row.tenant_id, generation: 1 };
+        self.plane.tenants_ring.open(subject, &Sealed::from_stored(row.sealed_url.as_str())).unwrap()
+    }
+}
+
+/// The names of a kind's steps, in their order.
+pub(super) fn names_of(kind: Kind) -> Vec<&'static str> {
+    kind.steps().iter().map(|step: &&'static dyn Step| step.name()).collect()
+}

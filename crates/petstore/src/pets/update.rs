@@ -1,0 +1,52 @@
+//! `PATCH /pets/{id}`: what is left out stays; `"breed": null` takes the breed away (RFC 7396).
+
+use data_plane::TenantSession;
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
+use serde::{Deserialize, Deserializer};
+use service::Problem;
+use service::extract::{Json, Path};
+use service::problem::ProblemBody;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Pet, breed, find, name, species};
+
+/// What changes.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdatePet {
+    name: Option<String>,
+    species: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    breed: Option<Option<String>>,
+}
+
+/// Tells null from absent.
+#[allow(clippy::option_option, reason = "absent, null and a value are three things")]
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Changes a pet.
+#[utoipa::path(
+    patch, path = "/pets/{id}", tag = "pets", request_body = UpdatePet, params(("id" = Uuid, Path)),
+    responses((status = 200, body = Pet), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody))
+)]
+pub(crate) async fn update(
+    session: TenantSession,
+    Path(id): Path<Uuid>,
+    Json(body): Json<UpdatePet>,
+) -> Result<Json<Pet>, Problem> {
+    let mut pet = find(session.db(), id).await?.into_active_model();
+    if let Some(value) = body.name {
+        pet.name = Set(name(&value)?);
+    }
+    if let Some(value) = body.species {
+        pet.species = Set(species(&value)?);
+    }
+    if let Some(value) = body.breed {
+        pet.breed = Set(value.as_deref().map(breed).transpose()?);
+    }
+    Ok(Json(pet.update(session.db()).await?.into()))
+}
