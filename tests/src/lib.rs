@@ -1,1 +1,42 @@
-//! Being built.
+//! Real planes as processes, on real databases, through real sockets. Faults are real kills and real files gone.
+//!
+//! Each test has planes of its own on free ports, with a registry of its own, on SQLite and on Postgres.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    reason = "tests may panic, and tell why"
+)]
+
+pub mod bed;
+pub mod process;
+
+#[cfg(test)]
+mod admission;
+#[cfg(test)]
+mod api;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod news;
+#[cfg(test)]
+mod pools;
+
+/// Runs a test on each engine: `on_both!(behaviour, control planes, data planes)`.
+#[macro_export]
+macro_rules! on_both {
+    ($name:ident, $control:expr, $data:expr) => {
+        mod $name {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_sqlite() {
+                super::$name($crate::bed::Bed::start($crate::bed::Store::Sqlite, $control, $data).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgres() {
+                super::$name($crate::bed::Bed::start($crate::bed::Store::Postgres, $control, $data).await).await;
+            }
+        }
+    };
+}

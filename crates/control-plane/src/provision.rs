@@ -90,8 +90,7 @@ enum State {
 }
 
 impl State {
-    const ALL: [Self; 6] =
-        [Self::Pending, Self::Running, Self::Undoing, Self::Done, Self::Failed, Self::Cancelled];
+    const ALL: [Self; 6] = [Self::Pending, Self::Running, Self::Undoing, Self::Done, Self::Failed, Self::Cancelled];
 
     const fn as_str(self) -> &'static str {
         match self {

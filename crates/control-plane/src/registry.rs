@@ -11,11 +11,11 @@ pub(crate) mod route;
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveValue::Set, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    DbErr, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ActiveValue::Set, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
@@ -131,8 +131,10 @@ impl Registry {
     }
 
     /// The registry's clock, by which leases and keys expire.
+    #[allow(clippy::unused_self, reason = "whose clock it is, is the caller's to say")]
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        Utc::now()
+        // Postgres keeps microseconds; what is answered is what will be read again.
+        Utc::now().trunc_subsecs(6)
     }
 }
 

@@ -13,6 +13,7 @@ use service::{Problem, Service};
 use tenancy::Product;
 use tenancy::seal::KeyRing;
 use tower::ServiceExt as _;
+use utoipa::openapi::Info;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
@@ -57,7 +58,7 @@ pub async fn start(
 fn router(plane: Plane, handlers: OpenApiRouter) -> Router {
     let (mount, name) = (plane.product.mount, plane.product.name);
     let (routes, mut description) = OpenApiRouter::new().nest(mount, handlers).split_for_parts();
-    name.clone_into(&mut description.info.title);
+    description.info = Info::new(name, env!("CARGO_PKG_VERSION"));
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     description.components.get_or_insert_default().add_security_scheme("credential", scheme);
     description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);

@@ -7,7 +7,7 @@ pub(crate) mod list;
 pub(crate) mod show;
 pub(crate) mod update;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use http::StatusCode;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use serde::Serialize;
@@ -51,6 +51,11 @@ async fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<entity::Model, Prob
             "There is no such pet. GET /api/pets lists those there are.",
         )
     })
+}
+
+/// Now, as precise as every database keeps it: what is answered is what will be read again.
+fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
 }
 
 /// A text of 1 to `longest` characters, none of them a control character.

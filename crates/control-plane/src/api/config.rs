@@ -34,8 +34,7 @@ pub(super) async fn list(
     let db = api.plane.registry.db();
     let row = find(db, &tenant).await?;
     let declared = api.plane.product.config_keys.iter();
-    let mut entries: BTreeMap<String, Value> =
-        declared.map(|key| (key.name.to_owned(), key.default.clone())).collect();
+    let mut entries: BTreeMap<String, Value> = declared.map(|key| (key.name.to_owned(), key.default.clone())).collect();
     for entry in config::Entity::find().filter(config::Column::TenantId.eq(row.id)).all(db).await? {
         entries.insert(entry.key, entry.value);
     }
@@ -126,7 +125,10 @@ pub(super) fn check(product: &Product, entries: &BTreeMap<String, Value>) -> Res
     for (key, value) in entries {
         product.check_config(key, value).map_err(|error| refused(key, &error))?;
         if value.to_string().len() > MAX_CONFIG_VALUE {
-            return Err(Problem::invalid_field(format!("config.{key}"), format!("has at most {MAX_CONFIG_VALUE} bytes")));
+            return Err(Problem::invalid_field(
+                format!("config.{key}"),
+                format!("has at most {MAX_CONFIG_VALUE} bytes"),
+            ));
         }
     }
     Ok(())
@@ -136,10 +138,9 @@ fn default_of(product: &Product, key: &str) -> Result<Value, Problem> {
     // The value does not matter here; an unknown key is told with those that are known.
     match product.config_key(key) {
         Some(declared) => Ok(declared.default.clone()),
-        None => Err(product.check_config(key, &Value::Null).map_or_else(
-            |error| refused(key, &error),
-            |()| Problem::of_status(StatusCode::NOT_FOUND),
-        )),
+        None => Err(product
+            .check_config(key, &Value::Null)
+            .map_or_else(|error| refused(key, &error), |()| Problem::of_status(StatusCode::NOT_FOUND))),
     }
 }
 
@@ -166,12 +167,7 @@ pub(super) async fn put(
     value: Value,
     now: DateTime<Utc>,
 ) -> Result<(), Problem> {
-    let row = config::ActiveModel {
-        tenant_id: Set(tenant),
-        key: Set(key),
-        value: Set(value),
-        created_at: Set(now),
-    };
+    let row = config::ActiveModel { tenant_id: Set(tenant), key: Set(key), value: Set(value), created_at: Set(now) };
     let again = OnConflict::columns([config::Column::TenantId, config::Column::Key])
         .update_column(config::Column::Value)
         .to_owned();

@@ -91,8 +91,7 @@ pub(super) async fn create(
             format!("A tenant has at most {MAX_HOSTS} custom hosts. Remove one first."),
         ));
     }
-    let row =
-        domains::ActiveModel { host: Set(host), tenant_id: Set(tenant.id), created_at: Set(registry.now()) };
+    let row = domains::ActiveModel { host: Set(host), tenant_id: Set(tenant.id), created_at: Set(registry.now()) };
     let row = row.insert(change.db()).await.map_err(|error| match error.sql_err() {
         Some(SqlErr::UniqueConstraintViolation(_)) => {
             Problem::new(StatusCode::CONFLICT, "host-taken", "A tenant has this host already. Choose another.")
@@ -150,7 +149,10 @@ fn host(text: &str) -> Result<String, Problem> {
     if is_name {
         return Ok(host);
     }
-    Err(Problem::invalid_field("host", "is no host name of two labels or more, such as pets.example.com, without a port"))
+    Err(Problem::invalid_field(
+        "host",
+        "is no host name of two labels or more, such as pets.example.com, without a port",
+    ))
 }
 
 #[cfg(test)]

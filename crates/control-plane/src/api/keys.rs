@@ -62,13 +62,7 @@ pub(super) struct NewKey {
 
 impl From<keys::Model> for Key {
     fn from(row: keys::Model) -> Self {
-        Self {
-            id: row.id,
-            name: row.name,
-            scopes: row.scopes,
-            expires_at: row.expires_at,
-            created_at: row.created_at,
-        }
+        Self { id: row.id, name: row.name, scopes: row.scopes, expires_at: row.expires_at, created_at: row.created_at }
     }
 }
 
@@ -191,5 +185,9 @@ pub(super) async fn revoke(
 }
 
 fn no_such_key() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "key-not-found", "The tenant has no such key. GET its keys to see those it has.")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "key-not-found",
+        "The tenant has no such key. GET its keys to see those it has.",
+    )
 }

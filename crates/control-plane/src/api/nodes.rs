@@ -49,11 +49,7 @@ pub(super) async fn list(
     security(("operator" = []), ("node" = [])),
     responses((status = 204), (status = 404, body = ProblemBody))
 )]
-pub(super) async fn forget(
-    State(api): State<Api>,
-    _: Caller,
-    Path(id): Path<NodeId>,
-) -> Result<StatusCode, Problem> {
+pub(super) async fn forget(State(api): State<Api>, _: Caller, Path(id): Path<NodeId>) -> Result<StatusCode, Problem> {
     if api.plane.registry.forget(id).await? {
         return Ok(StatusCode::NO_CONTENT);
     }

@@ -46,7 +46,7 @@ pub(super) struct Ticket(Option<Claim>);
 struct Claim {
     plane: Plane,
     scope: String,
-    claim: Uuid,
+    id: Uuid,
     is_recorded: bool,
 }
 
@@ -160,7 +160,7 @@ async fn claim(plane: &Plane, scope: String, body: &[u8]) -> Result<Ticket, Resp
     let found = idempotency::Entity::find_by_id(scope.clone()).one(plane.registry.db()).await.map_err(failed)?;
     match found {
         Some(row) if row.claim == mine => {
-            Ok(Ticket(Some(Claim { plane: plane.clone(), scope, claim: mine, is_recorded: false })))
+            Ok(Ticket(Some(Claim { plane: plane.clone(), scope, id: mine, is_recorded: false })))
         }
         Some(row) if row.body_digest != body_digest => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -195,8 +195,7 @@ const fn subject(claim: Uuid) -> Subject {
 }
 
 fn open(plane: &Plane, claim: Uuid, sealed: String) -> Result<Answer, Problem> {
-    let text =
-        plane.servers_ring.open(subject(claim), &Sealed::from_stored(sealed)).map_err(Problem::internal)?;
+    let text = plane.servers_ring.open(subject(claim), &Sealed::from_stored(sealed)).map_err(Problem::internal)?;
     serde_json::from_str(text.expose_secret()).map_err(Problem::internal)
 }
 
@@ -214,11 +213,11 @@ impl Ticket {
     async fn write(&mut self, db: &impl ConnectionTrait, answer: &Answer) -> Result<(), Problem> {
         let Some(claim) = &mut self.0 else { return Ok(()) };
         let text: SecretString = serde_json::to_string(answer).map_err(Problem::internal)?.into();
-        let sealed = claim.plane.servers_ring.seal(subject(claim.claim), &text, &mut rand::rng());
+        let sealed = claim.plane.servers_ring.seal(subject(claim.id), &text, &mut rand::rng());
         let written = idempotency::Entity::update_many()
             .col_expr(idempotency::Column::SealedAnswer, Expr::value(sealed.as_stored()))
             .filter(idempotency::Column::Scope.eq(claim.scope.as_str()))
-            .filter(idempotency::Column::Claim.eq(claim.claim))
+            .filter(idempotency::Column::Claim.eq(claim.id))
             .exec(db)
             .await?;
         if written.rows_affected == 0 {
@@ -235,7 +234,7 @@ impl Drop for Ticket {
         tokio::spawn(async move {
             let given_back = idempotency::Entity::delete_many()
                 .filter(idempotency::Column::Scope.eq(claim.scope))
-                .filter(idempotency::Column::Claim.eq(claim.claim))
+                .filter(idempotency::Column::Claim.eq(claim.id))
                 .filter(idempotency::Column::SealedAnswer.is_null())
                 .exec(claim.plane.registry.db())
                 .await;

@@ -120,7 +120,11 @@ pub(super) async fn show(
 ) -> Result<Json<Operation>, Problem> {
     let db = api.plane.registry.db();
     let row = operations::Entity::find_by_id(id).one(db).await?.ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "operation-not-found", "There is no such operation. GET /v1/operations lists them.")
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "operation-not-found",
+            "There is no such operation. GET /v1/operations lists them.",
+        )
     })?;
     let steps = operation_steps::Entity::find()
         .filter(operation_steps::Column::OperationId.eq(id))
@@ -140,11 +144,7 @@ pub(super) async fn show(
     responses((status = 202, body = Operation), (status = 404, body = ProblemBody),
               (status = 409, description = "It has not failed", body = ProblemBody))
 )]
-pub(super) async fn retry(
-    State(api): State<Api>,
-    _: Operator,
-    Path(id): Path<Uuid>,
-) -> Result<Response, Problem> {
+pub(super) async fn retry(State(api): State<Api>, _: Operator, Path(id): Path<Uuid>) -> Result<Response, Problem> {
     let row = provision::retry(&api.plane, id).await?;
     api.plane.wake.ring();
     let location = format!("/v1/operations/{}", row.id);

@@ -54,8 +54,12 @@ pub(super) fn after<K: FromStr>(cursor: Option<&str>) -> Result<Option<K>, Probl
 }
 
 fn invalid(field: &str, detail: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid-query", format!("The query string is not valid: `{field}` {detail}."))
-        .with_field(field, detail)
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "invalid-query",
+        format!("The query string is not valid: `{field}` {detail}."),
+    )
+    .with_field(field, detail)
 }
 
 impl<T> Page<T> {

@@ -64,11 +64,7 @@ pub(super) async fn list(
     get, path = "/v1/plans/{name}", tag = "plans", params(("name" = String, Path)),
     responses((status = 200, body = Plan), (status = 404, body = ProblemBody))
 )]
-pub(super) async fn show(
-    State(api): State<Api>,
-    _: Operator,
-    Path(name): Path<String>,
-) -> Result<Json<Plan>, Problem> {
+pub(super) async fn show(State(api): State<Api>, _: Operator, Path(name): Path<String>) -> Result<Json<Plan>, Problem> {
     let found = plans::Entity::find_by_id(name).one(api.plane.registry.db()).await?;
     found.map(|row| Json(plan_of(row))).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "plan-not-found", "There is no such plan. GET /v1/plans lists them.")
@@ -86,7 +82,7 @@ pub(super) async fn put(
     Path(name): Path<String>,
     Json(limits): Json<PlanLimits>,
 ) -> Result<Json<Plan>, Problem> {
-    let plan = plan(name, limits)?;
+    let plan = plan(name, &limits)?;
     let mut change = api.plane.registry.change().await?;
     let again = OnConflict::column(plans::Column::Name)
         .update_columns([
@@ -107,12 +103,14 @@ pub(super) async fn put(
         .into_tuple()
         .all(change.db())
         .await?;
-    on_it.into_iter().for_each(|tenant| change.touch(tenant));
+    for tenant in on_it {
+        change.touch(tenant);
+    }
     change.commit().await?;
     Ok(Json(plan))
 }
 
-fn plan(name: String, limits: PlanLimits) -> Result<Plan, Problem> {
+fn plan(name: String, limits: &PlanLimits) -> Result<Plan, Problem> {
     let is_name = (1..=40).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
     if !is_name {

@@ -108,8 +108,7 @@ pub(super) async fn list(
     if let Some(after) = after::<String>(page.cursor.as_deref())? {
         select = select.filter(servers::Column::Name.gt(after));
     }
-    let rows =
-        select.order_by_asc(servers::Column::Name).limit(limit + 1).all(api.plane.registry.db()).await?;
+    let rows = select.order_by_asc(servers::Column::Name).limit(limit + 1).all(api.plane.registry.db()).await?;
     Ok(Json(Page::of(rows, limit, |row| row.name.clone(), Server::from)))
 }
 
@@ -170,10 +169,8 @@ pub(crate) async fn ensure(plane: &Plane, server: ServerConfig) -> Result<(), Pr
 async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel, Problem> {
     let name = label("name", &wanted.name)?;
     let region = label("region", &wanted.region)?;
-    let kind: EngineKind = wanted
-        .engine
-        .parse()
-        .map_err(|_| Problem::invalid_field("engine", "is none of: postgres, sqlite"))?;
+    let kind: EngineKind =
+        wanted.engine.parse().map_err(|_| Problem::invalid_field("engine", "is none of: postgres, sqlite"))?;
     let capacity = amount("capacity", wanted.capacity)?;
     let connection_budget = amount("connection_budget", wanted.connection_budget)?;
     let unusable = |error: crate::engine::EngineError| {
@@ -210,7 +207,10 @@ fn label(field: &'static str, text: &str) -> Result<String, Problem> {
     if is_label {
         return Ok(text.to_owned());
     }
-    Err(Problem::invalid_field(field, "begins with a lower-case letter and has letters, digits and hyphens, 63 at most"))
+    Err(Problem::invalid_field(
+        field,
+        "begins with a lower-case letter and has letters, digits and hyphens, 63 at most",
+    ))
 }
 
 fn amount(field: &'static str, number: u32) -> Result<i32, Problem> {

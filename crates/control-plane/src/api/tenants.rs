@@ -210,11 +210,10 @@ pub(super) async fn plan(db: &impl ConnectionTrait, name: &str) -> Result<String
 }
 
 /// 202 with the operation's place.
-pub(super) fn accepted(tenant: Tenant, version: i64, operation: operations::Model) -> Result<Response, Problem> {
+pub(super) fn accepted(tenant: Tenant, version: i64, operation: operations::Model) -> Response {
     let location = format!("/v1/operations/{}", operation.id);
     let body = TenantAndOperation { tenant, operation: Operation::without_steps(operation) };
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], [(header::ETAG, etag(version))], Json(body))
-        .into_response())
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], [(header::ETAG, etag(version))], Json(body)).into_response()
 }
 
 /// 200 with the tenant and its tag.

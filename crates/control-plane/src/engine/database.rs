@@ -88,17 +88,14 @@ async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
         "CREATE TABLE IF NOT EXISTS freehold_migrations (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
     )
     .await?;
-    let select = Statement::from_string(db.get_database_backend(), "SELECT name FROM freehold_migrations ORDER BY position");
+    let select =
+        Statement::from_string(db.get_database_backend(), "SELECT name FROM freehold_migrations ORDER BY position");
     db.query_all_raw(select).await?.iter().map(|row| row.try_get("", "name")).collect()
 }
 
 /// Applies migrations up to a version, each in a transaction of its own together with its record, so that none takes
 /// effect twice. The caller holds whatever keeps others away.
-pub(super) async fn migrate(
-    db: &DatabaseConnection,
-    schema: &dyn TenantSchema,
-    to: u32,
-) -> Result<u32, EngineError> {
+pub(super) async fn migrate(db: &DatabaseConnection, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
     let failed = |error| EngineError::of("migrate the database", error);
     let migrations = schema.migrations();
     let to = usize::try_from(to).unwrap_or(usize::MAX);

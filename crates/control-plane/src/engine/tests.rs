@@ -44,7 +44,8 @@ fn password() -> SecretString {
 }
 
 fn postgres() -> Arc<dyn Engine> {
-    let url = std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`, which starts a Postgres");
+    let url =
+        std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`, which starts a Postgres");
     engine_for(EngineKind::Postgres, &url.into()).unwrap()
 }
 

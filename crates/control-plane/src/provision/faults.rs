@@ -56,12 +56,12 @@ impl Faults {
 
     /// How often each point was passed.
     pub(super) fn passed(&self) -> BTreeMap<Point, usize> {
-        self.passed.lock().unwrap().clone()
+        self.passed.lock().expect("no test panics while it counts").clone()
     }
 
     pub(super) async fn meet(&self, step: &'static str, is_undo: bool, side: Side) -> Result<(), StepError> {
         let point = Point { step, is_undo, side };
-        *self.passed.lock().unwrap().entry(point).or_default() += 1;
+        *self.passed.lock().expect("no test panics while it counts").entry(point).or_default() += 1;
         match self.hook.as_ref().map_or(Fault::None, |hook| hook(point)) {
             Fault::None => Ok(()),
             Fault::Refuse => Err(StepError::refused("a fault of the test")),

@@ -41,12 +41,7 @@ pub(super) struct Lease {
 }
 
 /// Takes up to so many operations that are due and nobody works on, the longest due first.
-pub(super) async fn take(
-    registry: &Registry,
-    holder: Uuid,
-    pace: &Pace,
-    at_most: usize,
-) -> Result<Vec<Lease>, DbErr> {
+pub(super) async fn take(registry: &Registry, holder: Uuid, pace: &Pace, at_most: usize) -> Result<Vec<Lease>, DbErr> {
     let now = registry.now();
     let due = operations::Entity::find()
         .filter(is_free(now))
@@ -127,11 +122,8 @@ impl Lease {
     /// it is ours.
     pub(super) async fn change(&self) -> Result<Change, StepError> {
         let change = self.registry.change().await?;
-        let ours = operations::Entity::find()
-            .filter(self.is_ours())
-            .lock(LockType::NoKeyUpdate)
-            .one(change.db())
-            .await?;
+        let ours =
+            operations::Entity::find().filter(self.is_ours()).lock(LockType::NoKeyUpdate).one(change.db()).await?;
         if ours.is_some() { Ok(change) } else { Err(StepError::Lost) }
     }
 
@@ -139,9 +131,12 @@ impl Lease {
     pub(super) async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<T, Lost> {
         let mut work = pin!(work);
         // A process that was frozen may find its work ready before its timers: time is looked at first.
-        let work = poll_fn(|context| {
-            if self.has_lapsed() { Poll::Ready(Err(Lost)) } else { work.as_mut().poll(context).map(Ok) }
-        });
+        let work =
+            poll_fn(
+                |context| {
+                    if self.has_lapsed() { Poll::Ready(Err(Lost)) } else { work.as_mut().poll(context).map(Ok) }
+                },
+            );
         tokio::select! {
             biased;
             lost = self.renew() => Err(lost),

@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 /// Attempts at a step before it is given up, or put off.
 pub(super) const ATTEMPTS: u32 = 5;
 /// Longest that work which cannot be given up is put off.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// The times that a runner keeps.
 #[derive(Clone)]
@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn work_is_put_off_twice_as_long_each_round_up_to_a_bound() {
         let pace = Pace::default();
-        let seconds: Vec<u64> = [1, 5, 10, 15, 20, 25, 30, 35, 40, i32::MAX].map(|it| pace.put_off(it).as_secs()).into();
+        let seconds: Vec<u64> =
+            [1, 5, 10, 15, 20, 25, 30, 35, 40, i32::MAX].map(|it| pace.put_off(it).as_secs()).into();
         assert_eq!(seconds, [1, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
 

@@ -2,6 +2,7 @@
 
 mod delete;
 mod kill;
+mod notes;
 mod place;
 mod share;
 mod stage;

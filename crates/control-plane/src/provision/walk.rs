@@ -31,11 +31,19 @@ const LEFT_TO_OTHERS: Duration = Duration::from_secs(30);
 /// Works on a leased operation until it has ended, is put off, the lease is lost or the service stops.
 pub(super) async fn walk(plane: Plane, lease: Lease, pace: Pace, stopping: CancellationToken) {
     let work = Work { plane, lease };
+    let mut retries = pace.retries();
+    let soon = pace.put_off(0);
     let mut walk = Walk { work: &work, pace, stopping, steps: Vec::new(), is_undoing: false, error: None };
     match work.lease.hold(walk.go()).await {
         Ok(Ok(())) => {}
         Ok(Err(Halt::Registry(error))) => {
             tracing::warn!(%error, "the registry failed; whoever takes the operation next goes on");
+            // So that nobody has to wait until the lease lapses.
+            while let Err(error) = work.lease.release(work.plane.registry.now() + soon).await {
+                tracing::debug!(%error, "could not let the lease go");
+                let Some(pause) = retries.next() else { return };
+                sleep(pause).await;
+            }
         }
         Ok(Err(Halt::Lost)) | Err(_) => tracing::warn!("the lease was lost; the work on the operation stops here"),
     }
@@ -298,13 +306,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Writes an attempt's outcome.
-    async fn mark(
-        &mut self,
-        change: &Change,
-        at: usize,
-        state: StepState,
-        error: Option<String>,
-    ) -> Result<(), DbErr> {
+    async fn mark(&mut self, change: &Change, at: usize, state: StepState, error: Option<String>) -> Result<(), DbErr> {
         let id = self.operation().id;
         let step = &mut self.steps[at];
         (step.state, step.attempts) = (state, step.attempts + 1);

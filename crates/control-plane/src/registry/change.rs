@@ -5,11 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
-    sea_query::Expr,
-};
-use tenancy::TenantId;
+use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, sea_query::Expr};
 use tenancy::route::Revision;
 use uuid::Uuid;
 
@@ -68,9 +64,4 @@ impl Change {
         registry.announce(head);
         Ok(Some(head))
     }
-}
-
-/// Finds a tenant by its id, in this change.
-pub(crate) async fn tenant_in(change: &Change, tenant: TenantId) -> Result<Option<tenants::Model>, DbErr> {
-    tenants::Entity::find_by_id(tenant.as_uuid()).one(change.db()).await
 }

@@ -52,7 +52,7 @@ pub(crate) async fn routes(
     let mut api_keys: HashMap<Uuid, Vec<RouteKey>> = HashMap::new();
     for key in keys::Entity::find().filter(keys::Column::TenantId.is_in(ids.clone())).all(db).await? {
         let tenant = key.tenant_id;
-        api_keys.entry(tenant).or_default().push(route_key(key)?);
+        api_keys.entry(tenant).or_default().push(route_key(&key)?);
     }
     let mut entries: HashMap<Uuid, BTreeMap<String, serde_json::Value>> = HashMap::new();
     for entry in config::Entity::find().filter(config::Column::TenantId.is_in(ids)).all(db).await? {
@@ -84,7 +84,7 @@ pub(crate) async fn routes(
     Ok(routes)
 }
 
-fn route_key(row: keys::Model) -> Result<RouteKey, DbErr> {
+fn route_key(row: &keys::Model) -> Result<RouteKey, DbErr> {
     let damaged = || DbErr::Custom(format!("the registry's row of key {} is damaged", row.id));
     Ok(RouteKey {
         id: row.id.parse().map_err(|_| damaged())?,

@@ -17,7 +17,7 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(3);
 /// A connection that nobody used for this long is closed.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// A connection that was idle for this long is tested before its next use. Testing each use halves throughput.
 const TEST_AFTER: Duration = Duration::from_secs(5);
 

@@ -27,7 +27,7 @@ pub(crate) async fn follow(
     stopping: CancellationToken,
     meter: Meter,
 ) {
-    let polls = meter.u64_counter("data_plane_feed_polls").with_description("Answers of the feed.").build();
+    let counter = meter.u64_counter("data_plane_feed_polls").with_description("Answers of the feed.").build();
     let backoff = backon::ExponentialBuilder::default()
         .with_jitter()
         .with_min_delay(Duration::from_millis(100))
@@ -40,7 +40,7 @@ pub(crate) async fn follow(
             polled = poll(&node, &routes, &pools) => polled,
         };
         let outcome = if polled.is_ok() { "ok" } else { "failed" };
-        polls.add(1, &[KeyValue::new("outcome", outcome)]);
+        counter.add(1, &[KeyValue::new("outcome", outcome)]);
         match polled {
             Ok(()) => {
                 heard.set_ready();

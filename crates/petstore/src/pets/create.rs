@@ -10,7 +10,7 @@ use service::problem::ProblemBody;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Pet, breed, entity, name, species};
+use super::{Pet, breed, entity, name, now, species};
 
 /// A new pet.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -37,7 +37,7 @@ pub(crate) async fn create(
         name: Set(name(&body.name)?),
         species: Set(species(&body.species)?),
         breed: Set(body.breed.as_deref().map(breed).transpose()?),
-        created_at: Set(chrono::Utc::now()),
+        created_at: Set(now()),
         deleted_at: Set(None),
     };
     let pet = pet.insert(session.db()).await?;

@@ -8,7 +8,7 @@ use service::extract::Path;
 use service::problem::ProblemBody;
 use uuid::Uuid;
 
-use super::find;
+use super::{find, now};
 
 /// Deletes a pet.
 #[utoipa::path(
@@ -17,7 +17,7 @@ use super::find;
 )]
 pub(crate) async fn delete(session: TenantSession, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
     let mut pet = find(session.db(), id).await?.into_active_model();
-    pet.deleted_at = Set(Some(chrono::Utc::now()));
+    pet.deleted_at = Set(Some(now()));
     pet.update(session.db()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

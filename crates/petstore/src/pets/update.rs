@@ -19,6 +19,7 @@ pub(crate) struct UpdatePet {
     species: Option<String>,
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
+    #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
     breed: Option<Option<String>>,
 }
 

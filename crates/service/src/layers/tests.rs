@@ -22,7 +22,7 @@ fn api() -> (Router, Telemetry) {
         .route("/slow", get(std::future::pending::<()>))
         .route("/lost", get(|| async { Problem::internal("secret text of the database") }))
         .route("/id", get(|id: RequestId| async move { id.as_str().to_owned() }));
-    let config = EdgeConfig { telemetry: telemetry.clone(), timeout: Duration::from_secs(60) };
+    let config = EdgeConfig { telemetry: telemetry.clone(), timeout: Duration::from_mins(1) };
     (edge(router, config), telemetry)
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(3_600);
+const LONG: Duration = Duration::from_hours(1);
 
 async fn free_listener() -> (TcpListener, SocketAddr) {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "listen.address").await.unwrap();

@@ -12,8 +12,8 @@ use tenancy::{Status, TenantId};
 use utoipa::ToSchema;
 
 use super::{Tenant, TenantAndOperation, email, plan, slug, slug_taken, text};
-use crate::api::operations::Operation;
 use crate::api::once::{Answer, Once};
+use crate::api::operations::Operation;
 use crate::api::precondition::{etag, preferred_wait};
 use crate::api::{Api, config};
 use crate::provision::{self, Kind};

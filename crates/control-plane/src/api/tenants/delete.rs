@@ -54,7 +54,7 @@ pub(crate) async fn delete(
     change.commit().await?;
     plane.wake.ring();
     let version = row.version;
-    accepted(Tenant::read(plane.registry.db(), row).await?, version, operation)
+    Ok(accepted(Tenant::read(plane.registry.db(), row).await?, version, operation))
 }
 
 /// Restores a tenant that is being deleted, as it was before.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use axum::extract::State;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use sea_orm::sea_query::{Func, LikeExpr};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::Deserialize;
 use service::Problem;
 use service::extract::{Json, Query};
@@ -78,8 +78,7 @@ pub(crate) async fn list(
         let like = |column: tenants::Column| {
             Func::lower(sea_orm::sea_query::Expr::col(column)).like(LikeExpr::new(format!("%{escaped}%")).escape('\\'))
         };
-        select =
-            select.filter(Condition::any().add(like(tenants::Column::Slug)).add(like(tenants::Column::Name)));
+        select = select.filter(Condition::any().add(like(tenants::Column::Slug)).add(like(tenants::Column::Name)));
     }
     let rows = select.all(db).await?;
     Ok(Json(Page::of(

@@ -15,11 +15,7 @@ use crate::api::auth::Operator;
     get, path = "/v1/tenants/{tenant}", tag = "tenants", params(("tenant" = String, Path, description = "Id or slug")),
     responses((status = 200, body = Tenant), (status = 404, description = "No such tenant", body = ProblemBody))
 )]
-pub(crate) async fn show(
-    State(api): State<Api>,
-    _: Operator,
-    Path(tenant): Path<String>,
-) -> Result<Response, Problem> {
+pub(crate) async fn show(State(api): State<Api>, _: Operator, Path(tenant): Path<String>) -> Result<Response, Problem> {
     let db = api.plane.registry.db();
     let row = find(db, &tenant).await?;
     shown(db, row).await

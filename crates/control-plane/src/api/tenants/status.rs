@@ -47,13 +47,7 @@ pub(crate) async fn resume(
 }
 
 /// The table may know other ways to a status; these two calls are for the one between active and suspended.
-async fn turn(
-    api: &Api,
-    tenant: &str,
-    headers: &HeaderMap,
-    from: Status,
-    to: Status,
-) -> Result<Response, Problem> {
+async fn turn(api: &Api, tenant: &str, headers: &HeaderMap, from: Status, to: Status) -> Result<Response, Problem> {
     let registry = &api.plane.registry;
     let mut change = registry.change().await?;
     let row = find(change.db(), tenant).await?;

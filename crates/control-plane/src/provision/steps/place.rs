@@ -5,9 +5,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QuerySelect,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
 use super::{Step, StepError};
@@ -80,7 +78,8 @@ async fn emptiest_first(db: &impl ConnectionTrait, region: Option<&str>) -> Resu
 
 /// Compares two fractions without dividing.
 fn share(taken: i64, of: &servers::Model, other_taken: i64, other: &servers::Model) -> Ordering {
-    let (one, two) = (i128::from(taken) * i128::from(other.capacity), i128::from(other_taken) * i128::from(of.capacity));
+    let (one, two) =
+        (i128::from(taken) * i128::from(other.capacity), i128::from(other_taken) * i128::from(of.capacity));
     one.cmp(&two)
 }
 

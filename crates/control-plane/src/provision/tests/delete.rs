@@ -83,7 +83,8 @@ async fn a_deletion_is_called_off_before_it_began_and_not_after(stage: &Stage) {
 }
 
 async fn a_tenant_whose_creation_failed_is_forgotten(stage: &Stage) {
-    let faults = Faults::new(|point| if point.step == "migrate" && !point.is_undo { Fault::Refuse } else { Fault::None });
+    let faults =
+        Faults::new(|point| if point.step == "migrate" && !point.is_undo { Fault::Refuse } else { Fault::None });
     let created = stage.create("acme", None).await;
     assert_eq!(stage.work_until_ended(&created, &faults).await.state, "failed");
     let operation = stage.delete(&created, Status::Failed).await;

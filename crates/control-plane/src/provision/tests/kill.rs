@@ -33,7 +33,7 @@ async fn die_at(stage: &Stage, point: Point, fails_at: Option<&'static str>) -> 
         refuse(at, fails_at)
     });
     let runner = stage.runner(&faults);
-    let arrival = tokio::time::timeout(Duration::from_secs(60), arrived.notified()).await;
+    let arrival = tokio::time::timeout(Duration::from_mins(1), arrived.notified()).await;
     assert!(arrival.is_ok(), "{point:?} was never reached: {:?}", faults.passed());
     runner.kill().await;
     faults

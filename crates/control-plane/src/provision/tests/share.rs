@@ -151,3 +151,32 @@ async fn a_stop_finishes_the_step_at_hand_and_lets_the_lease_go(stage: &Stage) {
     assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
     stage.assert_built(&operation).await;
 }
+
+/// Every session with the registry is ended, in the middle of the work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_ends_its_sessions_fails_no_operation() {
+    let stage = Stage::postgres().await;
+    for step in ["claim", "migrate", "activate"] {
+        let (arrived, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (bell, until) = (arrived.clone(), goes_on.clone());
+        let is_first = AtomicBool::new(true);
+        let faults = Faults::new(move |point| {
+            let here = Point { step, is_undo: false, side: Side::Before };
+            if point == here && is_first.swap(false, Ordering::Relaxed) {
+                bell.notify_one();
+                return Fault::Pause(until.clone());
+            }
+            Fault::None
+        });
+        let operation = stage.create(step, None).await;
+        let runner = stage.runner(&faults);
+        arrived.notified().await;
+        stage.end_registry_sessions().await;
+        goes_on.notify_one();
+        let ended = stage.ended_whatever_fails(&operation).await;
+        runner.stop().await;
+        assert_eq!((ended.state.as_str(), ended.error), ("done", None), "{step}");
+        stage.assert_built(&operation).await;
+    }
+    stage.clear().await;
+}

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use chrono::Utc;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, Database, DatabaseConnection,
-    DatabaseTransaction, DbErr, EntityTrait, QueryFilter, Statement,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, Database, DatabaseConnection, EntityTrait,
+    QueryFilter, Statement,
 };
-use sea_orm_migration::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::route::{Revision, Route};
 use tenancy::seal::{KeyRing, KeyRingConfig, Purpose, Sealed, Subject};
@@ -19,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::notes::Notes;
 use crate::engine::{EngineKind, ensure_database};
 use crate::plane::{Parts, Plane};
 use crate::provision::faults::Faults;
@@ -28,10 +27,9 @@ use crate::provision::steps::Step;
 use crate::provision::{Kind, Wake, enqueue, wait};
 use crate::registry::Registry;
 use crate::registry::entities::{config, databases, domains, keys, operations, servers, tenants};
-use crate::schema::{NewTenant, TenantSchema};
 
 /// Longer than any test takes that is not broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs each test on SQLite and on Postgres.
 macro_rules! on_both {
@@ -54,39 +52,6 @@ macro_rules! on_both {
     };
 }
 pub(crate) use on_both;
-
-struct Notes;
-
-struct Statements(&'static str, &'static str);
-
-impl MigrationName for Statements {
-    fn name(&self) -> &str {
-        self.0
-    }
-}
-
-#[async_trait]
-impl MigrationTrait for Statements {
-    #[allow(elided_lifetimes_in_paths, reason = "the trait elides it")]
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared(self.1).await.map(drop)
-    }
-}
-
-#[async_trait]
-impl TenantSchema for Notes {
-    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        vec![
-            Box::new(Statements("first", "CREATE TABLE notes (text TEXT NOT NULL)")),
-            Box::new(Statements("second", "ALTER TABLE notes ADD COLUMN author TEXT")),
-        ]
-    }
-
-    async fn seed(&self, db: &DatabaseTransaction, tenant: &NewTenant) -> Result<(), DbErr> {
-        let insert = format!("INSERT INTO notes (text) VALUES ('for {}')", tenant.slug);
-        db.execute_unprepared(&insert).await.map(drop)
-    }
-}
 
 pub(super) struct Stage {
     pub(super) plane: Plane,
@@ -163,7 +128,7 @@ impl Stage {
             product: Product { name: "Notes", mount: "/api", schema_version, scopes: &[], config_keys: Vec::new() },
             schema: Arc::new(Notes),
             wake: Wake::default(),
-            stale_after: Duration::from_secs(3600),
+            stale_after: Duration::from_hours(1),
             grace: Duration::ZERO,
             stopping: CancellationToken::new(),
         });
@@ -275,6 +240,23 @@ impl Stage {
         let row = wait(&self.plane, operation.id, PATIENCE).await.unwrap();
         assert!(row.finished_at.is_some(), "it did not end: {row:?}");
         row
+    }
+
+    /// As [`Stage::ended`], with a registry that does not always answer.
+    pub(super) async fn ended_whatever_fails(&self, operation: &operations::Model) -> operations::Model {
+        while wait(&self.plane, operation.id, PATIENCE).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.ended(operation).await
+    }
+
+    pub(super) async fn end_registry_sessions(&self) {
+        let admin = self.admin().await;
+        let sql = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = $1";
+        let name = self.registry_name.as_str();
+        let statement = Statement::from_sql_and_values(admin.get_database_backend(), sql, [name.into()]);
+        assert!(!admin.query_all_raw(statement).await.unwrap().is_empty());
+        admin.close().await.unwrap();
     }
 
     pub(super) async fn work_until_ended(&self, operation: &operations::Model, faults: &Faults) -> operations::Model {

@@ -1,0 +1,132 @@
+//! Who is let in, by which name, and what an outsider learns: nothing.
+
+use reqwest::RequestBuilder;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::bed::{Answer, Bed, send};
+use crate::on_both;
+
+on_both!(five_ways_name_a_tenant_and_two_tenants_are_refused, 1, 1);
+async fn five_ways_name_a_tenant_and_two_tenants_are_refused(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    bed.tenant("globex").await;
+    bed.done("POST", "/v1/tenants/acme/domains", Some(json!({ "host": "Pets.Acme.Test" }))).await;
+    let me = |path: &str| bed.request(0, "GET", path).bearer_auth(&acme.key);
+    let ways: Vec<(&str, RequestBuilder)> = vec![
+        ("host", me("/api/me").header("host", "ACME.pets.test.:8800")),
+        ("custom domain", me("/api/me").header("host", "pets.acme.test:1")),
+        ("path", me("/acme/api/me")),
+        ("header", me("/api/me").header("x-tenant-id", "acme")),
+        ("header with the id", me("/api/me").header("x-tenant-id", &acme.id)),
+        ("credential", me("/api/me")),
+        ("all at once", me("/acme/api/me").header("host", "acme.pets.test").header("x-tenant-id", "acme")),
+    ];
+    // The domain is news that the node must have heard.
+    let host = me("/api/me").header("host", "pets.acme.test");
+    let mut heard = send(host.try_clone().unwrap()).await;
+    while heard.status == 404 {
+        heard = send(host.try_clone().unwrap()).await;
+    }
+    for (way, request) in ways {
+        let answer = send(request).await;
+        assert_eq!((answer.status, answer.json()["tenant"]["slug"].as_str()), (200, Some("acme")), "{way}: {answer:?}");
+    }
+    for (request, status) in [
+        (me("/globex/api/me"), 404),
+        (me("/nobody/api/me"), 404),
+        (me("/acme/api/me").header("x-tenant-id", "globex"), 400),
+        (me("/acme/api/me").header("x-tenant-id", "nobody"), 400),
+        (me("/api/me").header("host", "globex.pets.test"), 404),
+        (me("/api/me").header("host", "a.acme.pets.test"), 404),
+        (me("/api/me").header("host", "elsewhere.test"), 404),
+        (me("/api/me").header("x-tenant-id", ""), 404),
+        (me("/%61cme/api/me"), 404),
+    ] {
+        let answer = send(request).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+/// What an outsider can see of an answer: all but the request's id and the date.
+fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let id = answer.header("x-request-id");
+    let headers = answer.headers.iter().filter(|(name, _)| !matches!(name.as_str(), "x-request-id" | "date"));
+    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    (answer.status, headers, answer.text.replace(&id, "ID"))
+}
+
+on_both!(an_outsider_cannot_tell_a_foreign_tenant_from_one_that_never_was, 1, 1);
+async fn an_outsider_cannot_tell_a_foreign_tenant_from_one_that_never_was(bed: Bed) {
+    let mine = bed.tenant("outsider").await;
+    let foreign = bed.tenant("foreign1").await;
+    bed.tenant("foreign2").await;
+    bed.done("POST", "/v1/tenants/foreign2/suspend", None).await;
+    // The foreign tenant is known to the node, the outsider too.
+    bed.until(&foreign, "/api/me", 200).await;
+    bed.until(&mine, "/api/me", 200).await;
+    let before = bed.metric(0, "data_plane_route_lookups_total").await;
+    let named = |slug: &str, credential: Option<&str>| {
+        let ways = [
+            bed.request(0, "GET", &format!("/{slug}/api/pets")),
+            bed.request(0, "GET", "/api/pets").header("host", format!("{slug}.pets.test")),
+            bed.request(0, "GET", "/api/pets").header("x-tenant-id", slug),
+            bed.request(0, "POST", &format!("/{slug}/api/pets")).json(&json!({ "name": "x" })),
+        ];
+        ways.map(|way| match credential {
+            Some(credential) => way.bearer_auth(credential),
+            None => way,
+        })
+    };
+    let invented = "fh_aaaaaaaaaaaaaaaaaaaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    for (credential, status) in
+        [(Some(mine.key.as_str()), 404), (None, 401), (Some("no key"), 401), (Some(invented), 401)]
+    {
+        let mut answers = Vec::new();
+        for slug in ["foreign1", "foreign2", "neverwas"] {
+            for request in named(slug, credential) {
+                let answer = send(request).await;
+                assert_eq!(answer.status, status, "{answer:?}");
+                answers.push(seen(&answer));
+            }
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    }
+    // One look-up, of the invented key; none for any name.
+    let after = bed.metric(0, "data_plane_route_lookups_total").await;
+    assert!((after - before - 1.0).abs() < 0.1, "{before} look-ups before, {after} after");
+}
+
+on_both!(strange_bytes_are_never_a_server_error, 1, 1);
+async fn strange_bytes_are_never_a_server_error(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    let address = bed.data[0].url.trim_start_matches("http://").to_owned();
+    let long = "x".repeat(20_000);
+    let requests: Vec<Vec<u8>> = vec![
+        b"GET /\xff\xfe/api/me HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(),
+        b"GET /api/me HTTP/1.1\r\nhost: \xff\xfe\r\n\r\n".to_vec(),
+        b"GET /api/me HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_vec(),
+        b"GET /api/me HTTP/1.1\r\nhost: [::1]:80\r\nx-tenant-id: \xff\r\n\r\n".to_vec(),
+        b"GET http://globex.pets.test/api/me HTTP/1.1\r\nhost: acme.pets.test\r\n\r\n".to_vec(),
+        b"GET /../api/me HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(),
+        b"GET //api/me HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(),
+        b"GET /acme%2fapi/me HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(),
+        b"GET /acme/api/%00 HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(),
+        format!("GET /api/me HTTP/1.1\r\nhost: {long}\r\n\r\n").into_bytes(),
+        format!("GET /api/me HTTP/1.1\r\nhost: a\r\nx-tenant-id: {long}\r\n\r\n").into_bytes(),
+        format!("GET /{long}/api/me HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes(),
+    ];
+    for request in requests {
+        for credential in [String::new(), format!("authorization: Bearer {}\r\n", acme.key)] {
+            let mut bytes = request[..request.len() - 2].to_vec();
+            bytes.extend_from_slice(format!("{credential}connection: close\r\n\r\n").as_bytes());
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with("HTTP/1.1 4"), "{:?}: {answer}", String::from_utf8_lossy(&request));
+        }
+    }
+}

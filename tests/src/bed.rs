@@ -1,0 +1,261 @@
+//! Planes for one test, their registry, and the calls that tests make of them.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method, RequestBuilder};
+use sea_orm::{Database, DatabaseConnection};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::Process;
+
+/// The bootstrap operator's token.
+pub const OPERATOR: &str = "operator-token-of-the-tests";
+const NODE: &str = "node-token-of-the-tests";
+/// Two rings' keys; nothing real is sealed with them.
+const TENANTS_KEY: &str = "dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
+const SERVERS_KEY: &str = "c2VydmVycy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
+/// What is waited for comes well within this, or not at all.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where registry and tenants are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Files of the test's own folder.
+    Sqlite,
+    /// Databases of their own on the test run's server.
+    Postgres,
+}
+
+/// Planes of one test.
+pub struct Bed {
+    /// The control planes, all on one registry.
+    pub control: Vec<Process>,
+    /// The data planes; each follows one of the control planes.
+    pub data: Vec<Process>,
+    /// Where registry and tenants are.
+    pub store: Store,
+    /// The test's own folder.
+    pub folder: TempDir,
+    registry_url: String,
+    /// Speaks to the planes.
+    pub client: Client,
+}
+
+/// A tenant and its key.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its id.
+    pub id: String,
+    /// Its slug.
+    pub slug: String,
+    /// Its first key.
+    pub key: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// All headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body as text.
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON; null if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or(Value::Null)
+    }
+
+    /// The kind of a problem.
+    pub fn kind(&self) -> String {
+        let body = self.json();
+        body["type"].as_str().unwrap_or_default().trim_start_matches("urn:freehold:problem:").to_owned()
+    }
+
+    /// One header's text.
+    pub fn header(&self, name: &str) -> String {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    }
+}
+
+impl Bed {
+    /// Starts so many planes.
+    pub async fn start(store: Store, control: usize, data: usize) -> Self {
+        // Whoever comes first installs it for all tests of the process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let (registry, server) = sections(store, &folder);
+        let registry_url = registry["url"].as_str().unwrap().to_owned();
+        let mut bed = Self {
+            control: Vec::new(),
+            data: Vec::new(),
+            store,
+            registry_url,
+            client: Client::builder().no_proxy().build().unwrap(),
+            folder,
+        };
+        for number in 0..control {
+            let create = registry["create_from"].as_str();
+            let create = create.map_or_else(String::new, |url| format!("create_from = \"{url}\"\n"));
+            let text = format!(
+                "{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\noperator = \"{OPERATOR}\"\nnode = \"{NODE}\"\n\n{}\n{}\n\
+                 [tenants]\ngrace_seconds = 0\n\n{server}",
+                common(),
+                bed.registry_url,
+                ring("servers", SERVERS_KEY),
+                ring("tenants", TENANTS_KEY),
+            );
+            let config = bed.write(&format!("control-{number}.toml"), &text);
+            bed.control.push(Process::start("petstore-control-plane", &config));
+        }
+        for number in 0..data {
+            bed.add_node(number);
+        }
+        bed.done("PUT", "/v1/plans/test", Some(json!({ "connections": 2, "concurrency": 256 }))).await;
+        bed
+    }
+
+    fn add_node(&mut self, number: usize) {
+        let state = self.folder.path().join(format!("node-{number}"));
+        let text = format!(
+            "{}\n[control]\nurl = \"{}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\n\n\
+             [names]\nbase_domain = \"pets.test\"\n",
+            common(),
+            self.control[number % self.control.len()].url,
+            ring("tenants", TENANTS_KEY),
+            state.display(),
+        );
+        let config = self.write(&format!("data-{number}.toml"), &text);
+        self.data.push(Process::start("petstore-data-plane", &config));
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The registry's own database, behind the control plane's back.
+    pub async fn registry(&self) -> DatabaseConnection {
+        Database::connect(&self.registry_url).await.unwrap()
+    }
+
+    /// The registry's file, on SQLite.
+    pub fn registry_file(&self) -> PathBuf {
+        self.folder.path().join("registry.db")
+    }
+
+    /// A call of an operator, to the first control plane.
+    pub async fn operator(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        self.operator_at(0, method, path, body).await
+    }
+
+    /// A call of an operator, to one of the control planes.
+    pub async fn operator_at(&self, at: usize, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let call = self.client.request(method.parse().unwrap(), format!("{}{path}", self.control[at].url));
+        let call = call.bearer_auth(OPERATOR).header("prefer", "wait=30");
+        send(match body {
+            Some(body) => call.json(&body),
+            None => call,
+        })
+        .await
+    }
+
+    /// A call that must succeed.
+    pub async fn done(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let answer = self.operator(method, path, body).await;
+        assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+        answer.json()
+    }
+
+    /// A new active tenant with a key, on a plan whose few connections leave room for all tests on one server.
+    pub async fn tenant(&self, slug: &str) -> Tenant {
+        let made = self.done("POST", "/v1/tenants", Some(json!({ "slug": slug, "name": slug, "plan": "test" }))).await;
+        assert_eq!(made["tenant"]["status"], "active", "{made}");
+        let key = self.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "test" }))).await;
+        Tenant {
+            id: made["tenant"]["id"].as_str().unwrap().to_owned(),
+            slug: slug.to_owned(),
+            key: key["api_key"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// A request to a data plane, to be completed.
+    pub fn request(&self, node: usize, method: &str, path: &str) -> RequestBuilder {
+        let method: Method = method.parse().unwrap();
+        self.client.request(method, format!("{}{path}", self.data[node].url))
+    }
+
+    /// A tenant's GET, by its credential alone.
+    pub async fn get(&self, node: usize, tenant: &Tenant, path: &str) -> Answer {
+        send(self.request(node, "GET", path).bearer_auth(&tenant.key)).await
+    }
+
+    /// Until a tenant's GET is answered with this status, on every node.
+    pub async fn until(&self, tenant: &Tenant, path: &str, status: u16) {
+        for node in 0..self.data.len() {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let answer = self.get(node, tenant, path).await;
+                if answer.status == status {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "node {node} still answers {answer:?} and not {status}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// The sum of a counter's or gauge's series on a node.
+    pub async fn metric(&self, node: usize, name: &str) -> f64 {
+        let answer = send(self.client.get(format!("{}/metrics", self.data[node].ops_url))).await;
+        let series =
+            answer.text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+/// Sends a request and reads its answer.
+pub async fn send(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Answer { status, headers, text: response.text().await.unwrap() }
+}
+
+fn common() -> String {
+    "[listen]\naddress = \"127.0.0.1:0\"\nops_address = \"127.0.0.1:0\"\n\n[telemetry]\nformat = \"json\"\n\n\
+     [lifecycle]\ndrain_seconds = 5\n"
+        .to_owned()
+}
+
+fn ring(name: &str, key: &str) -> String {
+    format!("[seal.{name}]\nprimary = \"k1\"\nkeys = {{ k1 = \"{key}\" }}\n")
+}
+
+fn sections(store: Store, folder: &TempDir) -> (Value, String) {
+    let (registry, engine, admin_url) = match store {
+        Store::Sqlite => {
+            let tenants = folder.path().join("tenants");
+            std::fs::create_dir(&tenants).unwrap();
+            let url = format!("sqlite://{}?mode=rwc", folder.path().join("registry.db").display());
+            (json!({ "url": url }), "sqlite", format!("sqlite://{}", tenants.display()))
+        }
+        Store::Postgres => {
+            let admin = std::env::var("FREEHOLD_TEST_POSTGRES_URL")
+                .expect("run this by `cargo xtask test`, which starts a Postgres");
+            let name = format!("registry_{}", uuid::Uuid::new_v4().simple());
+            let url = format!("{}/{name}", admin.rsplit_once('/').unwrap().0);
+            (json!({ "url": url, "create_from": admin }), "postgres", admin)
+        }
+    };
+    let server = format!(
+        "[[servers]]\nname = \"local\"\nengine = \"{engine}\"\nregion = \"here\"\nadmin_url = \"{admin_url}\"\n\
+         capacity = 1000\nconnection_budget = 100\n"
+    );
+    (registry, server)
+}

@@ -1,0 +1,128 @@
+//! What breaks, breaks for one tenant alone, says when to come again, and heals by itself.
+
+use sea_orm::{ConnectionTrait, Statement};
+
+use crate::bed::{Bed, Store, Tenant};
+use crate::on_both;
+
+/// The registry's text columns of a tenant's row.
+async fn registry_row(bed: &Bed, tenant: &Tenant) -> (String, String) {
+    let registry = bed.registry().await;
+    let id = uuid::Uuid::parse_str(&tenant.id).unwrap();
+    let query = Statement::from_sql_and_values(
+        registry.get_database_backend(),
+        "SELECT name, sealed_url FROM databases WHERE tenant_id = $1",
+        [id.into()],
+    );
+    let row = registry.query_one_raw(query).await.unwrap().unwrap();
+    (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())
+}
+
+/// The tenant's database, by the server's admin.
+async fn database(bed: &Bed, tenant: &Tenant) -> sea_orm::DatabaseConnection {
+    let (name, _) = registry_row(bed, tenant).await;
+    let url = match bed.store {
+        Store::Sqlite => format!("sqlite://{}/tenants/{name}/database.db", bed.folder.path().display()),
+        Store::Postgres => {
+            let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
+            format!("{}/{name}", superuser.rsplit_once('/').unwrap().0)
+        }
+    };
+    sea_orm::Database::connect(url).await.unwrap()
+}
+
+on_both!(a_database_that_is_stamped_for_another_tenant_is_refused, 1, 1);
+async fn a_database_that_is_stamped_for_another_tenant_is_refused(bed: Bed) {
+    let (acme, globex) = (bed.tenant("acme").await, bed.tenant("globex").await);
+    let db = database(&bed, &acme).await;
+    let stamp = |id: &str| format!("UPDATE freehold_stamp SET tenant_id = '{id}'");
+    db.execute_unprepared(&stamp(&globex.id)).await.unwrap();
+    let refused = bed.get(0, &acme, "/api/pets").await;
+    assert_eq!((refused.status, refused.kind().as_str()), (503, "database-refused"), "{refused:?}");
+    assert!(!refused.header("retry-after").is_empty());
+    let deadline = std::time::Instant::now() + crate::bed::PATIENCE;
+    while !bed.data[0].log().contains("database-refused") {
+        assert!(std::time::Instant::now() < deadline, "it is not audited");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bed.get(0, &globex, "/api/pets").await.status, 200);
+    db.execute_unprepared("DELETE FROM freehold_stamp").await.unwrap();
+    assert_eq!(bed.get(0, &acme, "/api/pets").await.kind(), "database-refused");
+    let insert = format!("INSERT INTO freehold_stamp (id, tenant_id) VALUES (1, '{}')", acme.id);
+    db.execute_unprepared(&insert).await.unwrap();
+    bed.until(&acme, "/api/pets", 200).await;
+}
+
+on_both!(a_url_sealed_for_one_tenant_does_not_open_in_another_row, 1, 1);
+async fn a_url_sealed_for_one_tenant_does_not_open_in_another_row(bed: Bed) {
+    let (acme, globex) = (bed.tenant("acme").await, bed.tenant("globex").await);
+    let (_, foreign) = registry_row(&bed, &globex).await;
+    let registry = bed.registry().await;
+    let id = uuid::Uuid::parse_str(&acme.id).unwrap();
+    let copy = Statement::from_sql_and_values(
+        registry.get_database_backend(),
+        "UPDATE tenants SET sealed_url = $1 WHERE id = $2",
+        [foreign.into(), id.into()],
+    );
+    registry.execute_raw(copy).await.unwrap();
+    let refused = bed.get(0, &acme, "/api/pets").await;
+    assert_eq!((refused.status, refused.kind().as_str()), (503, "database-refused"), "{refused:?}");
+    assert_eq!(bed.get(0, &globex, "/api/pets").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_database_file_is_503_for_its_tenant_alone_and_heals() {
+    let bed = Bed::start(Store::Sqlite, 1, 1).await;
+    let (acme, globex) = (bed.tenant("acme").await, bed.tenant("globex").await);
+    bed.until(&acme, "/api/pets", 200).await;
+    let (name, _) = registry_row(&bed, &acme).await;
+    let folder = bed.folder.path().join("tenants").join(name);
+    let moved = bed.folder.path().join("moved");
+    std::fs::rename(&folder, &moved).unwrap();
+    for _ in 0..3 {
+        let answer = bed.get(0, &acme, "/api/pets").await;
+        assert_eq!((answer.status, answer.kind().as_str()), (503, "database-unavailable"), "{answer:?}");
+        assert!(!answer.header("retry-after").is_empty());
+        assert_eq!(bed.get(0, &globex, "/api/pets").await.status, 200);
+    }
+    assert!(!folder.exists(), "dialling made a database that was not there");
+    std::fs::rename(&moved, &folder).unwrap();
+    bed.until(&acme, "/api/pets", 200).await;
+}
+
+on_both!(what_a_node_knows_it_serves_without_the_control_plane, 1, 1);
+async fn what_a_node_knows_it_serves_without_the_control_plane(mut bed: Bed) {
+    let (known, unknown) = (bed.tenant("known").await, bed.tenant("unknown").await);
+    let suspended = bed.tenant("suspended").await;
+    bed.until(&known, "/api/pets", 200).await;
+    bed.done("POST", "/v1/tenants/suspended/suspend", None).await;
+    bed.until(&suspended, "/api/pets", 403).await;
+    bed.control[0].kill();
+    assert_eq!(bed.get(0, &known, "/api/pets").await.status, 200);
+    assert_eq!(bed.get(0, &suspended, "/api/pets").await.status, 403);
+    let answer = bed.get(0, &unknown, "/api/pets").await;
+    assert_eq!((answer.status, answer.kind().as_str()), (503, "credential-unknown-now"), "{answer:?}");
+    bed.control[0].restart();
+    bed.until(&unknown, "/api/pets", 200).await;
+}
+
+on_both!(a_control_plane_that_is_killed_while_it_creates_goes_on_after, 1, 0);
+async fn a_control_plane_that_is_killed_while_it_creates_goes_on_after(mut bed: Bed) {
+    for round in 0..4u32 {
+        let slug = format!("tenant-{round}");
+        let url = format!("{}/v1/tenants", bed.control[0].url);
+        let call = bed.client.post(url).bearer_auth(crate::bed::OPERATOR);
+        let accepted = crate::bed::send(call.json(&serde_json::json!({ "slug": slug, "name": slug }))).await;
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        bed.control[0].restart();
+        let deadline = std::time::Instant::now() + crate::bed::PATIENCE;
+        loop {
+            let tenant = bed.done("GET", &format!("/v1/tenants/{slug}"), None).await;
+            if tenant["status"] == "active" {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "{tenant}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}

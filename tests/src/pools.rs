@@ -1,0 +1,75 @@
+//! Many at once: one pool for a cold tenant, nobody waits for another, and nobody sees another's pets.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+
+use crate::bed::{Bed, Tenant, send};
+use crate::on_both;
+
+on_both!(sixty_four_first_requests_to_one_tenant_open_one_pool, 1, 1);
+async fn sixty_four_first_requests_to_one_tenant_open_one_pool(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    let answers = join_all((0..64).map(|_| bed.get(0, &acme, "/api/pets"))).await;
+    assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
+    assert!((bed.metric(0, "data_plane_pool_dials_total").await - 1.0).abs() < 0.1);
+    assert!((bed.metric(0, "data_plane_route_lookups_total").await - 1.0).abs() < 0.1);
+}
+
+async fn tenants(bed: &Bed, count: usize) -> Vec<Tenant> {
+    let slugs = (0..count).map(|number| format!("tenant-{number}"));
+    stream::iter(slugs).map(|slug| async move { bed.tenant(&slug).await }).buffered(8).collect().await
+}
+
+on_both!(sixty_four_cold_tenants_at_once_are_all_served, 1, 1);
+async fn sixty_four_cold_tenants_at_once_are_all_served(bed: Bed) {
+    let tenants = tenants(&bed, 64).await;
+    let answers = join_all(tenants.iter().map(|tenant| bed.get(0, tenant, "/api/pets"))).await;
+    assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
+    assert!((bed.metric(0, "data_plane_pool_dials_total").await - 64.0).abs() < 0.1);
+}
+
+on_both!(fifty_tenants_and_twenty_thousand_requests_never_mix, 1, 2);
+async fn fifty_tenants_and_twenty_thousand_requests_never_mix(bed: Bed) {
+    let tenants = Arc::new(tenants(&bed, 50).await);
+    for tenant in tenants.iter() {
+        let pet = json!({ "name": tenant.slug, "species": "cat" });
+        let made = send(bed.request(0, "POST", "/api/pets").bearer_auth(&tenant.key).json(&pet)).await;
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let bed = &bed;
+    let tenants = &tenants;
+    let seen: Vec<(String, u16, HashSet<String>)> = stream::iter(0..20_000u64)
+        .map(|number| async move {
+            let mut rng = StdRng::seed_from_u64(number);
+            let tenant = &tenants[rng.random_range(0..tenants.len())];
+            let node = rng.random_range(0..bed.data.len());
+            let path = "/api/pets?species=cat";
+            let request = match rng.random_range(0..4) {
+                0 => bed.request(node, "GET", &format!("/{}{path}", tenant.slug)),
+                1 => bed.request(node, "GET", path).header("host", format!("{}.pets.test", tenant.slug)),
+                2 => bed.request(node, "GET", path).header("x-tenant-id", &tenant.slug),
+                _ => bed.request(node, "GET", path),
+            };
+            let answer = send(request.bearer_auth(&tenant.key)).await;
+            let names = answer.json()["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|pet| pet["name"].as_str().map(str::to_owned))
+                .collect();
+            (tenant.slug.clone(), answer.status, names)
+        })
+        .buffer_unordered(32)
+        .collect()
+        .await;
+    assert_eq!(seen.len(), 20_000);
+    for (slug, status, names) in seen {
+        assert_eq!((status, names), (200, HashSet::from([slug])));
+    }
+}
