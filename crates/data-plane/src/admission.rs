@@ -6,8 +6,6 @@ mod authorize;
 mod connect;
 pub(crate) mod identify;
 mod limit;
-#[cfg(test)]
-mod tests;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;

@@ -46,6 +46,7 @@ mod pools;
 mod routes;
 mod session;
 mod start;
+mod uses;
 
 pub use config::Config;
 pub use session::{ConfigView, Principal, TenantDb, TenantSession};

@@ -4,13 +4,12 @@
 //! user. The number of pools is bounded; the one used longest ago gives way.
 
 mod dial;
-#[cfg(test)]
-mod tests;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -24,16 +23,26 @@ use tenancy::TenantId;
 use tenancy::seal::KeyRing;
 
 use crate::config::PoolsConfig;
-use crate::routes::{Dialled, Served};
+use crate::routes::Served;
+use crate::uses::{Use, Uses};
 use dial::DialError;
 
 /// A tenant's open pool.
 #[derive(Debug)]
-pub(crate) struct Pool {
+struct Pool {
     db: DatabaseConnection,
     file: Option<OpenFile>,
-    /// While it lives, this node dials with that URL.
-    _dialled: Arc<Dialled>,
+    users: Arc<Uses>,
+    is_retired: AtomicBool,
+    /// Until the pool is closed, this node dials with that URL.
+    dialled: Mutex<Option<Use>>,
+}
+
+/// A pool in a session's hands: it stays open for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct PoolUse {
+    pool: Arc<Pool>,
+    user: Option<Use>,
 }
 
 /// Which file a SQLite pool has open: a deleted one is still served by open handles.
@@ -55,22 +64,47 @@ impl OpenFile {
 }
 
 impl Pool {
-    pub(crate) const fn db(&self) -> &DatabaseConnection {
-        &self.db
+    /// Begins a use, unless the pool was given up meanwhile.
+    fn enter(self: &Arc<Self>) -> Option<PoolUse> {
+        let user = self.users.begin();
+        // Its drop closes the pool, should this have been the last user.
+        let entered = PoolUse { pool: Arc::clone(self), user: Some(user) };
+        (!self.is_retired.load(Ordering::SeqCst)).then_some(entered)
+    }
+
+    /// Nobody gets it any more; the last user closes it, or this if there is none.
+    fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
+        self.close_if_unused();
+    }
+
+    fn close_if_unused(&self) {
+        if !self.is_retired.load(Ordering::SeqCst) || self.users.is_in_use() {
+            return;
+        }
+        let dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Whoever takes it closes. Outside of a runtime the process ends anyway.
+        let (Some(dialled), Ok(runtime)) = (dialled, tokio::runtime::Handle::try_current()) else { return };
+        let db = self.db.clone();
+        runtime.spawn(async move {
+            if let Err(error) = db.close().await {
+                tracing::debug!(%error, "a pool did not close cleanly");
+            }
+            drop(dialled);
+        });
     }
 }
 
-impl Drop for Pool {
-    /// The last user is gone. Outside of a runtime the process ends anyway.
+impl PoolUse {
+    pub(crate) fn db(&self) -> &DatabaseConnection {
+        &self.pool.db
+    }
+}
+
+impl Drop for PoolUse {
     fn drop(&mut self) {
-        let db = self.db.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = db.close().await {
-                    tracing::debug!(%error, "a pool did not close cleanly");
-                }
-            });
-        }
+        self.user = None;
+        self.pool.close_if_unused();
     }
 }
 
@@ -89,6 +123,8 @@ impl Pools {
             .max_capacity(config.max)
             .eviction_policy(EvictionPolicy::lru())
             .time_to_idle(Duration::from_secs(config.idle_seconds))
+            // Whatever the cause: evicted, replaced, idle.
+            .eviction_listener(|_, pool: Arc<Pool>, _| pool.retire())
             .build();
         let gauge = open.clone();
         meter
@@ -101,16 +137,22 @@ impl Pools {
     }
 
     /// The tenant's pool, dialled if it is not open.
-    pub(crate) async fn of(&self, served: &Served) -> Result<Arc<Pool>, Problem> {
+    pub(crate) async fn of(&self, served: &Served) -> Result<PoolUse, Problem> {
         let key = (served.route.tenant, served.route.generation);
         if let Some(pool) = self.open.get(&key).await {
-            if pool.file.as_ref().is_none_or(OpenFile::is_there) {
-                return Ok(pool);
+            if pool.file.as_ref().is_none_or(OpenFile::is_there)
+                && let Some(entered) = pool.enter()
+            {
+                return Ok(entered);
             }
-            self.open.invalidate(&key).await;
+            // Only the pool that was found: somebody may have dialled another meanwhile.
+            if self.open.get(&key).await.is_some_and(|now| Arc::ptr_eq(&now, &pool)) {
+                self.open.invalidate(&key).await;
+            }
         }
         let dialled = self.open.try_get_with(key, self.dial(served)).await;
-        dialled.map_err(|error| problem(served, &error))
+        let pool = dialled.map_err(|error| problem(served, &error))?;
+        pool.enter().ok_or_else(|| problem(served, &Arc::new(DialError::Unavailable(None))))
     }
 
     async fn dial(&self, served: &Served) -> Result<Arc<Pool>, DialError> {
@@ -119,13 +161,19 @@ impl Pools {
         self.dials.add(1, &[KeyValue::new("outcome", outcome)]);
         let (db, path) = dialled?;
         let file = path.map(OpenFile::of).transpose().map_err(|_| DialError::Unavailable(None))?;
-        Ok(Arc::new(Pool { db, file, _dialled: Arc::clone(&served.dialled) }))
+        Ok(Arc::new(Pool {
+            db,
+            file,
+            users: Arc::default(),
+            is_retired: AtomicBool::new(false),
+            dialled: Mutex::new(Some(served.dialled.begin())),
+        }))
     }
 
     /// Drops a tenant's pool of that generation; its last user closes it.
     pub(crate) async fn close(&self, tenant: TenantId, generation: u64) {
         self.open.invalidate(&(tenant, generation)).await;
-        // What was invalidated is let go of now, not at some later request.
+        // The listener hears of it now, not at some later request.
         self.open.run_pending_tasks().await;
     }
 }

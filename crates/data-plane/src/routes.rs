@@ -20,7 +20,7 @@ use tenancy::{KeyId, TenantId};
 
 pub(crate) use control::{Control, ControlError};
 pub(crate) use follow::follow;
-pub(crate) use table::{Dialled, RouteTable, Served};
+pub(crate) use table::{InUse, RouteTable, Served};
 
 use table::Taken;
 
@@ -78,7 +78,7 @@ impl Routes {
     }
 
     /// The tenant that has this key, if any has it.
-    pub(crate) async fn of_key(&self, key: &KeyId) -> Result<Option<Arc<Served>>, Problem> {
+    pub(crate) async fn of_key(&self, key: &KeyId) -> Result<Option<InUse>, Problem> {
         if self.table.is_stale(tokio::time::Instant::now()) {
             return Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,

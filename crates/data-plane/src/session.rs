@@ -16,8 +16,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub use db::TenantDb;
 
-use crate::pools::Pool;
-use crate::routes::Served;
+use crate::pools::PoolUse;
+use crate::routes::InUse;
 
 /// An admitted request's tenant. An extractor for the product's handlers; clones are the same session.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct TenantSession(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    served: Arc<Served>,
+    served: InUse,
     principal: Principal,
     db: TenantDb,
     product: Arc<Product>,
@@ -35,13 +35,13 @@ struct Inner {
 
 impl TenantSession {
     pub(crate) fn new(
-        served: Arc<Served>,
+        served: InUse,
         principal: Principal,
-        pool: Arc<Pool>,
+        pool: PoolUse,
         permit: OwnedSemaphorePermit,
         product: Arc<Product>,
     ) -> Self {
-        Self(Arc::new(Inner { served, principal, db: TenantDb::new(pool), product, _permit: permit }))
+        Self(Arc::new(Inner { served, principal, db: TenantDb::new(Arc::new(pool)), product, _permit: permit }))
     }
 
     /// The tenant's database.

@@ -24,6 +24,8 @@ pub struct FeedRequest {
     pub epoch: Option<Epoch>,
     /// The position of its last answer.
     pub after: Revision,
+    /// The newest revision that any answer told the node of. A registry that has not come so far was restored.
+    pub heard: Revision,
     /// The node serves and dials nothing older than this.
     pub applied: Revision,
     /// How long to wait for news, in seconds.

@@ -2,6 +2,7 @@
 //!
 //! A wake-up only says that there may be news; what there is, is always read.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
@@ -45,9 +46,11 @@ impl Registry {
     async fn news(&self, request: &FeedRequest, stale_after: Duration) -> Result<FeedAnswer, DbErr> {
         // The head first: whatever is read after it is at least as new.
         let mut row = self.history().await?;
-        if request.epoch.is_some_and(|epoch| epoch.0 == row.epoch) && request.after > position(&row).1 {
+        if request.epoch.is_some_and(|epoch| epoch.0 == row.epoch)
+            && Ord::max(request.after, request.heard) > position(&row).1
+        {
             // Somebody heard of more than we have: this registry was restored from before that.
-            tracing::warn!(node = %request.node, after = request.after.0, head = row.head,
+            tracing::warn!(node = %request.node, heard = request.heard.0, head = row.head,
                 "a node is ahead of the registry: it was restored, and its history gets another identity");
             row = self.begin_epoch(row.epoch).await?;
         }
@@ -102,6 +105,8 @@ impl Registry {
     /// Watches for what other replicas wrote, until told to stop. A head that went back is a restored registry.
     pub(crate) async fn watch(self, stopping: CancellationToken) {
         let mut known: Option<(Uuid, i64)> = None;
+        // Identities that the history had before; one that comes back comes from a backup.
+        let mut retired: BTreeSet<Uuid> = BTreeSet::new();
         let mut pause = GLANCE;
         loop {
             tokio::select! {
@@ -111,7 +116,9 @@ impl Registry {
             match self.history().await {
                 Ok(row) => {
                     pause = GLANCE;
-                    let went_back = known.is_some_and(|(epoch, head)| epoch == row.epoch && head > row.head);
+                    let went_back = known.is_some_and(|(epoch, head)| epoch == row.epoch && head > row.head)
+                        || retired.contains(&row.epoch);
+                    retired.extend(known.map(|(epoch, _)| epoch).filter(|epoch| *epoch != row.epoch || went_back));
                     let (epoch, head) = (row.epoch, row.head);
                     if went_back && let Err(error) = self.begin_epoch(epoch).await {
                         tracing::warn!(%error, "could not give the restored registry another identity");

@@ -1,14 +1,12 @@
 //! Authenticate: who calls? The credential alone decides; whatever tenant the request names, the answer is the same.
 
-use std::sync::Arc;
-
 use chrono::Utc;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use service::Problem;
 use tenancy::ApiKey;
 
 use super::identify::{Identified, Name};
-use crate::routes::{Routes, Served};
+use crate::routes::{InUse, Routes};
 use crate::session::Principal;
 
 /// A caller who is who it says.
@@ -16,7 +14,7 @@ pub(super) struct Authenticated {
     pub(super) names: Vec<Name>,
     pub(super) principal: Principal,
     /// The principal's own tenant, never one that the request named.
-    pub(super) served: Arc<Served>,
+    pub(super) served: InUse,
 }
 
 impl Authenticated {

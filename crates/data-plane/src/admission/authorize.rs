@@ -3,7 +3,6 @@
 //! The principal's own route is held against the names. A tenant that the principal does not belong to is never looked
 //! up, so that nothing differs for an outsider whether it exists or not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -13,13 +12,13 @@ use tenancy::{Product, Status};
 
 use super::authenticate::Authenticated;
 use super::identify::{Name, ambiguous};
-use crate::routes::Served;
+use crate::routes::InUse;
 use crate::session::Principal;
 
 /// A caller who belongs to the tenant of the request, which is served.
 pub(super) struct Authorized {
     pub(super) principal: Principal,
-    pub(super) served: Arc<Served>,
+    pub(super) served: InUse,
 }
 
 pub(super) fn authorize(product: &Product, authenticated: Authenticated) -> Result<Authorized, Problem> {

@@ -1,6 +1,5 @@
 //! Limit: within the plan? A tenant has so many requests at once on a node, and harms no other by asking for more.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -8,13 +7,13 @@ use service::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::authorize::Authorized;
-use crate::routes::Served;
+use crate::routes::InUse;
 use crate::session::Principal;
 
 /// A caller within its limits; the permit is given back when its session ends.
 pub(super) struct Limited {
     pub(super) principal: Principal,
-    pub(super) served: Arc<Served>,
+    pub(super) served: InUse,
     pub(super) permit: OwnedSemaphorePermit,
 }
 

@@ -6,6 +6,7 @@ use backon::BackoffBuilder as _;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use service::health::Flag;
+use tenancy::TenantId;
 use tenancy::feed::{FeedRequest, MAX_WAIT_SECONDS};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,10 +35,11 @@ pub(crate) async fn follow(
         .with_max_delay(Duration::from_secs(5))
         .without_max_times();
     let mut delays = backoff.build();
+    let mut lingering = Vec::new();
     loop {
         let polled = tokio::select! {
             () = stopping.cancelled() => break,
-            polled = poll(&node, &routes, &pools) => polled,
+            polled = poll(&node, &routes, &pools, &mut lingering) => polled,
         };
         let outcome = if polled.is_ok() { "ok" } else { "failed" };
         counter.add(1, &[KeyValue::new("outcome", outcome)]);
@@ -62,17 +64,30 @@ pub(crate) async fn follow(
     }
 }
 
-async fn poll(node: &Node, routes: &Routes, pools: &Pools) -> Result<(), ControlError> {
+async fn poll(
+    node: &Node,
+    routes: &Routes,
+    pools: &Pools,
+    lingering: &mut Vec<(TenantId, u64)>,
+) -> Result<(), ControlError> {
     let table = &routes.table;
-    let (epoch, after) = table.position();
+    let (epoch, after, heard) = table.position();
     let applied = table.applied();
+    if applied >= after {
+        lingering.clear();
+    }
+    // A request that was under way may have dialled an old URL after it was given up.
+    for (tenant, generation) in lingering.iter() {
+        pools.close(*tenant, *generation).await;
+    }
     let wait = if applied < after { SHORT_WAIT_SECONDS } else { MAX_WAIT_SECONDS };
-    let request = FeedRequest { node: node.id, epoch, after, applied, wait };
+    let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait };
     let answer = routes.control.feed(&request).await?;
     let Applied { close, reload } = table.apply(after, answer, Instant::now());
-    for (tenant, generation) in close {
-        pools.close(tenant, generation).await;
+    for (tenant, generation) in &close {
+        pools.close(*tenant, *generation).await;
     }
+    lingering.extend(close);
     if !reload.is_empty() {
         tracing::info!(tenants = reload.len(), "the registry's history is another; asking for all tenants again");
         for tenant in reload {

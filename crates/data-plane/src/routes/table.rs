@@ -3,7 +3,8 @@
 //! It does no I/O and asks no clock. Reading takes no lock; taking in does, so that an answer is judged against the very
 //! position that it is taken in at.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -13,19 +14,34 @@ use tenancy::{Status, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::uses::{Use, Uses};
+
 /// A tenant that this node serves, by one version of its route.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) route: Route,
-    /// Held by every pool that was dialled with this route's URL.
-    pub(crate) dialled: Arc<Dialled>,
+    /// By requests at work with this version of the route.
+    uses: Arc<Uses>,
+    /// By pools that were dialled with this route's URL.
+    pub(crate) dialled: Arc<Uses>,
     /// The requests that may be at work at once; goes from a route to its successor.
     concurrency: Arc<Semaphore>,
 }
 
-/// One generation of a tenant's database URL, in use.
+/// A tenant that a request is at work for. While it lives, nothing newer counts as applied.
 #[derive(Debug)]
-pub(crate) struct Dialled;
+pub(crate) struct InUse {
+    served: Arc<Served>,
+    _use: Use,
+}
+
+impl Deref for InUse {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
+}
 
 impl Served {
     fn new(route: Route, before: Option<&Self>) -> Self {
@@ -33,8 +49,8 @@ impl Served {
         let permits = usize::try_from(route.plan.concurrency.get()).unwrap_or(Semaphore::MAX_PERMITS);
         let concurrency = carried.map_or_else(|| Arc::new(Semaphore::new(permits)), |it| Arc::clone(&it.concurrency));
         let same_url = before.filter(|before| before.route.generation == route.generation && is_dialled(&route));
-        let dialled = same_url.map_or_else(|| Arc::new(Dialled), |before| Arc::clone(&before.dialled));
-        Self { route, dialled, concurrency }
+        let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
+        Self { route, uses: Arc::default(), dialled, concurrency }
     }
 
     /// Leave for one more request, if the plan allows it now.
@@ -75,14 +91,16 @@ pub(crate) struct RouteTable {
 struct State {
     epoch: Option<Epoch>,
     position: Revision,
+    /// The newest revision that any answer told of.
+    heard: Revision,
     /// The newest revision at which any tenant had news.
     news: Revision,
     /// What was replaced at a revision and may still be in use.
-    routes_left: Vec<(Revision, Weak<Served>)>,
-    urls_left: Vec<(Revision, Weak<Dialled>)>,
+    routes_left: Vec<(Revision, Arc<Uses>)>,
+    urls_left: Vec<(Revision, Arc<Uses>)>,
     /// While what was held is asked for again, nothing counts as applied.
     is_reloading: bool,
-    heard: Option<(Instant, Duration)>,
+    last_answer: Option<(Instant, Duration)>,
 }
 
 impl RouteTable {
@@ -90,22 +108,30 @@ impl RouteTable {
         Self { served: Cache::new(max_routes), state: Mutex::default() }
     }
 
-    pub(crate) fn get(&self, tenant: TenantId) -> Option<Arc<Served>> {
-        self.served.get(&tenant)
+    pub(crate) fn get(&self, tenant: TenantId) -> Option<InUse> {
+        loop {
+            let served = self.served.get(&tenant)?;
+            let begun = served.uses.begin();
+            // Replaced meanwhile, it may have been counted as unused already.
+            if self.served.get(&tenant).is_some_and(|now| Arc::ptr_eq(&now, &served)) {
+                return Some(InUse { served, _use: begun });
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> u64 {
         self.served.entry_count()
     }
 
-    pub(super) fn position(&self) -> (Option<Epoch>, Revision) {
+    /// The history that is followed, how far it was followed, and the newest revision that was heard of.
+    pub(super) fn position(&self) -> (Option<Epoch>, Revision, Revision) {
         let state = self.state();
-        (state.epoch, state.position)
+        (state.epoch, state.position, state.heard)
     }
 
     /// Whether the control plane was silent for longer than it allows.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
-        self.state().heard.is_some_and(|(at, allowed)| now.saturating_duration_since(at) > allowed)
+        self.state().last_answer.is_some_and(|(at, allowed)| now.saturating_duration_since(at) > allowed)
     }
 
     pub(super) fn had_news_after(&self, revision: Revision) -> bool {
@@ -118,7 +144,9 @@ impl RouteTable {
         if state.epoch != Some(answer.epoch) || answer.as_of < state.position {
             return Taken::Overtaken;
         }
+        state.heard = state.heard.max(answer.as_of);
         if let Some(route) = &answer.route {
+            state.heard = state.heard.max(route.revision);
             self.replace(&mut state, route.revision, route.tenant, Some(route.clone()));
         }
         Taken::Current
@@ -135,7 +163,7 @@ impl RouteTable {
     pub(super) fn apply(&self, after: Revision, answer: FeedAnswer, now: Instant) -> Applied {
         let mut state = self.state();
         let mut applied = Applied::default();
-        state.heard = Some((now, Duration::from_secs(answer.stale_after_seconds)));
+        state.last_answer = Some((now, Duration::from_secs(answer.stale_after_seconds)));
         if answer.reset {
             if state.epoch == Some(answer.epoch) && answer.position <= state.position {
                 // A repeated reset of the history that is followed already.
@@ -144,6 +172,7 @@ impl RouteTable {
             state.epoch = Some(answer.epoch);
             state.position = answer.position;
             state.news = answer.position;
+            state.heard = answer.position;
             applied.reload = self.served.iter().map(|(tenant, _)| *tenant).collect();
             state.is_reloading = !applied.reload.is_empty();
             return applied;
@@ -165,6 +194,7 @@ impl RouteTable {
             }
         }
         state.position = state.position.max(answer.position);
+        state.heard = state.heard.max(state.position);
         applied
     }
 
@@ -175,11 +205,9 @@ impl RouteTable {
 
     /// The newest revision such that nothing older is served or dialled by this node.
     pub(super) fn applied(&self) -> Revision {
-        // What was replaced is let go of by the cache now.
-        self.served.run_pending_tasks();
         let mut state = self.state();
-        state.routes_left.retain(|(_, left)| left.strong_count() > 0);
-        state.urls_left.retain(|(_, left)| left.strong_count() > 0);
+        state.routes_left.retain(|(_, left)| left.is_in_use());
+        state.urls_left.retain(|(_, left)| left.is_in_use());
         if state.is_reloading {
             return Revision(0);
         }
@@ -193,9 +221,9 @@ impl RouteTable {
         let before = self.served.get(&tenant);
         let served = route.map(|route| Arc::new(Served::new(route, before.as_deref())));
         if let Some(before) = before {
-            state.routes_left.push((revision, Arc::downgrade(&before)));
+            state.routes_left.push((revision, Arc::clone(&before.uses)));
             if served.as_ref().is_none_or(|served| !Arc::ptr_eq(&served.dialled, &before.dialled)) {
-                state.urls_left.push((revision, Arc::downgrade(&before.dialled)));
+                state.urls_left.push((revision, Arc::clone(&before.dialled)));
             }
         }
         match served {

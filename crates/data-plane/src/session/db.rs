@@ -9,14 +9,14 @@ use sea_orm::{
     SqliteTransactionMode, Statement, TransactionError, TransactionOptions, TransactionTrait,
 };
 
-use crate::pools::Pool;
+use crate::pools::PoolUse;
 
 /// A tenant's database. Keeps its pool open for as long as it lives.
 #[derive(Clone, Debug)]
-pub struct TenantDb(Arc<Pool>);
+pub struct TenantDb(Arc<PoolUse>);
 
 impl TenantDb {
-    pub(crate) const fn new(pool: Arc<Pool>) -> Self {
+    pub(crate) const fn new(pool: Arc<PoolUse>) -> Self {
         Self(pool)
     }
 

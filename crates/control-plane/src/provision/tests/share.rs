@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::stage::{Stage, names_of, on_both};
+use super::stage::{Stage, in_time, names_of, on_both};
 use crate::provision::Kind;
 use crate::provision::faults::{Fault, Faults, Point, Side};
 use crate::provision::lease::take;
@@ -112,14 +112,12 @@ async fn a_lease_is_renewed_while_a_step_takes_long(stage: &Stage) {
     pace.lease = Duration::from_millis(600);
     let lease = take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap().pop().unwrap();
     let taken_until = stage.operation(&operation).await.lease_until.unwrap();
-    lease
-        .hold(async {
-            while stage.operation(&operation).await.lease_until.unwrap() < taken_until + pace.lease {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("it was renewed in time");
+    let renewed = lease.hold(async {
+        while stage.operation(&operation).await.lease_until.unwrap() < taken_until + pace.lease {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    tokio::time::timeout(20 * pace.lease, renewed).await.expect("it is renewed").expect("in time");
     assert!(take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap().is_empty());
     lease.release(chrono::Utc::now()).await.unwrap();
     let next = take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap().pop().unwrap();
@@ -156,6 +154,11 @@ async fn a_stop_finishes_the_step_at_hand_and_lets_the_lease_go(stage: &Stage) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_ends_its_sessions_fails_no_operation() {
     let stage = Stage::postgres().await;
+    in_time(survives_ended_sessions(&stage)).await;
+    stage.clear().await;
+}
+
+async fn survives_ended_sessions(stage: &Stage) {
     for step in ["claim", "migrate", "activate"] {
         let (arrived, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (bell, until) = (arrived.clone(), goes_on.clone());
@@ -178,5 +181,4 @@ async fn a_registry_that_ends_its_sessions_fails_no_operation() {
         assert_eq!((ended.state.as_str(), ended.error), ("done", None), "{step}");
         stage.assert_built(&operation).await;
     }
-    stage.clear().await;
 }

@@ -38,20 +38,25 @@ macro_rules! on_both {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 let stage = crate::provision::tests::stage::Stage::sqlite().await;
-                super::$test(&stage).await;
+                crate::provision::tests::stage::in_time(super::$test(&stage)).await;
             })+
         }
         mod on_postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 let stage = crate::provision::tests::stage::Stage::postgres().await;
-                super::$test(&stage).await;
+                crate::provision::tests::stage::in_time(super::$test(&stage)).await;
                 stage.clear().await;
             })+
         }
     };
 }
 pub(crate) use on_both;
+
+/// A test whose awaited moment never comes fails instead of hanging.
+pub(super) async fn in_time<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(3 * PATIENCE, test).await.expect("what the test waits for never came")
+}
 
 pub(super) struct Stage {
     pub(super) plane: Plane,

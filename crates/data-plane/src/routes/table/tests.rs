@@ -39,13 +39,15 @@ fn route(number: u8, revision: u64, generation: u64) -> Route {
 #[derive(Clone)]
 struct Registry {
     epoch: u128,
+    /// Identities that were given out; a restore does not forget them.
+    minted: u128,
     head: u64,
     tenants: BTreeMap<u8, (u64, Option<Route>)>,
 }
 
 impl Registry {
     fn new() -> Self {
-        Self { epoch: 1, head: 0, tenants: BTreeMap::new() }
+        Self { epoch: 1, minted: 1, head: 0, tenants: BTreeMap::new() }
     }
 
     fn epoch(&self) -> Epoch {
@@ -58,10 +60,20 @@ impl Registry {
         self.tenants.insert(number, (self.head, route));
     }
 
-    fn feed(&mut self, epoch: Option<Epoch>, after: Revision, page: usize) -> FeedAnswer {
-        if epoch == Some(self.epoch()) && after.0 > self.head {
-            self.epoch += 1_000;
+    fn begin_epoch(&mut self) {
+        self.minted += 1;
+        self.epoch = self.minted;
+    }
+
+    fn feed(&mut self, table: &RouteTable, page: usize) -> (Revision, FeedAnswer) {
+        let (epoch, after, heard) = table.position();
+        if epoch == Some(self.epoch()) && after.max(heard).0 > self.head {
+            self.begin_epoch();
         }
+        (after, self.news(epoch, after, page))
+    }
+
+    fn news(&self, epoch: Option<Epoch>, after: Revision, page: usize) -> FeedAnswer {
         let answer = |position, reset, items| FeedAnswer {
             epoch: self.epoch(),
             position: Revision(position),
@@ -148,8 +160,8 @@ proptest! {
             match act {
                 Act::Change(number, is_gone) => registry.change(number, is_gone),
                 Act::Poll => {
-                    let (epoch, after) = table.position();
-                    answers.push((after, registry.feed(epoch, after, page)));
+                    let answer = registry.feed(&table, page);
+                    answers.push(answer);
                 }
                 Act::Apply(which, again) if !answers.is_empty() => {
                     let which = which % answers.len();
@@ -166,25 +178,25 @@ proptest! {
                 }
                 Act::Backup => backup = registry.clone(),
                 Act::Restore => {
-                    // The row comes back with its old epoch; that it was restored is noticed when the head went back.
-                    let ahead = registry.head > backup.head;
-                    let epoch = registry.epoch;
-                    registry = backup.clone();
-                    if ahead {
-                        registry.epoch = epoch + 1;
+                    // A control plane that outlived it sees the head go back, or an identity that the history had before.
+                    let minted = registry.minted;
+                    let is_seen = registry.head > backup.head || registry.epoch != backup.epoch;
+                    registry = Registry { minted, ..backup.clone() };
+                    if is_seen {
+                        registry.begin_epoch();
                     }
                 }
                 _ => {}
             }
         }
         for _ in 0..20 {
-            let (epoch, after) = table.position();
-            let applied = table.apply(after, registry.feed(epoch, after, page), now);
+            let (after, answer) = registry.feed(&table, page);
+            let applied = table.apply(after, answer, now);
             if !applied.reload.is_empty() {
                 reload(&table, &registry, &applied);
             }
         }
-        prop_assert_eq!(table.position(), (Some(registry.epoch()), Revision(registry.head)));
+        prop_assert_eq!(table.position(), (Some(registry.epoch()), Revision(registry.head), Revision(registry.head)));
         for number in 0..5 {
             if let Some(served) = table.get(tenant(number)) {
                 let truth = registry.tenants.get(&number).and_then(|(_, route)| route.clone());
@@ -215,7 +227,7 @@ fn news(epoch: Epoch, route: Route) -> FeedAnswer {
 fn nothing_counts_as_applied_while_an_older_route_or_url_is_in_use() {
     let (table, epoch) = table_with(route(0, 5, 1));
     let in_use = table.get(tenant(0)).unwrap();
-    let pool = Arc::clone(&in_use.dialled);
+    let pool = in_use.dialled.begin();
     let applied = table.apply(Revision(5), news(epoch, route(0, 6, 2)), Instant::now());
     assert_eq!(applied.close, [(tenant(0), 1)]);
     assert_eq!(table.applied(), Revision(5), "a request is at work with the old route");
@@ -253,4 +265,22 @@ async fn a_node_that_hears_nothing_for_too_long_is_stale() {
     let (table, _) = table_with(route(0, 5, 1));
     assert!(!table.is_stale(Instant::now()));
     assert!(table.is_stale(Instant::now() + Duration::from_secs(61)));
+}
+
+#[test]
+fn a_node_tells_of_the_newest_revision_that_any_answer_told_it() {
+    let mut registry = Registry::new();
+    let table = RouteTable::new(100);
+    let (after, answer) = registry.feed(&table, 10);
+    table.apply(after, answer, Instant::now());
+    let backup = registry.clone();
+    registry.change(0, false);
+    assert_eq!(table.take(&registry.route(0)), Taken::Current);
+    // The control plane died with the registry, and nobody saw the head go back; only this node knows better.
+    registry = backup;
+    let (after, answer) = registry.feed(&table, 10);
+    assert!(answer.reset, "the node's word is what tells");
+    let applied = table.apply(after, answer, Instant::now());
+    reload(&table, &registry, &applied);
+    assert!(table.get(tenant(0)).is_none());
 }

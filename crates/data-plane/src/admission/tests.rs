@@ -1,1 +1,0 @@
-//! Names and answers, case by case.

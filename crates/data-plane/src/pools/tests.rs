@@ -1,1 +1,0 @@
-//! Pools on real SQLite files.

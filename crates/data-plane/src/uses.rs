@@ -1,0 +1,29 @@
+//! Who uses a thing, counted apart from who merely holds it: a cache lets go of what it dropped only some time later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The uses of one thing.
+#[derive(Debug, Default)]
+pub(crate) struct Uses(AtomicUsize);
+
+/// One use; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Use(Arc<Uses>);
+
+impl Uses {
+    pub(crate) fn begin(self: &Arc<Self>) -> Use {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Use(Arc::clone(self))
+    }
+
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
