@@ -36,7 +36,7 @@ enum Command {
     Dev(dev::Options),
     /// Run every test, on throwaway Postgres and Redis servers of its own
     ///
-    /// Finds Postgres (14 or newer) and Redis or Valkey on the machine, and installs what is missing
+    /// Finds Postgres (15 or newer) and Redis or Valkey on the machine, and installs what is missing
     /// if it may. The servers live on free ports with their data in a temporary folder, and are gone
     /// afterwards, whatever happened.
     Test(suite::Options),

@@ -10,7 +10,7 @@ use super::install;
 use crate::stop::Stop;
 
 /// The oldest Postgres that Freehold supports.
-const OLDEST_POSTGRES: u32 = 14;
+const OLDEST_POSTGRES: u32 = 15;
 
 /// What the throwaway servers are started with.
 pub(super) struct Programs {

@@ -129,7 +129,7 @@ fn may_sudo() -> bool {
 impl Package {
     fn in_words(self) -> &'static str {
         match self {
-            Self::Postgres => "PostgreSQL 14 or newer (initdb and postgres)",
+            Self::Postgres => "PostgreSQL 15 or newer (initdb and postgres)",
             Self::Redis => "redis-server or valkey-server",
         }
     }

@@ -27,8 +27,14 @@ async fn a_deletion_waits_until_every_data_plane_has_let_go(stage: &Stage) {
     let created = built(stage).await;
     let names = stage.names().await;
     let registry = &stage.plane.registry;
-    let mut request =
-        FeedRequest { node: NodeId::generate(), epoch: None, after: Revision(0), applied: Revision(0), wait: 0 };
+    let mut request = FeedRequest {
+        node: NodeId::generate(),
+        epoch: None,
+        after: Revision(0),
+        heard: Revision(0),
+        applied: Revision(0),
+        wait: 0,
+    };
     registry.heard(&request, registry.now()).await.unwrap();
     let operation = stage.delete(&created, Status::Active).await;
     let runner = stage.runner(&Faults::default());
