@@ -23,7 +23,7 @@ use tenancy::TenantId;
 use tenancy::seal::KeyRing;
 
 use crate::config::PoolsConfig;
-use crate::routes::Served;
+use crate::routes::{Served, Url};
 use crate::uses::{Use, Uses};
 use dial::DialError;
 
@@ -33,6 +33,7 @@ struct Pool {
     db: DatabaseConnection,
     file: Option<OpenFile>,
     users: Arc<Uses>,
+    url: Arc<Uses>,
     is_retired: AtomicBool,
     /// Until the pool is closed, this node dials with that URL.
     dialled: Mutex<Option<Use>>,
@@ -165,16 +166,21 @@ impl Pools {
             db,
             file,
             users: Arc::default(),
+            url: Arc::clone(&served.dialled),
             is_retired: AtomicBool::new(false),
             dialled: Mutex::new(Some(served.dialled.begin())),
         }))
     }
 
-    /// Drops a tenant's pool of that generation; its last user closes it.
-    pub(crate) async fn close(&self, tenant: TenantId, generation: u64) {
-        self.open.invalidate(&(tenant, generation)).await;
-        // The listener hears of it now, not at some later request.
-        self.open.run_pending_tasks().await;
+    /// Drops the pool that dials with this URL, if there is one; its last user closes it.
+    pub(crate) async fn close(&self, url: &Url) {
+        let key = (url.tenant, url.generation);
+        // A tenant that was resumed meanwhile may have a good pool with the same URL.
+        if self.open.get(&key).await.is_some_and(|pool| Arc::ptr_eq(&pool.url, &url.dialled)) {
+            self.open.invalidate(&key).await;
+            // The listener hears of it now, not at some later request.
+            self.open.run_pending_tasks().await;
+        }
     }
 }
 

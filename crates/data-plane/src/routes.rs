@@ -20,7 +20,7 @@ use tenancy::{KeyId, TenantId};
 
 pub(crate) use control::{Control, ControlError};
 pub(crate) use follow::follow;
-pub(crate) use table::{InUse, RouteTable, Served};
+pub(crate) use table::{InUse, RouteTable, Served, Url};
 
 use table::Taken;
 
@@ -79,7 +79,7 @@ impl Routes {
 
     /// The tenant that has this key, if any has it.
     pub(crate) async fn of_key(&self, key: &KeyId) -> Result<Option<InUse>, Problem> {
-        if self.table.is_stale(tokio::time::Instant::now()) {
+        if self.is_stale() {
             return Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "node-stale",
@@ -101,7 +101,12 @@ impl Routes {
             }
             self.keys.invalidate(key).await;
         }
-        Ok(None)
+        Err(unavailable(&Arc::new(ControlError::Overtaken)))
+    }
+
+    /// Whether the control plane was silent for longer than it allows.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.table.is_stale(tokio::time::Instant::now())
     }
 
     async fn ask(&self, key: &KeyId) -> Result<Holder, ControlError> {
@@ -120,7 +125,11 @@ impl Routes {
     }
 
     async fn ask_until_current(&self, query: &RouteQuery) -> Result<RouteAnswer, ControlError> {
-        for _ in 0..ATTEMPTS {
+        if self.table.position().0.is_none() {
+            return Err(ControlError::NotHeard);
+        }
+        for attempt in 0..ATTEMPTS {
+            tokio::time::sleep(Duration::from_millis(5) * attempt).await;
             self.lookups.add(1, &[]);
             let answer = self.control.route(query).await?;
             match self.table.take(&answer) {

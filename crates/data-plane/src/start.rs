@@ -42,6 +42,11 @@ pub async fn start(
     let routes = Routes::new(control, config.pools.max_routes, &meter);
     let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, &config.pools, &meter);
 
+    let watched = routes.clone();
+    service.health.register("staleness", move || {
+        let is_stale = watched.is_stale();
+        async move { if is_stale { Err("the control plane was not heard for too long".to_owned()) } else { Ok(()) } }
+    });
     let feed = service.health.flag("feed", "the control plane was not heard yet");
     let following = follow(node, routes.clone(), pools.clone(), feed, service.lifecycle.stopping(), meter);
     service.lifecycle.spawn("feed", following);

@@ -45,7 +45,8 @@ pub(super) fn authorize(product: &Product, authenticated: Authenticated) -> Resu
 
 fn is_named(route: &Route, name: &Name) -> bool {
     match name {
-        Name::Label(label) => **label == *route.slug.as_str() || label.parse().is_ok_and(|id| route.tenant == id),
+        Name::Label(label) => **label == *route.slug.as_str(),
+        Name::Header(name) => **name == *route.slug.as_str() || **name == *route.tenant.to_string(),
         Name::Host(host) => route.hosts.iter().any(|known| **known == **host),
     }
 }

@@ -20,8 +20,10 @@ pub(crate) struct Naming {
 /// What the request calls its tenant. Whether such a tenant exists is not known here, nor ever asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
-    /// A slug or an id, or a text that is neither and so nobody's.
+    /// A slug, or a text that is none and so nobody's.
     Label(Box<str>),
+    /// A slug or an id: only the header takes both.
+    Header(Box<str>),
     /// A custom host.
     Host(Box<str>),
 }
@@ -50,7 +52,7 @@ impl Naming {
         for value in request.headers().get_all(X_TENANT_ID) {
             // Bytes that are no text name nobody.
             let text = value.to_str().unwrap_or("\u{0}").trim();
-            identified.names.push(Name::Label(text.into()));
+            identified.names.push(Name::Header(text.into()));
         }
         if identified.names.len() > MOST_NAMES {
             return Err(ambiguous());

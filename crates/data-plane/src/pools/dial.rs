@@ -45,8 +45,11 @@ pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConne
         .map_err(|_| DialError::Refused("its URL was sealed for another tenant or generation, or by an unknown key"))?;
     let path = url.expose_secret().strip_prefix("sqlite://").map(PathBuf::from);
     let connections = if path.is_some() { route.plan.connections.get().min(4) } else { route.plan.connections.get() };
-    let db = Database::connect(options(&url, connections)).await?;
-    match prove(&db, route).await {
+    // SeaORM's own bound on connecting is the pool's patience, which is longer.
+    let connecting = tokio::time::timeout(CONNECT, Database::connect(options(&url, connections)));
+    let db = connecting.await.map_err(|_| DialError::Unavailable(None))??;
+    let proof = tokio::time::timeout(CONNECT, prove(&db, route)).await;
+    match proof.unwrap_or(Err(DialError::Unavailable(None))) {
         Ok(()) => Ok((db, path)),
         Err(error) => {
             // It was only looked at; whether it closes well does not matter.

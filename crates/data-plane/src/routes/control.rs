@@ -39,6 +39,9 @@ pub(crate) enum ControlError {
     /// Its answer is larger than any should be.
     #[error("the control plane's answer is too large")]
     TooLarge,
+    /// Its feed was not heard yet, so that no answer could be judged.
+    #[error("the control plane was not heard yet")]
+    NotHeard,
     /// The feed was faster, each time.
     #[error("the tenant changes faster than it can be asked for")]
     Overtaken,

@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use backon::BackoffBuilder as _;
+use futures_util::StreamExt as _;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use service::health::Flag;
-use tenancy::TenantId;
 use tenancy::feed::{FeedRequest, MAX_WAIT_SECONDS};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::table::Applied;
 use super::{ControlError, Routes};
 use crate::node::Node;
 use crate::pools::Pools;
 
 /// The wait while something old is still in use, so that its end is told soon.
 const SHORT_WAIT_SECONDS: u64 = 1;
+/// Tenants asked for at once when the history is another.
+const RELOADS_AT_ONCE: usize = 16;
 
 /// Follows until told to stop.
 pub(crate) async fn follow(
@@ -35,11 +36,10 @@ pub(crate) async fn follow(
         .with_max_delay(Duration::from_secs(5))
         .without_max_times();
     let mut delays = backoff.build();
-    let mut lingering = Vec::new();
     loop {
         let polled = tokio::select! {
             () = stopping.cancelled() => break,
-            polled = poll(&node, &routes, &pools, &mut lingering) => polled,
+            polled = poll(&node, &routes, &pools) => polled,
         };
         let outcome = if polled.is_ok() { "ok" } else { "failed" };
         counter.add(1, &[KeyValue::new("outcome", outcome)]);
@@ -64,36 +64,25 @@ pub(crate) async fn follow(
     }
 }
 
-async fn poll(
-    node: &Node,
-    routes: &Routes,
-    pools: &Pools,
-    lingering: &mut Vec<(TenantId, u64)>,
-) -> Result<(), ControlError> {
+async fn poll(node: &Node, routes: &Routes, pools: &Pools) -> Result<(), ControlError> {
     let table = &routes.table;
     let (epoch, after, heard) = table.position();
     let applied = table.applied();
-    if applied >= after {
-        lingering.clear();
-    }
-    // A request that was under way may have dialled an old URL after it was given up.
-    for (tenant, generation) in lingering.iter() {
-        pools.close(*tenant, *generation).await;
-    }
     let wait = if applied < after { SHORT_WAIT_SECONDS } else { MAX_WAIT_SECONDS };
     let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait };
+    let sent = Instant::now();
     let answer = routes.control.feed(&request).await?;
-    let Applied { close, reload } = table.apply(after, answer, Instant::now());
-    for (tenant, generation) in &close {
-        pools.close(*tenant, *generation).await;
+    table.apply(after, answer, sent);
+    for url in table.to_close() {
+        pools.close(&url).await;
     }
-    lingering.extend(close);
-    if !reload.is_empty() {
-        tracing::info!(tenants = reload.len(), "the registry's history is another; asking for all tenants again");
-        for tenant in reload {
-            routes.reload(tenant).await?;
-        }
-        table.reloaded();
+    let awaited = table.awaited();
+    if !awaited.is_empty() {
+        tracing::info!(tenants = awaited.len(), "the registry's history is another; asking for all tenants again");
+        // What fails stays awaited, and is asked for again with the next poll.
+        let reloads = futures_util::stream::iter(awaited).map(|tenant| routes.reload(tenant));
+        let reloads: Vec<_> = reloads.buffer_unordered(RELOADS_AT_ONCE).collect().await;
+        reloads.into_iter().collect::<Result<Vec<()>, _>>()?;
     }
     Ok(())
 }

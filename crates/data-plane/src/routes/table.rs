@@ -3,10 +3,13 @@
 //! It does no I/O and asks no clock. Reading takes no lock; taking in does, so that an answer is judged against the very
 //! position that it is taken in at.
 
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
@@ -48,14 +51,30 @@ impl Served {
         let carried = before.filter(|before| before.route.plan.concurrency == route.plan.concurrency);
         let permits = usize::try_from(route.plan.concurrency.get()).unwrap_or(Semaphore::MAX_PERMITS);
         let concurrency = carried.map_or_else(|| Arc::new(Semaphore::new(permits)), |it| Arc::clone(&it.concurrency));
-        let same_url = before.filter(|before| before.route.generation == route.generation && is_dialled(&route));
+        // A pool of another size is another pool.
+        let same_url = before.filter(|before| {
+            let (old, new) = (&before.route, &route);
+            old.generation == new.generation && old.plan.connections == new.plan.connections && is_dialled(new)
+        });
         let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
         Self { route, uses: Arc::default(), dialled, concurrency }
+    }
+
+    fn left_at(&self, revision: Revision, keeps_url: bool) -> Left {
+        let (tenant, generation) = (self.route.tenant, self.route.generation);
+        let url = (!keeps_url).then(|| Url { tenant, generation, dialled: Arc::clone(&self.dialled) });
+        Left { revision, tenant, uses: Arc::clone(&self.uses), url }
     }
 
     /// Leave for one more request, if the plan allows it now.
     pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.concurrency).try_acquire_owned().ok()
+    }
+}
+
+impl Left {
+    fn is_in_use(&self) -> bool {
+        self.uses.is_in_use() || self.url.as_ref().is_some_and(|url| url.dialled.is_in_use())
     }
 }
 
@@ -72,18 +91,29 @@ pub(super) enum Taken {
     Overtaken,
 }
 
-/// What is to be done after the feed was applied.
-#[derive(Debug, Default)]
-pub(super) struct Applied {
-    /// Tenants whose pools of these generations are to be closed.
-    pub(super) close: Vec<(TenantId, u64)>,
-    /// Tenants that must be asked for again: the history is another.
-    pub(super) reload: Vec<TenantId>,
+/// A version of a route that was replaced, and may still be in use.
+struct Left {
+    /// The revision that replaced it: until nobody uses it, this node has not applied that.
+    revision: Revision,
+    tenant: TenantId,
+    uses: Arc<Uses>,
+    /// Its URL, if the successor has another or none.
+    url: Option<Url>,
+}
+
+/// A URL that must not be dialled any more.
+#[derive(Clone, Debug)]
+pub(crate) struct Url {
+    pub(crate) tenant: TenantId,
+    pub(crate) generation: u64,
+    pub(crate) dialled: Arc<Uses>,
 }
 
 /// The routes that a node keeps.
 pub(crate) struct RouteTable {
     served: Cache<TenantId, Arc<Served>>,
+    /// What the cache had no room for. It tells of it in the middle of a change, when the state is locked.
+    evicted: Arc<Mutex<Vec<Arc<Served>>>>,
     state: Mutex<State>,
 }
 
@@ -95,17 +125,27 @@ struct State {
     heard: Revision,
     /// The newest revision at which any tenant had news.
     news: Revision,
-    /// What was replaced at a revision and may still be in use.
-    routes_left: Vec<(Revision, Arc<Uses>)>,
-    urls_left: Vec<(Revision, Arc<Uses>)>,
-    /// While what was held is asked for again, nothing counts as applied.
-    is_reloading: bool,
+    left: Vec<Left>,
+    /// Held from a history that is followed no longer, and to be asked for again. Nothing counts as applied meanwhile.
+    awaited: HashSet<TenantId>,
     last_answer: Option<(Instant, Duration)>,
 }
 
 impl RouteTable {
     pub(crate) fn new(max_routes: u64) -> Self {
-        Self { served: Cache::new(max_routes), state: Mutex::default() }
+        let evicted: Arc<Mutex<Vec<Arc<Served>>>> = Arc::default();
+        let told = Arc::clone(&evicted);
+        let served = Cache::builder()
+            .max_capacity(max_routes)
+            // The default policy may refuse a cold tenant for the sake of warm ones.
+            .eviction_policy(EvictionPolicy::lru())
+            .eviction_listener(move |_, served, cause| {
+                if cause == RemovalCause::Size {
+                    told.lock().unwrap_or_else(PoisonError::into_inner).push(served);
+                }
+            })
+            .build();
+        Self { served, evicted, state: Mutex::default() }
     }
 
     pub(crate) fn get(&self, tenant: TenantId) -> Option<InUse> {
@@ -147,7 +187,9 @@ impl RouteTable {
         state.heard = state.heard.max(answer.as_of);
         if let Some(route) = &answer.route {
             state.heard = state.heard.max(route.revision);
-            self.replace(&mut state, route.revision, route.tenant, Some(route.clone()));
+            if self.is_news(&state, route.tenant, route.revision) {
+                self.replace(&mut state, route.revision, route.tenant, Some(route.clone()));
+            }
         }
         Taken::Current
     }
@@ -159,77 +201,93 @@ impl RouteTable {
         self.replace(&mut state, position, tenant, None);
     }
 
-    /// Takes in what the feed answered to a request that asked for what came after `after`.
-    pub(super) fn apply(&self, after: Revision, answer: FeedAnswer, now: Instant) -> Applied {
+    /// Takes in what the feed answered to a request for what came after `after`, sent at `sent`.
+    pub(super) fn apply(&self, after: Revision, answer: FeedAnswer, sent: Instant) {
         let mut state = self.state();
-        let mut applied = Applied::default();
-        state.last_answer = Some((now, Duration::from_secs(answer.stale_after_seconds)));
+        state.last_answer = Some((sent, Duration::from_secs(answer.stale_after_seconds)));
         if answer.reset {
             if state.epoch == Some(answer.epoch) && answer.position <= state.position {
                 // A repeated reset of the history that is followed already.
-                return applied;
+                return;
             }
             state.epoch = Some(answer.epoch);
             state.position = answer.position;
             state.news = answer.position;
             state.heard = answer.position;
-            applied.reload = self.served.iter().map(|(tenant, _)| *tenant).collect();
-            state.is_reloading = !applied.reload.is_empty();
-            return applied;
+            state.awaited = self.served.iter().map(|(tenant, _)| *tenant).collect();
+            // Revisions of another history cannot be compared with those of this one.
+            for left in &mut state.left {
+                left.revision = Revision(0);
+            }
+            return;
         }
         // Of another history, or with a gap before it: the next request asks again.
         if state.epoch != Some(answer.epoch) || after > state.position {
-            return applied;
+            return;
         }
         for FeedItem { tenant, revision, route } in answer.items {
             state.news = state.news.max(revision);
-            if let Some(before) = self.served.get(&tenant)
-                && before.route.revision < revision
-            {
-                let stays = route.as_ref().is_some_and(|it| is_dialled(it) && it.generation == before.route.generation);
-                if !stays {
-                    applied.close.push((tenant, before.route.generation));
-                }
+            if self.served.contains_key(&tenant) && self.is_news(&state, tenant, revision) {
                 self.replace(&mut state, revision, tenant, route);
             }
         }
         state.position = state.position.max(answer.position);
         state.heard = state.heard.max(state.position);
-        applied
     }
 
-    /// What was held when the history changed has been asked for again.
-    pub(super) fn reloaded(&self) {
-        self.state().is_reloading = false;
+    /// Tenants that must be asked for again.
+    pub(super) fn awaited(&self) -> Vec<TenantId> {
+        self.state().awaited.iter().copied().collect()
     }
 
     /// The newest revision such that nothing older is served or dialled by this node.
     pub(super) fn applied(&self) -> Revision {
         let mut state = self.state();
-        state.routes_left.retain(|(_, left)| left.is_in_use());
-        state.urls_left.retain(|(_, left)| left.is_in_use());
-        if state.is_reloading {
+        self.forget_unused(&mut state);
+        if !state.awaited.is_empty() {
             return Revision(0);
         }
-        let routes = state.routes_left.iter().map(|(revision, _)| *revision);
-        let urls = state.urls_left.iter().map(|(revision, _)| *revision);
-        let oldest = routes.chain(urls).min();
-        oldest.map_or(state.position, |revision| Revision(revision.0.saturating_sub(1)))
+        let oldest = state.left.iter().map(|left| left.revision).min();
+        let unused = oldest.map_or(state.position, |revision| Revision(revision.0.saturating_sub(1)));
+        unused.min(state.position)
+    }
+
+    /// URLs that may still be dialled, and must not be.
+    pub(super) fn to_close(&self) -> Vec<Url> {
+        let mut state = self.state();
+        self.forget_unused(&mut state);
+        state.left.iter().filter_map(|left| left.url.clone()).collect()
+    }
+
+    fn is_news(&self, state: &State, tenant: TenantId, revision: Revision) -> bool {
+        let held = self.served.get(&tenant);
+        held.is_none_or(|held| held.route.revision < revision) || state.awaited.contains(&tenant)
     }
 
     fn replace(&self, state: &mut State, revision: Revision, tenant: TenantId, route: Option<Route>) {
         let before = self.served.get(&tenant);
         let served = route.map(|route| Arc::new(Served::new(route, before.as_deref())));
         if let Some(before) = before {
-            state.routes_left.push((revision, Arc::clone(&before.uses)));
-            if served.as_ref().is_none_or(|served| !Arc::ptr_eq(&served.dialled, &before.dialled)) {
-                state.urls_left.push((revision, Arc::clone(&before.dialled)));
-            }
+            let keeps_url = served.as_ref().is_some_and(|served| Arc::ptr_eq(&served.dialled, &before.dialled));
+            state.left.push(before.left_at(revision, keeps_url));
         }
+        state.awaited.remove(&tenant);
         match served {
             Some(served) => self.served.insert(tenant, served),
             None => self.served.invalidate(&tenant),
         }
+    }
+
+    /// A request that uses a version of a tenant's route may yet dial its URL, so that all versions wait for each other.
+    fn forget_unused(&self, state: &mut State) {
+        let next = Revision(state.position.0 + 1);
+        for evicted in self.evicted.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            state.awaited.remove(&evicted.route.tenant);
+            state.left.push(evicted.left_at(next, false));
+        }
+        let in_use: HashSet<TenantId> =
+            state.left.iter().filter(|left| left.is_in_use()).map(|left| left.tenant).collect();
+        state.left.retain(|left| in_use.contains(&left.tenant));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
