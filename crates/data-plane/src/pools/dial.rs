@@ -11,11 +11,15 @@ use secrecy::{ExposeSecret, SecretString};
 use tenancy::route::Route;
 use tenancy::seal::KeyRing;
 use tenancy::stamp;
+use tokio::net::TcpStream;
+use url::Url;
 
 /// How long a request waits for a connection of its tenant's pool.
-const ACQUIRE: Duration = Duration::from_secs(5);
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(3);
+const ACQUIRE: Duration = Duration::from_secs(10);
+/// How long a server may take to be reached at all.
+const REACH: Duration = Duration::from_secs(2);
+/// How long connecting may take: many cold tenants at once are many logins at once.
+const CONNECT: Duration = Duration::from_secs(15);
 /// A connection that nobody used for this long is closed.
 const IDLE: Duration = Duration::from_mins(1);
 /// A connection that was idle for this long is tested before its next use. Testing each use halves throughput.
@@ -45,7 +49,10 @@ pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConne
         .map_err(|_| DialError::Refused("its URL was sealed for another tenant or generation, or by an unknown key"))?;
     let path = url.expose_secret().strip_prefix("sqlite://").map(PathBuf::from);
     let connections = if path.is_some() { route.plan.connections.get().min(4) } else { route.plan.connections.get() };
-    // SeaORM's own bound on connecting is the pool's patience, which is longer.
+    if path.is_none() {
+        reach(&url).await?;
+    }
+    // SeaORM's own bound on connecting is the pool's patience, not this one.
     let connecting = tokio::time::timeout(CONNECT, Database::connect(options(&url, connections)));
     let db = connecting.await.map_err(|_| DialError::Unavailable(None))??;
     let proof = tokio::time::timeout(CONNECT, prove(&db, route)).await;
@@ -56,6 +63,17 @@ pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConne
             let _ = db.close().await;
             Err(error)
         }
+    }
+}
+
+/// A pool tries again and again at a server that refuses it; a request should hear at once that it is gone.
+async fn reach(url: &SecretString) -> Result<(), DialError> {
+    let gone = || DialError::Unavailable(None);
+    let url = Url::parse(url.expose_secret()).map_err(|_| gone())?;
+    let address = (url.host_str().ok_or_else(gone)?.trim_matches(['[', ']']), url.port().unwrap_or(5432));
+    match tokio::time::timeout(REACH, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(gone()),
     }
 }
 

@@ -1,20 +1,25 @@
 //! Placement: regions, capacities and draining servers, with others placing at the same moment.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use secrecy::ExposeSecret;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::stage::{Stage, on_both};
-use crate::provision::faults::Faults;
-use crate::registry::entities::{databases, servers, tenants};
+use super::stage::{Stage, in_time, on_both};
+use crate::engine::EngineKind;
+use crate::provision::faults::{Fault, Faults, Point, Side};
+use crate::registry::entities::{databases, operation_steps, servers, tenants};
 
 on_both! {
+    a_server_that_does_not_answer_is_said_without_its_url_and_undone_when_it_is_back,
     a_capacity_is_never_exceeded_by_two_runners,
     a_region_is_never_left_and_the_emptiest_by_share_is_taken,
-    passwords_are_long_random_and_in_no_error,
+    passwords_are_long_and_random_and_in_no_debug_print,
 }
 
 async fn set(stage: &Stage, server: Uuid, column: servers::Column, value: impl Into<sea_orm::Value>) {
@@ -48,6 +53,42 @@ async fn a_capacity_is_never_exceeded_by_two_runners(stage: &Stage) {
     assert_eq!(stage.names().await.len(), 3);
 }
 
+/// Both see room before either has taken it. SQLite's one writer keeps them apart by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_room_is_given_to_one_of_two_who_saw_it() {
+    let stage = Stage::postgres().await;
+    in_time(only_one_gets_the_last_room(&stage)).await;
+    stage.clear().await;
+}
+
+async fn only_one_gets_the_last_room(stage: &Stage) {
+    set(stage, stage.server, servers::Column::Capacity, 1).await;
+    let placed = Point { step: "place", is_undo: false, side: Side::Effect };
+    let (arrived, goes_on, count) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (bell, until, arrivals) = (arrived.clone(), goes_on.clone(), count.clone());
+    let faults = Faults::new(move |point| {
+        if point != placed || arrivals.fetch_add(1, Ordering::Relaxed) > 0 {
+            return Fault::None;
+        }
+        bell.notify_one();
+        Fault::Pause(until.clone())
+    });
+    let operations = [stage.create("acme", None).await, stage.create("globex", None).await];
+    let runner = stage.runner(&faults);
+    arrived.notified().await;
+    while count.load(Ordering::Relaxed) < 2 && !stage.waits_for_a_lock().await {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    goes_on.notify_one();
+    let mut states = Vec::new();
+    for operation in &operations {
+        states.push(stage.ended(operation).await.state);
+    }
+    runner.stop().await;
+    states.sort();
+    assert_eq!(states, ["done", "failed"]);
+}
+
 async fn a_region_is_never_left_and_the_emptiest_by_share_is_taken(stage: &Stage) {
     set(stage, stage.server, servers::Column::Capacity, 10).await;
     let large = stage.add_server("two", "eu", stage.kind(), 100).await;
@@ -74,7 +115,7 @@ async fn a_region_is_never_left_and_the_emptiest_by_share_is_taken(stage: &Stage
     );
 }
 
-async fn passwords_are_long_random_and_in_no_error(stage: &Stage) {
+async fn passwords_are_long_and_random_and_in_no_debug_print(stage: &Stage) {
     for slug in ["acme", "globex"] {
         let operation = stage.create(slug, None).await;
         stage.work_until_ended(&operation, &Faults::default()).await;
@@ -90,4 +131,33 @@ async fn passwords_are_long_random_and_in_no_error(stage: &Stage) {
         assert_eq!(url.password().unwrap_or_default().len(), length);
         assert!(!format!("{row:?}").contains(&row.sealed_url));
     }
+}
+
+async fn a_server_that_does_not_answer_is_said_without_its_url_and_undone_when_it_is_back(stage: &Stage) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let away = match stage.kind() {
+        // Nobody listens there; a folder cannot be where a file is.
+        EngineKind::Postgres => "postgres://planted:planted@127.0.0.1:1/planted".to_owned(),
+        EngineKind::Sqlite => format!("sqlite://{}", file.path().join("planted").display()),
+    };
+    stage.move_server(&away.into()).await;
+    let operation = stage.create("acme", None).await;
+    let runner = stage.runner(&Faults::default());
+    let kept = loop {
+        let row = stage.operation(&operation).await;
+        // Let go between two rounds of attempts, or ended where nothing had to be undone.
+        if row.error.is_some() && row.lease_holder.is_none() {
+            break row;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    };
+    let error = kept.error.unwrap();
+    assert!(error.starts_with("create_database: "), "{error}");
+    let steps = operation_steps::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    assert!(!format!("{error} {steps:?}").contains("planted"), "{error} {steps:?}");
+    stage.move_server(stage.admin_url()).await;
+    let ended = stage.ended(&operation).await;
+    runner.stop().await;
+    assert_eq!((ended.state.as_str(), ended.error), ("failed", Some(error)));
+    assert_eq!(stage.names().await, [""; 0]);
 }

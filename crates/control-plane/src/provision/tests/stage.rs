@@ -142,10 +142,27 @@ impl Stage {
         stage
     }
 
+    pub(super) const fn admin_url(&self) -> &SecretString {
+        &self.admin_url
+    }
+
+    fn seal_admin_url(&self, server: Uuid, url: &SecretString) -> String {
+        let subject = Subject { purpose: Purpose::ServerAdminUrl, id: server, generation: 1 };
+        self.plane.servers_ring.seal(subject, url, &mut rand::rng()).as_stored().to_owned()
+    }
+
+    /// The first server is reached by another URL.
+    pub(super) async fn move_server(&self, url: &SecretString) {
+        servers::Entity::update_many()
+            .col_expr(servers::Column::SealedAdminUrl, Expr::value(self.seal_admin_url(self.server, url)))
+            .filter(servers::Column::Id.eq(self.server))
+            .exec(self.plane.registry.db())
+            .await
+            .unwrap();
+    }
+
     pub(super) async fn add_server(&self, name: &str, region: &str, kind: EngineKind, capacity: i32) -> Uuid {
         let id = Uuid::now_v7();
-        let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
-        let sealed = self.plane.servers_ring.seal(subject, &self.admin_url, &mut rand::rng());
         let row = servers::ActiveModel {
             id: Set(id),
             name: Set(name.to_owned()),
@@ -154,7 +171,7 @@ impl Stage {
             state: Set("open".to_owned()),
             capacity: Set(capacity),
             connection_budget: Set(20),
-            sealed_admin_url: Set(sealed.as_stored().to_owned()),
+            sealed_admin_url: Set(self.seal_admin_url(id, &self.admin_url)),
             generation: Set(1),
             created_at: Set(Utc::now()),
         };
@@ -253,6 +270,17 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.ended(operation).await
+    }
+
+    /// Whether one of the registry's sessions waits for another.
+    pub(super) async fn waits_for_a_lock(&self) -> bool {
+        let admin = self.admin().await;
+        let sql = "SELECT pid::text FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'";
+        let name = self.registry_name.as_str();
+        let statement = Statement::from_sql_and_values(admin.get_database_backend(), sql, [name.into()]);
+        let waits = !admin.query_all_raw(statement).await.unwrap().is_empty();
+        admin.close().await.unwrap();
+        waits
     }
 
     pub(super) async fn end_registry_sessions(&self) {
