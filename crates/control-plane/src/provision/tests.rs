@@ -3,6 +3,7 @@
 mod delete;
 mod kill;
 mod notes;
+mod outcome;
 mod place;
 mod share;
 mod stage;

@@ -16,7 +16,7 @@ use crate::provision::faults::{Fault, Faults, Point, Side};
 use crate::registry::entities::{databases, operation_steps, servers, tenants};
 
 on_both! {
-    a_server_that_does_not_answer_is_said_without_its_url_and_undone_when_it_is_back,
+    a_server_that_fails_is_told_without_its_url_and_undone_when_it_is_back,
     a_capacity_is_never_exceeded_by_two_runners,
     a_region_is_never_left_and_the_emptiest_by_share_is_taken,
     passwords_are_long_and_random_and_in_no_debug_print,
@@ -133,11 +133,15 @@ async fn passwords_are_long_and_random_and_in_no_debug_print(stage: &Stage) {
     }
 }
 
-async fn a_server_that_does_not_answer_is_said_without_its_url_and_undone_when_it_is_back(stage: &Stage) {
+async fn a_server_that_fails_is_told_without_its_url_and_undone_when_it_is_back(stage: &Stage) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let away = match stage.kind() {
-        // Nobody listens there; a folder cannot be where a file is.
-        EngineKind::Postgres => "postgres://planted:planted@127.0.0.1:1/planted".to_owned(),
+        // There is no such database; a folder cannot be where a file is.
+        EngineKind::Postgres => {
+            let mut url = url::Url::parse(stage.admin_url().expose_secret()).unwrap();
+            url.set_path("planted");
+            url.into()
+        }
         EngineKind::Sqlite => format!("sqlite://{}", file.path().join("planted").display()),
     };
     stage.move_server(&away.into()).await;

@@ -10,7 +10,7 @@ use sea_orm::{
     QueryFilter, Statement,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tenancy::route::{Revision, Route};
+use tenancy::route::Route;
 use tenancy::seal::{KeyRing, KeyRingConfig, Purpose, Sealed, Subject};
 use tenancy::{Product, Status, TenantId};
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ use crate::provision::runner::run_at;
 use crate::provision::steps::Step;
 use crate::provision::{Kind, Wake, enqueue, wait};
 use crate::registry::Registry;
-use crate::registry::entities::{config, databases, domains, keys, operations, servers, tenants};
+use crate::registry::entities::{config, databases, domains, operations, servers, tenants};
 
 /// Longer than any test takes that is not broken.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -61,9 +61,9 @@ pub(super) async fn in_time<T>(test: impl Future<Output = T>) -> T {
 pub(super) struct Stage {
     pub(super) plane: Plane,
     pub(super) server: Uuid,
+    pub(super) folder: tempfile::TempDir,
     admin_url: SecretString,
     registry_name: String,
-    folder: tempfile::TempDir,
 }
 
 /// A runner in this process, which dies when it is dropped.
@@ -331,61 +331,8 @@ impl Stage {
         rows.into_iter().map(|row| row.name).collect()
     }
 
-    async fn admin(&self) -> DatabaseConnection {
+    pub(super) async fn admin(&self) -> DatabaseConnection {
         Database::connect(self.admin_url.expose_secret()).await.unwrap()
-    }
-
-    /// What of these databases is on the server though the registry does not have it. On SQLite, of any.
-    pub(super) async fn leftovers(&self, names: &[String]) -> Vec<String> {
-        let known = self.names().await;
-        let mut found = Vec::new();
-        if self.kind() == EngineKind::Sqlite {
-            for entry in std::fs::read_dir(self.folder.path().join("databases")).unwrap() {
-                found.push(entry.unwrap().file_name().into_string().unwrap());
-            }
-        } else {
-            let admin = self.admin().await;
-            for name in names {
-                let sql = "SELECT datname::text FROM pg_database WHERE datname = $1 \
-                           UNION ALL SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 || '%'";
-                let statement = Statement::from_sql_and_values(admin.get_database_backend(), sql, [name.into()]);
-                for row in admin.query_all_raw(statement).await.unwrap() {
-                    found.push(row.try_get_by_index(0).unwrap());
-                }
-            }
-            admin.close().await.unwrap();
-        }
-        found.retain(|found| !known.iter().any(|name| found.starts_with(name)));
-        found
-    }
-
-    /// The tenant is whole: visible, with a database that is its own, migrated, and seeded once.
-    pub(super) async fn assert_built(&self, operation: &operations::Model) {
-        let route = self.route(operation).await.expect("an active tenant has a route");
-        assert_eq!((route.status, route.generation, route.schema_version), (Status::Active, 1, 2));
-        assert!(route.revision > Revision(0));
-        let url = self.plane.tenants_ring.open(route.url_subject(), &route.sealed_url).unwrap();
-        let db = Database::connect(url.expose_secret()).await.unwrap();
-        let texts = async |sql: &str| -> Vec<String> {
-            let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
-            rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
-        };
-        assert_eq!(texts("SELECT text FROM notes").await, [format!("for {}", route.slug.as_str())]);
-        assert_eq!(texts(tenancy::stamp::SELECT).await, [operation.tenant_id.to_string()]);
-        db.close().await.unwrap();
-    }
-
-    /// Nothing of the tenant is left but its tombstone.
-    pub(super) async fn assert_forgotten(&self, operation: &operations::Model) {
-        let (db, id) = (self.plane.registry.db(), operation.tenant_id);
-        let tenant = self.tenant(operation).await;
-        assert_eq!(tenant.status, "deleted");
-        assert_eq!((tenant.sealed_url, tenant.server_id, tenant.admin_email), (None, None, None));
-        assert!(self.route(operation).await.is_none());
-        assert!(config::Entity::find().filter(config::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
-        assert!(domains::Entity::find().filter(domains::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
-        assert!(keys::Entity::find().filter(keys::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
-        assert!(databases::Entity::find().filter(databases::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
     }
 
     /// Leaves nothing on the shared server.

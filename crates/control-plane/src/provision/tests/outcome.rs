@@ -1,0 +1,65 @@
+//! What is to be seen after the work: a whole tenant, none at all, and nothing left over.
+
+use sea_orm::{ColumnTrait, ConnectionTrait, Database, EntityTrait, QueryFilter, Statement};
+use secrecy::ExposeSecret;
+use tenancy::Status;
+use tenancy::route::Revision;
+
+use super::stage::Stage;
+use crate::engine::EngineKind;
+use crate::registry::entities::{config, databases, domains, keys, operations};
+
+impl Stage {
+    /// What of these databases is on the server though the registry does not have it. On SQLite, of any.
+    pub(super) async fn leftovers(&self, names: &[String]) -> Vec<String> {
+        let known = self.names().await;
+        let mut found = Vec::new();
+        if self.kind() == EngineKind::Sqlite {
+            for entry in std::fs::read_dir(self.folder.path().join("databases")).unwrap() {
+                found.push(entry.unwrap().file_name().into_string().unwrap());
+            }
+        } else {
+            let admin = self.admin().await;
+            for name in names {
+                let sql = "SELECT datname::text FROM pg_database WHERE datname = $1 \
+                           UNION ALL SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 || '%'";
+                let statement = Statement::from_sql_and_values(admin.get_database_backend(), sql, [name.into()]);
+                for row in admin.query_all_raw(statement).await.unwrap() {
+                    found.push(row.try_get_by_index(0).unwrap());
+                }
+            }
+            admin.close().await.unwrap();
+        }
+        found.retain(|found| !known.iter().any(|name| found.starts_with(name)));
+        found
+    }
+
+    /// The tenant is whole: visible, with a database that is its own, migrated, and seeded once.
+    pub(super) async fn assert_built(&self, operation: &operations::Model) {
+        let route = self.route(operation).await.expect("an active tenant has a route");
+        assert_eq!((route.status, route.generation, route.schema_version), (Status::Active, 1, 2));
+        assert!(route.revision > Revision(0));
+        let url = self.plane.tenants_ring.open(route.url_subject(), &route.sealed_url).unwrap();
+        let db = Database::connect(url.expose_secret()).await.unwrap();
+        let texts = async |sql: &str| -> Vec<String> {
+            let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+            rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+        };
+        assert_eq!(texts("SELECT text FROM notes").await, [format!("for {}", route.slug.as_str())]);
+        assert_eq!(texts(tenancy::stamp::SELECT).await, [operation.tenant_id.to_string()]);
+        db.close().await.unwrap();
+    }
+
+    /// Nothing of the tenant is left but its tombstone.
+    pub(super) async fn assert_forgotten(&self, operation: &operations::Model) {
+        let (db, id) = (self.plane.registry.db(), operation.tenant_id);
+        let tenant = self.tenant(operation).await;
+        assert_eq!(tenant.status, "deleted");
+        assert_eq!((tenant.sealed_url, tenant.server_id, tenant.admin_email), (None, None, None));
+        assert!(self.route(operation).await.is_none());
+        assert!(config::Entity::find().filter(config::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+        assert!(domains::Entity::find().filter(domains::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+        assert!(keys::Entity::find().filter(keys::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+        assert!(databases::Entity::find().filter(databases::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
+    }
+}
