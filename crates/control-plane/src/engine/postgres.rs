@@ -27,6 +27,10 @@ const STATEMENT_TIMEOUT: &str = "30s";
 /// Longest that a transaction may sit idle and hold its locks.
 const IDLE_TIMEOUT: &str = "30s";
 
+/// All that an admin URL's query may say. Tenants' URLs carry it too, and the driver lets a query override user, password,
+/// host and database, and logs the values of what it does not know.
+const QUERY: [&str; 6] = ["sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "ssl-ca", "statement-cache-capacity"];
+
 /// One Postgres server, by its admin's URL.
 pub(super) struct Postgres {
     admin: Url,
@@ -35,10 +39,17 @@ pub(super) struct Postgres {
 impl Postgres {
     pub(super) fn new(admin_url: &SecretString) -> Result<Self, EngineError> {
         let admin = Url::parse(admin_url.expose_secret()).ok().filter(|url| {
-            matches!(url.scheme(), "postgres" | "postgresql") && url.host_str().is_some_and(|host| !host.is_empty())
+            matches!(url.scheme(), "postgres" | "postgresql")
+                && !url.username().is_empty()
+                // A data plane reaches a server by TCP; a host that begins with a slash is a socket's folder.
+                && url.host_str().is_some_and(|host| !host.is_empty() && !host.to_ascii_lowercase().starts_with("%2f"))
+                && url.query_pairs().all(|(key, _)| QUERY.contains(&key.as_ref()))
         });
         admin.map(|admin| Self { admin }).ok_or_else(|| {
-            EngineError::refused("the admin URL of a Postgres server is postgres://admin:password@host:5432/postgres")
+            EngineError::refused(
+                "the admin URL of a Postgres server is postgres://admin:password@host:5432/postgres, with sslmode and \
+                 sslrootcert behind it at most",
+            )
         })
     }
 

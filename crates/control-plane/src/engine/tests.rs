@@ -142,6 +142,11 @@ fn names_are_ours_and_opaque() {
 fn a_url_of_another_kind_is_refused_without_being_told() {
     for (kind, url) in [
         (EngineKind::Postgres, "mysql://planted@h/d"),
+        // A query that would override the runtime role in every tenant's URL.
+        (EngineKind::Postgres, "postgres://h/d?user=admin&password=planted"),
+        (EngineKind::Postgres, "postgres://admin:planted@h/d?password=planted"),
+        (EngineKind::Postgres, "postgres://admin@h/d?sslpassword=planted"),
+        (EngineKind::Postgres, "postgres://admin:planted@%2Fvar%2Frun/d"),
         (EngineKind::Sqlite, "sqlite://planted"),
         (EngineKind::Sqlite, "postgres://planted@h/d"),
     ] {
