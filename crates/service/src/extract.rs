@@ -84,6 +84,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
+/// The one bearer token of a request (RFC 6750); two credentials are none.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (first, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = first.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
 /// Parses a JSON body that was read before, with the same problems as [`Json`].
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -217,5 +225,16 @@ mod tests {
         assert!(taken.is_ok());
         let none = <Json<Pet> as OptionalFromRequest<()>>::from_request(request("text/plain", ""), &()).await.unwrap();
         assert!(none.is_none());
+    }
+
+    #[test]
+    fn one_bearer_token_is_taken_and_two_credentials_are_none() {
+        let headers = |values: &[&str]| -> HeaderMap {
+            values.iter().map(|value| (header::AUTHORIZATION, value.parse().unwrap())).collect()
+        };
+        assert_eq!(bearer(&headers(&["bEARER abc "])), Some("abc"));
+        for none in [&[][..], &["abc"], &["Basic abc"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(bearer(&headers(none)), None, "{none:?}");
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use service::Problem;
+use service::extract::bearer;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -86,14 +87,6 @@ impl FromRequestParts<Api> for Caller {
             (false, false) => Err(unauthorized()),
         }
     }
-}
-
-/// The one bearer token of a request; two credentials are none.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (first, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, token) = first.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 fn unauthorized() -> Problem {

@@ -3,6 +3,7 @@
 use chrono::Utc;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use service::Problem;
+use service::extract::bearer;
 use tenancy::ApiKey;
 
 use super::identify::{Identified, Name};
@@ -39,14 +40,6 @@ pub(super) async fn authenticate(
     }
     let principal = Principal::of_key(known, served.route.tenant);
     Ok(Authenticated { names: identified.names, principal, served })
-}
-
-/// The one bearer token of a request; two credentials are none.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (first, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, token) = first.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 fn unauthorized() -> Problem {
