@@ -21,6 +21,8 @@ mod faults;
 #[cfg(test)]
 mod news;
 #[cfg(test)]
+mod pets;
+#[cfg(test)]
 mod pools;
 
 /// Runs a test on each engine: `on_both!(behaviour, control planes, data planes)`.

@@ -44,13 +44,11 @@ impl From<entity::Model> for Pet {
 /// A pet that is not deleted.
 async fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<entity::Model, Problem> {
     let pet = entity::Entity::find_by_id(id).filter(entity::Column::DeletedAt.is_null());
-    pet.one(db).await?.ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "pet-not-found",
-            "There is no such pet. GET /api/pets lists those there are.",
-        )
-    })
+    pet.one(db).await?.ok_or_else(not_found)
+}
+
+fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "pet-not-found", "There is no such pet. GET /api/pets lists those there are.")
 }
 
 /// Now, as precise as every database keeps it: what is answered is what will be read again.

@@ -12,6 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::Problem;
 
+/// A NUL in a URI. Postgres has no text with one in it, and would refuse the statement.
+const NUL: &str = "%00";
+
 /// A JSON body, in requests and in answers.
 ///
 /// Refuses with 415 `unsupported-media-type`, 413 `body-too-large`, 400 `malformed-json` (not JSON),
@@ -68,7 +71,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parse_query(parts.uri.query().unwrap_or_default()).map(Self)
+        let query = parts.uri.query().unwrap_or_default();
+        if query.contains(NUL) {
+            let detail = "The query string is not valid: it has a NUL character, which no text here has.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-query", detail));
+        }
+        parse_query(query).map(Self)
     }
 }
 
@@ -76,6 +84,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if parts.uri.path().contains(NUL) {
+            return Err(Problem::of_status(StatusCode::NOT_FOUND));
+        }
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
             Err(rejection) if rejection.status().is_server_error() => Err(Problem::internal(rejection)),

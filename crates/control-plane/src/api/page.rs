@@ -46,6 +46,7 @@ pub(super) fn after<K: FromStr>(cursor: Option<&str>) -> Result<Option<K>, Probl
         .decode(cursor)
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
+        .filter(|text| !text.contains('\0'))
         .and_then(|text| text.parse().ok());
     match key {
         Some(key) => Ok(Some(key)),

@@ -198,7 +198,7 @@ pub(super) fn email(text: &str) -> Result<String, Problem> {
 }
 
 pub(super) async fn plan(db: &impl ConnectionTrait, name: &str) -> Result<String, Problem> {
-    match plans::Entity::find_by_id(name).one(db).await? {
+    match plans::Entity::find_by_id(text("plan", name, 40)?).one(db).await? {
         Some(plan) => Ok(plan.name),
         None => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,

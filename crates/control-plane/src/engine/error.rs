@@ -1,6 +1,6 @@
 //! What can go wrong with a server, said for an operator; the driver's own words stay private.
 
-use sea_orm::DbErr;
+use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 /// Why a server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +25,18 @@ impl EngineError {
 
     /// What a driver's error means here.
     pub(super) fn of(what: &str, source: DbErr) -> Self {
-        let is_unavailable = service::problem::is_unavailable(&source);
-        let detail = if is_unavailable {
+        let code = sqlstate(&source).unwrap_or_default();
+        // Bad name or password, no such database, no right to enter it: a server that answers, and says no.
+        let is_closed =
+            matches!(source, DbErr::Conn(_)) && (code.starts_with("28") || code == "3D000" || code == "42501");
+        let is_unavailable = !is_closed && (may_pass(&code) || service::problem::is_unavailable(&source));
+        let detail = if is_closed {
+            format!(
+                "could not {what}: the server takes no such user, password or database; check the server's admin URL"
+            )
+        } else if may_pass(&code) {
+            format!("could not {what}: something else on the server was in the way")
+        } else if is_unavailable {
             format!("could not {what}: the server does not answer, or takes no connection now")
         } else {
             format!("could not {what}: the server refused it; the control plane's log has its words")
@@ -38,6 +48,19 @@ impl EngineError {
     pub(crate) const fn is_unavailable(&self) -> bool {
         self.is_unavailable
     }
+}
+
+/// SQLSTATEs of what another attempt may get past: serialization failure, deadlock, object in use, lock not available,
+/// query canceled by a timeout, and `internal_error`, which is what concurrent changes to one role are answered with.
+fn may_pass(code: &str) -> bool {
+    matches!(code, "40001" | "40P01" | "55006" | "55P03" | "57014" | "XX000")
+}
+
+fn sqlstate(error: &DbErr) -> Option<String> {
+    let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else { return None };
+    let RuntimeErr::SqlxError(error) = error else { return None };
+    let SqlxError::Database(answer) = error.as_ref() else { return None };
+    answer.code().map(Into::into)
 }
 
 impl From<std::io::Error> for EngineError {

@@ -1,7 +1,8 @@
 //! SQLite: a server is a folder, a database a folder in it that only we may enter. There are no roles.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ impl Sqlite {
         let mut options = ConnectOptions::new(format!("sqlite://{}", self.home(database).join(FILE).display()));
         options.max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| {
             options
-                .create_if_missing(true)
+                // A file that is gone is not replaced by an empty one.
+                .create_if_missing(false)
                 .journal_mode(SqliteJournalMode::Wal)
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)
@@ -51,14 +53,20 @@ impl Sqlite {
 #[async_trait]
 impl Engine for Sqlite {
     async fn check(&self) -> Result<(), EngineError> {
-        let probe = self.folder.join(".freehold-probe");
+        // Of our own: other replicas look at the same time.
+        let probe = self.folder.join(format!(".freehold-probe-{}", uuid::Uuid::new_v4()));
         fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|error| {
             EngineError::refused(format!("the folder cannot be written to ({error}): make it, and give us the right"))
         })
     }
 
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.home(database))?;
+        // Not the server's folder itself: one that is gone, as when its disk is not mounted, is not made anew.
+        match DirBuilder::new().mode(0o700).create(self.home(database)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.home(database).join(FILE))?;
         close(self.open(database).await?).await
     }
 
@@ -94,7 +102,7 @@ impl Engine for Sqlite {
 
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
         match fs::remove_dir_all(self.home(database)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
     }

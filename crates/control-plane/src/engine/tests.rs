@@ -129,6 +129,49 @@ async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
     }
 }
 
+#[tokio::test]
+async fn a_sqlite_file_that_is_gone_is_not_replaced_by_an_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = folder.path().join("server");
+    std::fs::create_dir(&server).unwrap();
+    let engine = engine_for(EngineKind::Sqlite, &format!("sqlite://{}", server.display()).into()).unwrap();
+    let tenant = new_tenant();
+    let name = build_twice(engine.as_ref(), &tenant).await;
+    let home = server.join(name.as_str());
+    for entry in std::fs::read_dir(&home).unwrap() {
+        let mode = std::os::unix::fs::MetadataExt::mode(&entry.unwrap().metadata().unwrap());
+        assert_eq!(mode & 0o077, 0, "only we may read it");
+    }
+    std::fs::remove_dir_all(&home).unwrap();
+    assert!(engine.migrate(&name, &Notes, 1).await.is_err());
+    assert!(engine.stamp(&name, tenant.id).await.is_err());
+    assert!(engine.seed(&name, &Notes, &tenant).await.is_err());
+    std::fs::remove_dir(&server).unwrap();
+    assert!(engine.create_database(&name).await.is_err(), "a folder whose disk is not mounted");
+    assert!(!server.exists());
+}
+
+#[tokio::test]
+async fn replicas_check_a_sqlite_server_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().display());
+    let engine = engine_for(EngineKind::Sqlite, &url.into()).unwrap();
+    let checks = (0..64).map(|_| Arc::clone(&engine)).map(|engine| tokio::spawn(async move { engine.check().await }));
+    for check in checks.collect::<Vec<_>>() {
+        check.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_as_a_wrong_admin_url() {
+    let url = std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`");
+    let mut url = url::Url::parse(&url).unwrap();
+    url.set_password(Some("planted")).unwrap();
+    let error = engine_for(EngineKind::Postgres, &String::from(url).into()).unwrap().check().await.unwrap_err();
+    assert!(error.to_string().contains("check the server's admin URL"), "{error}");
+    assert!(!format!("{error:?}").contains("planted"));
+}
+
 #[test]
 fn names_are_ours_and_opaque() {
     let name = DatabaseName::generate(&mut rand::rng());

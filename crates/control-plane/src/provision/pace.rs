@@ -16,6 +16,8 @@ pub(super) struct Pace {
     pub(super) lease: Duration,
     /// How long one look for work is from the next when nothing wakes the runner.
     pub(super) scan: Duration,
+    /// How long one attempt may take. A server's own limits end its statements, but not the wait for one that went silent.
+    pub(super) attempt: Duration,
     /// The wait before the second attempt; each further one is three times as long.
     pub(super) first_retry: Duration,
     /// How long work is put off at first that failed in all of its attempts and cannot be given up.
@@ -32,6 +34,7 @@ impl Default for Pace {
         Self {
             lease: Duration::from_secs(10),
             scan: Duration::from_secs(1),
+            attempt: Duration::from_mins(2),
             first_retry: Duration::from_millis(100),
             put_off: Duration::from_secs(1),
             at_once: 8,

@@ -9,15 +9,23 @@ mod share;
 mod stage;
 mod undo;
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
 use sea_orm::EntityTrait;
 use tenancy::Status;
 
-use super::faults::Faults;
+use super::faults::{Fault, Faults, Side};
+use super::pace::Pace;
 use super::*;
 use crate::registry::entities::{databases, operation_steps};
 use stage::{Stage, on_both};
 
-on_both! { a_tenant_is_built_and_routes_only_when_it_is_active, a_wait_ends_with_its_time_and_a_retry_of_no_failure_is_refused }
+on_both! {
+    a_tenant_is_built_and_routes_only_when_it_is_active,
+    a_wait_ends_with_its_time_and_a_retry_of_no_failure_is_refused,
+    a_server_that_goes_silent_costs_one_attempt
+}
 
 async fn a_tenant_is_built_and_routes_only_when_it_is_active(stage: &Stage) {
     let operation = stage.create("acme", None).await;
@@ -36,13 +44,31 @@ async fn a_tenant_is_built_and_routes_only_when_it_is_active(stage: &Stage) {
 
 async fn a_wait_ends_with_its_time_and_a_retry_of_no_failure_is_refused(stage: &Stage) {
     let operation = stage.create("acme", None).await;
-    let waited = wait(&stage.plane, operation.id, std::time::Duration::from_millis(5)).await.unwrap();
+    let waited = wait(&stage.plane, operation.id, Duration::from_millis(5)).await.unwrap();
     assert_eq!(waited.state, "pending");
     let refused = retry(&stage.plane, operation.id).await.unwrap_err();
     assert_eq!((refused.status().as_u16(), refused.kind()), (409, "illegal-transition"));
     let unknown = retry(&stage.plane, uuid::Uuid::now_v7()).await.unwrap_err();
     assert_eq!((unknown.status().as_u16(), unknown.kind()), (404, "operation-not-found"));
-    assert!(wait(&stage.plane, uuid::Uuid::now_v7(), std::time::Duration::ZERO).await.is_err());
+    assert!(wait(&stage.plane, uuid::Uuid::now_v7(), Duration::ZERO).await.is_err());
+}
+
+async fn a_server_that_goes_silent_costs_one_attempt(stage: &Stage) {
+    let operation = stage.create("acme", None).await;
+    let silences = AtomicUsize::new(1);
+    let faults = Faults::new(move |point| {
+        let is_hit = point.step == "stamp" && point.side == Side::Before;
+        let is_silent = is_hit && silences.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if is_silent { Fault::Stall } else { Fault::None }
+    });
+    // Long enough for the slowest step of a busy machine.
+    let runner = stage.runner_at(Pace { attempt: Duration::from_secs(5), ..Stage::pace(&faults) });
+    let ended = stage.ended(&operation).await;
+    runner.stop().await;
+    assert_eq!(ended.state, "done");
+    let steps = operation_steps::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    let attempts: Vec<_> = steps.iter().filter(|step| step.attempts > 1).map(|step| step.name.as_str()).collect();
+    assert_eq!(attempts, ["stamp"]);
 }
 
 #[test]

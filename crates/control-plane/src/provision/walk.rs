@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder};
 use tenancy::Status;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -226,9 +226,10 @@ impl<'a> Walk<'a> {
             Ok(change)
         };
         // A panic is the failure of this step. It holds nothing that others look into: its change is rolled back.
-        match AssertUnwindSafe(attempt).catch_unwind().await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(StepError::refused("the step panicked; the control plane's log has its words")),
+        match timeout(self.pace.attempt, AssertUnwindSafe(attempt).catch_unwind()).await {
+            Ok(Ok(outcome)) => outcome,
+            Err(_) => Err(StepError::unavailable("the server did not answer in time")),
+            Ok(Err(_)) => Err(StepError::refused("the step panicked; the control plane's log has its words")),
         }
     }
 

@@ -15,7 +15,9 @@ use super::{Pet, breed, find, name, species};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdatePet {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     species: Option<String>,
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
@@ -23,10 +25,9 @@ pub(crate) struct UpdatePet {
     breed: Option<Option<String>>,
 }
 
-/// Tells null from absent.
-#[allow(clippy::option_option, reason = "absent, null and a value are three things")]
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// Tells null from absent: a name that is null is refused, and not taken for one that stays.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Changes a pet.

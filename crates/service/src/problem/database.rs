@@ -19,6 +19,13 @@ impl From<DbErr> for Problem {
             )
             .with_retry_after(Duration::from_secs(1))
             .with_source(error)
+        } else if is_untranslatable(&error) {
+            Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "text-not-storable",
+                "A text has a character that cannot be stored, such as NUL. Send it without.",
+            )
+            .with_source(error)
         } else {
             Self::internal(error)
         }
@@ -35,6 +42,15 @@ pub fn is_unavailable(error: &DbErr) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether Postgres could not take a text: SQLSTATE 22021 for NUL in text, 22P05 for `\u0000` in JSON.
+fn is_untranslatable(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(source)) | DbErr::Query(RuntimeErr::SqlxError(source))) = error else {
+        return false;
+    };
+    matches!(source.as_ref(), SqlxError::Database(answer)
+        if !is_sqlite(answer.as_ref()) && matches!(answer.code().as_deref(), Some("22021" | "22P05")))
 }
 
 fn driver_is_unavailable(error: &SqlxError) -> bool {

@@ -59,11 +59,12 @@ pub(crate) async fn create(
     let slug = slug(&body.slug)?;
     let name = text("name", &body.name, 200)?;
     let admin_email = body.admin_email.as_deref().map(email).transpose()?;
+    let region = body.region.as_deref().map(|region| text("region", region, 100)).transpose()?;
     config::check(&plane.product, &body.config)?;
 
     let change = plane.registry.change().await?;
     let plan = plan(change.db(), body.plan.as_deref().unwrap_or("free")).await?;
-    if let Some(region) = &body.region {
+    if let Some(region) = &region {
         let somewhere = servers::Entity::find().filter(servers::Column::Region.eq(region.as_str()));
         if somewhere.one(change.db()).await?.is_none() {
             return Err(Problem::new(
@@ -81,7 +82,7 @@ pub(crate) async fn create(
         name: Set(name),
         status: Set(Status::Provisioning.as_str().to_owned()),
         plan: Set(plan),
-        region: Set(body.region),
+        region: Set(region),
         admin_email: Set(admin_email),
         server_id: Set(None),
         schema_version: Set(0),

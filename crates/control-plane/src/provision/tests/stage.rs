@@ -253,8 +253,12 @@ impl Stage {
     }
 
     pub(super) fn runner(&self, faults: &Faults) -> Runner {
+        self.runner_at(Self::pace(faults))
+    }
+
+    pub(super) fn runner_at(&self, pace: Pace) -> Runner {
         let stopping = CancellationToken::new();
-        let task = tokio::spawn(run_at(self.plane.clone(), Self::pace(faults), stopping.clone()));
+        let task = tokio::spawn(run_at(self.plane.clone(), pace, stopping.clone()));
         Runner { task, stopping }
     }
 
