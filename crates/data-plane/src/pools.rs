@@ -27,6 +27,11 @@ use crate::routes::{Served, Url};
 use crate::uses::{Use, Uses};
 use dial::DialError;
 
+/// How long a failed dial answers for the next requests.
+const FAILED_FOR: Duration = Duration::from_millis(500);
+/// Pools that others gave up in the moment between are dialled again, this often at most.
+const ATTEMPTS: u32 = 5;
+
 /// A tenant's open pool.
 #[derive(Debug)]
 struct Pool {
@@ -114,6 +119,8 @@ impl Drop for PoolUse {
 pub(crate) struct Pools {
     ring: Arc<KeyRing>,
     open: Cache<(TenantId, u64), Arc<Pool>>,
+    /// Failed dials of a moment ago, so that a database that is away is not dialled for each request.
+    failed: Cache<(TenantId, u64), Arc<DialError>>,
     dials: Counter<u64>,
 }
 
@@ -134,33 +141,71 @@ impl Pools {
             .with_callback(move |observer| observer.observe(gauge.entry_count(), &[]))
             .build();
         let dials = meter.u64_counter("data_plane_pool_dials").with_description("Pools dialled.").build();
-        Self { ring: Arc::new(ring), open, dials }
+        let failed = Cache::builder().max_capacity(config.max).time_to_live(FAILED_FOR).build();
+        Self { ring: Arc::new(ring), open, failed, dials }
     }
 
     /// The tenant's pool, dialled if it is not open.
     pub(crate) async fn of(&self, served: &Served) -> Result<PoolUse, Problem> {
         let key = (served.route.tenant, served.route.generation);
+        for _ in 0..ATTEMPTS {
+            if let Some(entered) = self.entered(key).await {
+                return Ok(entered);
+            }
+            if let Some(error) = self.failed.get(&key).await {
+                return Err(problem(&error));
+            }
+            let dialled = self.open.try_get_with(key, Box::pin(self.dial(served))).await;
+            if let Some(entered) = dialled.map_err(|error: Arc<Arc<DialError>>| problem(&error))?.enter() {
+                return Ok(entered);
+            }
+        }
+        Err(problem(&Arc::new(DialError::Unavailable(None))))
+    }
+
+    /// The pool if it is open, and its file is the one that it has open.
+    async fn entered(&self, key: (TenantId, u64)) -> Option<PoolUse> {
         if let Some(pool) = self.open.get(&key).await {
             if pool.file.as_ref().is_none_or(OpenFile::is_there)
                 && let Some(entered) = pool.enter()
             {
-                return Ok(entered);
+                return Some(entered);
             }
             // Only the pool that was found: somebody may have dialled another meanwhile.
             if self.open.get(&key).await.is_some_and(|now| Arc::ptr_eq(&now, &pool)) {
                 self.open.invalidate(&key).await;
             }
         }
-        let dialled = self.open.try_get_with(key, self.dial(served)).await;
-        let pool = dialled.map_err(|error| problem(served, &error))?;
-        pool.enter().ok_or_else(|| problem(served, &Arc::new(DialError::Unavailable(None))))
+        None
     }
 
-    async fn dial(&self, served: &Served) -> Result<Arc<Pool>, DialError> {
-        let dialled = dial::dial(&self.ring, &served.route).await;
+    async fn dial(&self, served: &Served) -> Result<Arc<Pool>, Arc<DialError>> {
+        let (tenant, generation) = (served.route.tenant, served.route.generation);
+        let dialled = self.dial_once(served).await;
         let outcome = if dialled.is_ok() { "open" } else { "failed" };
         self.dials.add(1, &[KeyValue::new("outcome", outcome)]);
-        let (db, path) = dialled?;
+        match dialled {
+            Ok(pool) => Ok(pool),
+            Err(error) => {
+                match &error {
+                    DialError::Refused(reason) => {
+                        tracing::error!(%tenant, generation, reason, audit = "database-refused",
+                            "refused to serve a tenant from a database that is not proven to be its own");
+                    }
+                    DialError::Unavailable(source) => {
+                        let source = source.as_ref().map(tracing::field::display);
+                        tracing::warn!(%tenant, generation, source, "a tenant's database cannot be reached");
+                    }
+                }
+                let error = Arc::new(error);
+                self.failed.insert((tenant, generation), Arc::clone(&error)).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn dial_once(&self, served: &Served) -> Result<Arc<Pool>, DialError> {
+        let (db, path) = dial::dial(&self.ring, &served.route).await?;
         let file = path.map(OpenFile::of).transpose().map_err(|_| DialError::Unavailable(None))?;
         Ok(Arc::new(Pool {
             db,
@@ -184,8 +229,7 @@ impl Pools {
     }
 }
 
-fn problem(served: &Served, error: &Arc<DialError>) -> Problem {
-    let tenant = served.route.tenant;
+fn problem(error: &Arc<DialError>) -> Problem {
     let retry = Duration::from_secs(1);
     match &**error {
         DialError::Unavailable(_) => Problem::new(
@@ -195,16 +239,15 @@ fn problem(served: &Served, error: &Arc<DialError>) -> Problem {
         )
         .with_retry_after(retry)
         .with_source(Arc::clone(error)),
-        DialError::Refused(reason) => {
-            tracing::error!(%tenant, generation = served.route.generation, reason, audit = "database-refused",
-                "refused to serve a tenant from a database that is not proven to be its own");
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "database-refused",
-                "The tenant's database is not proven to be its own and is not served. Tell whoever runs the service.",
-            )
-            .with_retry_after(retry)
-            .with_source(Arc::clone(error))
-        }
+        DialError::Refused(_) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "database-refused",
+            "The tenant's database is not proven to be its own and is not served. Tell whoever runs the service.",
+        )
+        .with_retry_after(retry)
+        .with_source(Arc::clone(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! On the path of a request whose tenant is known nothing is asked: no HTTP call, no lock.
 
+mod absence;
 mod control;
 mod follow;
 mod table;
@@ -15,18 +16,17 @@ use moka::future::Cache;
 use opentelemetry::metrics::{Counter, Meter};
 use service::Problem;
 use tenancy::feed::{RouteAnswer, RouteQuery};
-use tenancy::route::Revision;
 use tenancy::{KeyId, TenantId};
 
 pub(crate) use control::{Control, ControlError};
 pub(crate) use follow::follow;
 pub(crate) use table::{InUse, RouteTable, Served, Url};
 
-use table::Taken;
+use absence::Absence;
 
 /// Key ids at most whose tenants, or that nobody has them, are remembered.
 const MOST_KEYS: u64 = 200_000;
-/// How long it is believed that nobody has a key id. Any news of a tenant ends it sooner.
+/// How long it is believed that nobody has a key id. News of a tenant that has it ends it sooner.
 const NOBODY_FOR: Duration = Duration::from_secs(30);
 /// Answers that the feed overtook are asked for again, this often at most.
 const ATTEMPTS: u32 = 10;
@@ -44,8 +44,7 @@ pub(crate) struct Routes {
 #[derive(Clone, Copy, Debug)]
 enum Holder {
     Tenant(TenantId),
-    /// Nobody had it at that revision.
-    Nobody(Revision),
+    Nobody(Absence),
 }
 
 /// Only the absence of a key is forgotten by time.
@@ -96,8 +95,8 @@ impl Routes {
                         return Ok(Some(served));
                     }
                 }
-                Holder::Nobody(as_of) if self.table.had_news_after(as_of) => {}
-                Holder::Nobody(_) => return Ok(None),
+                Holder::Nobody(absence) if self.table.is_absent(key, absence) => return Ok(None),
+                Holder::Nobody(_) => {}
             }
             self.keys.invalidate(key).await;
         }
@@ -111,20 +110,21 @@ impl Routes {
 
     async fn ask(&self, key: &KeyId) -> Result<Holder, ControlError> {
         let query = RouteQuery { key: Some(key.clone()), tenant: None };
-        let answer = self.ask_until_current(&query).await?;
-        Ok(answer.route.map_or(Holder::Nobody(answer.as_of), |route| Holder::Tenant(route.tenant)))
+        let (answer, absence) = self.ask_until_current(&query).await?;
+        Ok(answer.route.map_or(Holder::Nobody(absence), |route| Holder::Tenant(route.tenant)))
     }
 
     /// Asks for one tenant's route and takes it in.
     pub(super) async fn reload(&self, tenant: TenantId) -> Result<(), ControlError> {
         let query = RouteQuery { key: None, tenant: Some(tenant) };
-        if self.ask_until_current(&query).await?.route.is_none() {
+        if self.ask_until_current(&query).await?.0.route.is_none() {
             self.table.remove(tenant);
         }
         Ok(())
     }
 
-    async fn ask_until_current(&self, query: &RouteQuery) -> Result<RouteAnswer, ControlError> {
+    /// An answer that was taken in, and what it means if it has no route.
+    async fn ask_until_current(&self, query: &RouteQuery) -> Result<(RouteAnswer, Absence), ControlError> {
         if self.table.position().0.is_none() {
             return Err(ControlError::NotHeard);
         }
@@ -132,10 +132,9 @@ impl Routes {
             tokio::time::sleep(Duration::from_millis(5) * attempt).await;
             self.lookups.add(1, &[]);
             let answer = self.control.route(query).await?;
-            match self.table.take(&answer) {
-                Taken::Current => return Ok(answer),
-                // The feed is ahead of this answer; it may lack what the feed has told already.
-                Taken::Overtaken => {}
+            // If the feed is ahead of this answer, it may lack what the feed has told already.
+            if let Some(absence) = self.table.take(&answer) {
+                return Ok((answer, absence));
             }
         }
         Err(ControlError::Overtaken)

@@ -20,6 +20,43 @@ use crate::pools::PoolUse;
 use crate::routes::InUse;
 
 /// An admitted request's tenant. An extractor for the product's handlers; clones are the same session.
+///
+/// A handler is given one, and gets the tenant's database from it:
+///
+/// ```
+/// async fn handler(session: data_plane::TenantSession) -> bool {
+///     let db: data_plane::TenantDb = session.db().clone();
+///     sea_orm::ConnectionTrait::execute_unprepared(&db, "SELECT 1").await.is_ok()
+/// }
+/// ```
+///
+/// There is no other way to either: none can be made,
+///
+/// ```compile_fail
+/// async fn handler(session: data_plane::TenantSession) -> bool {
+///     let db: data_plane::TenantDb = data_plane::TenantDb::new(todo!(), todo!());
+///     sea_orm::ConnectionTrait::execute_unprepared(&db, "SELECT 1").await.is_ok()
+/// }
+/// ```
+///
+/// none is there without a request,
+///
+/// ```compile_fail
+/// async fn handler() -> bool {
+///     let session: data_plane::TenantSession = Default::default();
+///     let db: data_plane::TenantDb = session.db().clone();
+///     sea_orm::ConnectionTrait::execute_unprepared(&db, "SELECT 1").await.is_ok()
+/// }
+/// ```
+///
+/// and neither the pool nor its URL is had from a database, to be kept or dialled again:
+///
+/// ```compile_fail
+/// async fn handler(session: data_plane::TenantSession) -> bool {
+///     let db: sea_orm::DatabaseConnection = session.db().pool().clone();
+///     sea_orm::ConnectionTrait::execute_unprepared(&db, "SELECT 1").await.is_ok()
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TenantSession(Arc<Inner>);
 
@@ -29,8 +66,6 @@ struct Inner {
     principal: Principal,
     db: TenantDb,
     product: Arc<Product>,
-    /// Given back when the last clone is gone.
-    _permit: OwnedSemaphorePermit,
 }
 
 impl TenantSession {
@@ -41,7 +76,7 @@ impl TenantSession {
         permit: OwnedSemaphorePermit,
         product: Arc<Product>,
     ) -> Self {
-        Self(Arc::new(Inner { served, principal, db: TenantDb::new(Arc::new(pool)), product, _permit: permit }))
+        Self(Arc::new(Inner { served, principal, db: TenantDb::new(pool, permit), product }))
     }
 
     /// The tenant's database.
@@ -131,3 +166,6 @@ impl ConfigView<'_> {
         T::deserialize(value).map_err(Problem::internal)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,10 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware;
 use axum::routing::get;
+use service::Service;
 use service::extract::Json;
 use service::layers::name_endpoints;
 use service::problem::BoxError;
-use service::{Problem, Service};
 use tenancy::Product;
 use tenancy::seal::KeyRing;
 use tower::ServiceExt as _;
@@ -48,7 +48,7 @@ pub async fn start(
         async move { if is_stale { Err("the control plane was not heard for too long".to_owned()) } else { Ok(()) } }
     });
     let feed = service.health.flag("feed", "the control plane was not heard yet");
-    let following = follow(node, routes.clone(), pools.clone(), feed, service.lifecycle.stopping(), meter);
+    let following = follow(node, routes.clone(), pools.clone(), feed, service.lifecycle.drained(), meter);
     service.lifecycle.spawn("feed", following);
 
     let plane = Plane::new(Parts {
@@ -75,9 +75,9 @@ fn router(plane: Plane, handlers: OpenApiRouter) -> Router {
         .route("/openapi.json", get(async move || Json(document.clone())))
         .merge(SwaggerUi::new("/docs").url("/docs/openapi.json", description))
         // The tenant's path segment is taken off before the product's routes are matched.
-        .fallback(async move |request: Request| -> Result<_, Problem> {
-            let request = naming.identify(request)?;
+        .fallback(async move |request: Request| {
+            let request = naming.identify(request);
             let Ok(response) = admitted.oneshot(request).await;
-            Ok(response)
+            response
         })
 }

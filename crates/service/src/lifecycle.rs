@@ -68,6 +68,7 @@ pub struct Lifecycle(Arc<Inner>);
 struct Inner {
     drain: Duration,
     stopping: CancellationToken,
+    drained: CancellationToken,
     stopped: CancellationToken,
     tasks: TaskTracker,
     panicked: OnceLock<&'static str>,
@@ -79,6 +80,7 @@ impl Lifecycle {
         Self(Arc::new(Inner {
             drain,
             stopping: CancellationToken::new(),
+            drained: CancellationToken::new(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
             panicked: OnceLock::new(),
@@ -93,6 +95,12 @@ impl Lifecycle {
     /// Cancelled once the service was told to stop. Long polls and loops end on it.
     pub fn stopping(&self) -> CancellationToken {
         self.0.stopping.clone()
+    }
+
+    /// Cancelled once the service was told to stop and no request is at work any more. What requests
+    /// need ends on it.
+    pub fn drained(&self) -> CancellationToken {
+        self.0.drained.clone()
     }
 
     /// Runs a task of the service. It should end soon after [`Lifecycle::stopping`], and is dropped
@@ -160,6 +168,7 @@ impl Lifecycle {
         self.0.tasks.close();
         let finish = async {
             while servers.join_next().await.is_some() {}
+            self.0.drained.cancel();
             self.0.tasks.wait().await;
         };
         let drain = tokio::select! {

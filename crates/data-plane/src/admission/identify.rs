@@ -6,14 +6,17 @@ use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use service::Problem;
 
 const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
-/// Names in one request at most: a host, a path, and a header or two.
+/// Names in one request that are read at most: a host, a path, and a header or two.
 const MOST_NAMES: usize = 8;
+
+/// A name that no tenant has.
+const NOBODY: &str = "\u{0}";
 
 /// How requests name tenants here.
 #[derive(Clone, Debug)]
 pub(crate) struct Naming {
     base_domain: Box<str>,
-    /// The mount without its slash.
+    /// The mount with its slash and none at its end: `/api`.
     mount: Box<str>,
 }
 
@@ -36,34 +39,47 @@ pub(crate) struct Identified {
 
 impl Naming {
     pub(crate) fn new(base_domain: &str, mount: &str) -> Self {
-        Self { base_domain: base_domain.into(), mount: mount.trim_matches('/').into() }
+        Self { base_domain: base_domain.into(), mount: format!("/{}", mount.trim_matches('/')).into() }
     }
 
-    /// Reads the names, notes them in the request, and takes the tenant's segment off its path.
-    pub(crate) fn identify(&self, mut request: Request) -> Result<Request, Problem> {
+    /// Reads the names, notes them in the request, and takes the tenant's segment off its path. It refuses nothing: who
+    /// shows no credential gets the same answer whatever the request names.
+    pub(crate) fn identify(&self, mut request: Request) -> Request {
         let mut identified = Identified::default();
-        if let Some(host) = host(request.uri(), request.headers())? {
-            identified.names.extend(self.named_by_host(host));
-        }
+        identified.names.extend(self.named_by_hosts(request.uri(), request.headers()));
         if let Some((segment, rest)) = self.split_path(request.uri()) {
             identified.names.push(Name::Label(segment.into()));
             *request.uri_mut() = rest;
         }
         for value in request.headers().get_all(X_TENANT_ID) {
             // Bytes that are no text name nobody.
-            let text = value.to_str().unwrap_or("\u{0}").trim();
+            let text = value.to_str().unwrap_or(NOBODY).trim();
+            if identified.names.len() == MOST_NAMES {
+                identified.names[MOST_NAMES - 1] = Name::Header(NOBODY.into());
+                break;
+            }
             identified.names.push(Name::Header(text.into()));
         }
-        if identified.names.len() > MOST_NAMES {
-            return Err(ambiguous());
-        }
         request.extensions_mut().insert(identified);
-        Ok(request)
+        request
+    }
+
+    /// An absolute target, or HTTP/2's authority, is the host; a Host header beside it is ignored (RFC 9112, 3.2.2).
+    fn named_by_hosts(&self, uri: &Uri, headers: &HeaderMap) -> Option<Name> {
+        if let Some(authority) = uri.authority() {
+            return self.named_by_host(authority.host().as_bytes());
+        }
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let first = hosts.next()?;
+        // Two of them contradict each other, and name nobody.
+        if hosts.next().is_some() { Some(Name::Host(NOBODY.into())) } else { self.named_by_host(first.as_bytes()) }
     }
 
     fn named_by_host(&self, host: &[u8]) -> Option<Name> {
-        let Ok(host) = std::str::from_utf8(host) else { return Some(Name::Host("\u{0}".into())) };
-        let host = without_port(host).trim_end_matches('.').to_ascii_lowercase();
+        let Ok(host) = std::str::from_utf8(host) else { return Some(Name::Host(NOBODY.into())) };
+        let host = without_port(host).to_ascii_lowercase();
+        // The root's dot; a second one is no host name.
+        let host = host.strip_suffix('.').unwrap_or(&host);
         let is_address = host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok();
         if host.is_empty() || is_address || host == "localhost" || *host == *self.base_domain {
             return None;
@@ -77,28 +93,17 @@ impl Naming {
 
     /// `/acme/api/pets` as `acme` and `/api/pets`. Segments are compared as they came: an encoded one is nobody's.
     fn split_path<'a>(&self, uri: &'a Uri) -> Option<(&'a str, Uri)> {
-        let (segment, rest) = uri.path().strip_prefix('/')?.split_once('/')?;
-        let mount = rest.split('/').next()?;
-        if *mount != *self.mount || segment.is_empty() {
+        let segment = uri.path().strip_prefix('/')?.split('/').next()?;
+        let at = 1 + segment.len();
+        let below = uri.path()[at..].strip_prefix(&*self.mount)?;
+        if segment.is_empty() || !(below.is_empty() || below.starts_with('/')) {
             return None;
         }
-        let at = 1 + segment.len();
         let whole = uri.path_and_query()?.as_str();
         let mut parts = uri.clone().into_parts();
         parts.path_and_query = Some(whole[at..].parse::<PathAndQuery>().ok()?);
         Some((segment, Uri::from_parts(parts).ok()?))
     }
-}
-
-/// The host that the request is for. Two of them contradict each other.
-fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a [u8]>, Problem> {
-    let mut named = headers.get_all(header::HOST).iter();
-    let first = named.next().map(http::HeaderValue::as_bytes);
-    if named.next().is_some() {
-        return Err(ambiguous());
-    }
-    // An absolute target, or HTTP/2's authority, is the host; a Host header beside it is ignored (RFC 9112, 3.2.2).
-    Ok(uri.authority().map(|authority| authority.host().as_bytes()).or(first))
 }
 
 fn without_port(host: &str) -> &str {
@@ -108,7 +113,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// The request names two tenants. It is said only to those who belong to one of them, and for malformed requests.
+/// The request names two tenants. It is said only to those who belong to one of them.
 pub(super) fn ambiguous() -> Problem {
     Problem::new(
         StatusCode::BAD_REQUEST,
@@ -116,3 +121,6 @@ pub(super) fn ambiguous() -> Problem {
         "The request names more than one tenant. Name it once: by host, path, X-Tenant-ID or the credential alone.",
     )
 }
+
+#[cfg(test)]
+mod tests;

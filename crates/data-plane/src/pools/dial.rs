@@ -48,6 +48,11 @@ pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConne
         .open(route.url_subject(), &route.sealed_url)
         .map_err(|_| DialError::Refused("its URL was sealed for another tenant or generation, or by an unknown key"))?;
     let path = url.expose_secret().strip_prefix("sqlite://").map(PathBuf::from);
+    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
+    if path.is_none() && !is_postgres {
+        // The driver's error would say it with the whole URL.
+        return Err(DialError::Refused("its URL is of no kind that is known here"));
+    }
     let connections = if path.is_some() { route.plan.connections.get().min(4) } else { route.plan.connections.get() };
     if path.is_none() {
         reach(&url).await?;

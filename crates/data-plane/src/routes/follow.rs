@@ -20,13 +20,13 @@ const SHORT_WAIT_SECONDS: u64 = 1;
 /// Tenants asked for at once when the history is another.
 const RELOADS_AT_ONCE: usize = 16;
 
-/// Follows until told to stop.
+/// Follows until no request is at work any more: until then this node serves, and what it says it serves must be true.
 pub(crate) async fn follow(
     node: Node,
     routes: Routes,
     pools: Pools,
     heard: Flag,
-    stopping: CancellationToken,
+    drained: CancellationToken,
     meter: Meter,
 ) {
     let counter = meter.u64_counter("data_plane_feed_polls").with_description("Answers of the feed.").build();
@@ -38,7 +38,7 @@ pub(crate) async fn follow(
     let mut delays = backoff.build();
     loop {
         let polled = tokio::select! {
-            () = stopping.cancelled() => break,
+            () = drained.cancelled() => break,
             polled = poll(&node, &routes, &pools) => polled,
         };
         let outcome = if polled.is_ok() { "ok" } else { "failed" };
@@ -53,7 +53,7 @@ pub(crate) async fn follow(
                 tracing::warn!(%error, source = std::error::Error::source(&error).map(ToString::to_string),
                     ?delay, "could not follow the control plane; what is known is served meanwhile");
                 tokio::select! {
-                    () = stopping.cancelled() => break,
+                    () = drained.cancelled() => break,
                     () = tokio::time::sleep(delay) => {}
                 }
             }

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,10 +14,11 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
-use tenancy::{Status, TenantId};
+use tenancy::{KeyId, Status, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::absence::{Absence, HeardKeys};
 use crate::uses::{Use, Uses};
 
 /// A tenant that this node serves, by one version of its route.
@@ -82,15 +84,6 @@ fn is_dialled(route: &Route) -> bool {
     route.status == Status::Active
 }
 
-/// Whether an answer was taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// It was, or it said that there is nothing.
-    Current,
-    /// The feed is ahead of it, or it is of another history.
-    Overtaken,
-}
-
 /// A version of a route that was replaced, and may still be in use.
 struct Left {
     /// The revision that replaced it: until nobody uses it, this node has not applied that.
@@ -114,6 +107,10 @@ pub(crate) struct RouteTable {
     served: Cache<TenantId, Arc<Served>>,
     /// What the cache had no room for. It tells of it in the middle of a change, when the state is locked.
     evicted: Arc<Mutex<Vec<Arc<Served>>>>,
+    keys: HeardKeys,
+    made: Instant,
+    /// Until when what is known may be served, in milliseconds after `made`. 0: nothing was heard yet.
+    fresh_until: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -123,12 +120,9 @@ struct State {
     position: Revision,
     /// The newest revision that any answer told of.
     heard: Revision,
-    /// The newest revision at which any tenant had news.
-    news: Revision,
     left: Vec<Left>,
     /// Held from a history that is followed no longer, and to be asked for again. Nothing counts as applied meanwhile.
     awaited: HashSet<TenantId>,
-    last_answer: Option<(Instant, Duration)>,
 }
 
 impl RouteTable {
@@ -145,7 +139,14 @@ impl RouteTable {
                 }
             })
             .build();
-        Self { served, evicted, state: Mutex::default() }
+        Self {
+            served,
+            evicted,
+            keys: HeardKeys::new(),
+            made: Instant::now(),
+            fresh_until: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
     }
 
     pub(crate) fn get(&self, tenant: TenantId) -> Option<InUse> {
@@ -171,18 +172,21 @@ impl RouteTable {
 
     /// Whether the control plane was silent for longer than it allows.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
-        self.state().last_answer.is_some_and(|(at, allowed)| now.saturating_duration_since(at) > allowed)
+        let fresh_until = self.fresh_until.load(Ordering::Relaxed);
+        fresh_until != 0 && now > self.made + Duration::from_millis(fresh_until)
     }
 
-    pub(super) fn had_news_after(&self, revision: Revision) -> bool {
-        self.state().news > revision
+    /// Whether nobody has the key still.
+    pub(super) fn is_absent(&self, key: &KeyId, absence: Absence) -> bool {
+        self.keys.is_absent(key, absence)
     }
 
-    /// Takes in a single route that was asked for.
-    pub(super) fn take(&self, answer: &RouteAnswer) -> Taken {
+    /// Takes in a single route that was asked for, and answers what it means if there is none. None: the feed is ahead of
+    /// it, or it is of another history.
+    pub(crate) fn take(&self, answer: &RouteAnswer) -> Option<Absence> {
         let mut state = self.state();
         if state.epoch != Some(answer.epoch) || answer.as_of < state.position {
-            return Taken::Overtaken;
+            return None;
         }
         state.heard = state.heard.max(answer.as_of);
         if let Some(route) = &answer.route {
@@ -191,7 +195,7 @@ impl RouteTable {
                 self.replace(&mut state, route.revision, route.tenant, Some(route.clone()));
             }
         }
-        Taken::Current
+        Some(self.keys.absent(answer.as_of))
     }
 
     /// The tenant is gone in the history that is followed now.
@@ -202,9 +206,10 @@ impl RouteTable {
     }
 
     /// Takes in what the feed answered to a request for what came after `after`, sent at `sent`.
-    pub(super) fn apply(&self, after: Revision, answer: FeedAnswer, sent: Instant) {
+    pub(crate) fn apply(&self, after: Revision, answer: FeedAnswer, sent: Instant) {
         let mut state = self.state();
-        state.last_answer = Some((sent, Duration::from_secs(answer.stale_after_seconds)));
+        let fresh = sent.saturating_duration_since(self.made) + Duration::from_secs(answer.stale_after_seconds);
+        self.fresh_until.store(u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
         if answer.reset {
             if state.epoch == Some(answer.epoch) && answer.position <= state.position {
                 // A repeated reset of the history that is followed already.
@@ -212,8 +217,8 @@ impl RouteTable {
             }
             state.epoch = Some(answer.epoch);
             state.position = answer.position;
-            state.news = answer.position;
             state.heard = answer.position;
+            self.keys.begin_history();
             state.awaited = self.served.iter().map(|(tenant, _)| *tenant).collect();
             // Revisions of another history cannot be compared with those of this one.
             for left in &mut state.left {
@@ -226,7 +231,9 @@ impl RouteTable {
             return;
         }
         for FeedItem { tenant, revision, route } in answer.items {
-            state.news = state.news.max(revision);
+            for key in route.iter().flat_map(|route| &route.keys) {
+                self.keys.hear(&key.id, revision);
+            }
             if self.served.contains_key(&tenant) && self.is_news(&state, tenant, revision) {
                 self.replace(&mut state, revision, tenant, route);
             }
@@ -241,7 +248,7 @@ impl RouteTable {
     }
 
     /// The newest revision such that nothing older is served or dialled by this node.
-    pub(super) fn applied(&self) -> Revision {
+    pub(crate) fn applied(&self) -> Revision {
         let mut state = self.state();
         self.forget_unused(&mut state);
         if !state.awaited.is_empty() {
@@ -253,7 +260,7 @@ impl RouteTable {
     }
 
     /// URLs that may still be dialled, and must not be.
-    pub(super) fn to_close(&self) -> Vec<Url> {
+    pub(crate) fn to_close(&self) -> Vec<Url> {
         let mut state = self.state();
         self.forget_unused(&mut state);
         state.left.iter().filter_map(|left| left.url.clone()).collect()

@@ -5,19 +5,30 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult,
-    SqliteTransactionMode, Statement, TransactionError, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
+    QueryResult, SqliteTransactionMode, Statement, TransactionError, TransactionOptions, TransactionTrait,
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::pools::PoolUse;
 
-/// A tenant's database. Keeps its pool open for as long as it lives.
+/// A tenant's database. While a clone lives, its pool stays open and the request counts against the plan's concurrency.
 #[derive(Clone, Debug)]
-pub struct TenantDb(Arc<PoolUse>);
+pub struct TenantDb(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    pool: PoolUse,
+    _permit: OwnedSemaphorePermit,
+}
 
 impl TenantDb {
-    pub(crate) const fn new(pool: Arc<PoolUse>) -> Self {
-        Self(pool)
+    pub(crate) fn new(pool: PoolUse, permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(Held { pool, _permit: permit }))
+    }
+
+    fn pool(&self) -> &DatabaseConnection {
+        self.0.pool.db()
     }
 
     /// SQLite takes its one write lock at once: a transaction that reads first could not take it later.
@@ -32,23 +43,23 @@ impl TenantDb {
 #[async_trait]
 impl ConnectionTrait for TenantDb {
     fn get_database_backend(&self) -> DbBackend {
-        self.0.db().get_database_backend()
+        self.pool().get_database_backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.0.db().execute_raw(statement).await
+        self.pool().execute_raw(statement).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.0.db().execute_unprepared(sql).await
+        self.pool().execute_unprepared(sql).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.0.db().query_one_raw(statement).await
+        self.pool().query_one_raw(statement).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.0.db().query_all_raw(statement).await
+        self.pool().query_all_raw(statement).await
     }
 }
 
@@ -72,7 +83,7 @@ impl TransactionTrait for TenantDb {
     }
 
     async fn begin_with_options(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
-        self.0.db().begin_with_options(self.options(options)).await
+        self.pool().begin_with_options(self.options(options)).await
     }
 
     async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>

@@ -41,11 +41,13 @@ async fn a_running_request_and_task_finish_and_new_connections_are_refused() {
         }),
     );
     let (task_done, is_task_done) = oneshot::channel();
-    let stopping = lifecycle.stopping();
+    let (stopping, drained) = (lifecycle.stopping(), lifecycle.drained());
     lifecycle.spawn("test", async move {
         stopping.cancelled().await;
         task_done.send(()).unwrap();
+        drained.cancelled().await;
     });
+    let drained = lifecycle.drained();
     let served = tokio::spawn({
         let lifecycle = lifecycle.clone();
         async move { lifecycle.serve(vec![(listener, router)]).await }
@@ -58,6 +60,7 @@ async fn a_running_request_and_task_finish_and_new_connections_are_refused() {
     while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
+    assert!(!drained.is_cancelled(), "a request is at work");
     release.send(()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

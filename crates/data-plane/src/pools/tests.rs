@@ -1,0 +1,187 @@
+//! Pools of real SQLite files: opened once, proven, shared, closed after their last user.
+
+use std::path::Path;
+
+use futures_util::future::join_all;
+use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
+use sea_orm::{ConnectionTrait as _, Database};
+use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
+use tenancy::route::{Epoch, Revision, Route};
+use tenancy::{Plan, Status};
+use uuid::Uuid;
+
+use super::*;
+use crate::routes::RouteTable;
+
+const EPOCH: Epoch = Epoch(Uuid::from_u128(7));
+
+fn ring() -> KeyRing {
+    let config = serde_json::json!({ "primary": "k", "keys": { "k": "dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=" } });
+    KeyRing::new(&serde_json::from_value(config).unwrap()).unwrap()
+}
+
+fn pools(max: u64) -> Pools {
+    Pools::new(ring(), &PoolsConfig { max, ..PoolsConfig::default() }, &NoopMeterProvider::new().meter("test"))
+}
+
+fn tenant(number: u128) -> TenantId {
+    Uuid::from_u128(number).into()
+}
+
+fn route(number: u128, revision: u64, generation: u64, url: &str) -> Route {
+    let mut route = Route {
+        tenant: tenant(number),
+        revision: Revision(revision),
+        slug: "tenant".parse().unwrap(),
+        hosts: vec![],
+        status: Status::Active,
+        plan: Plan::seeded().remove(0),
+        config: std::collections::BTreeMap::new(),
+        keys: vec![],
+        schema_version: 1,
+        server: "local".into(),
+        generation,
+        sealed_url: tenancy::seal::Sealed::from_stored("none"),
+    };
+    route.sealed_url = ring().seal(route.url_subject(), &url.to_owned().into(), &mut rand::rng());
+    route
+}
+
+/// A database that is stamped for a tenant.
+async fn database(folder: &Path, stamp: u128) -> String {
+    let path = folder.join(format!("{stamp}.db"));
+    let db = Database::connect(format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+    db.execute_unprepared(tenancy::stamp::CREATE).await.unwrap();
+    let insert = format!("INSERT INTO freehold_stamp VALUES (1, '{}')", tenant(stamp));
+    db.execute_unprepared(&insert).await.unwrap();
+    db.close().await.unwrap();
+    format!("sqlite://{}", path.display())
+}
+
+/// A node that serves these tenants, all at revision 5.
+fn table(routes: Vec<Route>) -> RouteTable {
+    let table = RouteTable::new(100);
+    let position = Revision(5);
+    let reset = FeedAnswer { epoch: EPOCH, position, reset: true, stale_after_seconds: 60, items: vec![] };
+    table.apply(Revision(0), reset, tokio::time::Instant::now());
+    for route in routes {
+        table.take(&RouteAnswer { epoch: EPOCH, as_of: position, route: Some(route) });
+    }
+    table
+}
+
+async fn hear(table: &RouteTable, pools: &Pools, route: Route) {
+    let (tenant, position) = (route.tenant, route.revision);
+    let items = vec![FeedItem { tenant, revision: position, route: Some(route) }];
+    let news = FeedAnswer { epoch: EPOCH, position, reset: false, stale_after_seconds: 60, items };
+    table.apply(Revision(5), news, tokio::time::Instant::now());
+    close(table, pools).await;
+}
+
+async fn close(table: &RouteTable, pools: &Pools) {
+    for url in table.to_close() {
+        pools.close(&url).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_is_shared_and_replaced_with_its_generation_after_its_last_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = database(folder.path(), 1).await;
+    let (table, pools) = (table(vec![route(1, 5, 1, &url)]), pools(10));
+    let served = table.get(tenant(1)).unwrap();
+    let mut entered = join_all((0..64).map(|_| pools.of(&served))).await.into_iter().map(Result::unwrap);
+    let first = entered.next().unwrap();
+    assert!(entered.all(|other| Arc::ptr_eq(&other.pool, &first.pool)));
+    hear(&table, &pools, route(1, 6, 2, &url)).await;
+    let second = pools.of(&table.get(tenant(1)).unwrap()).await.unwrap();
+    assert!(!Arc::ptr_eq(&first.pool, &second.pool));
+    assert!(first.db().ping().await.is_ok(), "whoever has it may finish");
+    drop(served);
+    assert_eq!(table.applied(), Revision(5));
+    drop(first);
+    // Closing takes its time, and none of it is waited for by a clock.
+    while table.applied() != Revision(6) {
+        tokio::task::yield_now().await;
+    }
+    assert!(second.db().ping().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_is_dialled_with_a_replaced_url_is_let_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = database(folder.path(), 1).await;
+    let (table, pools) = (table(vec![route(1, 5, 1, &url)]), pools(10));
+    let late = table.get(tenant(1)).unwrap();
+    hear(&table, &pools, route(1, 6, 2, &url)).await;
+    drop(pools.of(&late).await.unwrap());
+    drop(late);
+    assert_eq!(table.applied(), Revision(5));
+    while table.applied() != Revision(6) {
+        close(&table, &pools).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_tenants_than_pools_are_all_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut routes = Vec::new();
+    for number in 1..=12 {
+        routes.push(route(number, 5, 1, &database(folder.path(), number).await));
+    }
+    let (table, pools) = (Arc::new(table(routes)), pools(2));
+    let work = (1..=12).map(|number| {
+        let (table, pools) = (Arc::clone(&table), pools.clone());
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                let pool = pools.of(&table.get(tenant(number)).unwrap()).await.unwrap();
+                pool.db().ping().await.unwrap();
+            }
+        })
+    });
+    for done in join_all(work).await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_proven_to_be_the_tenants_is_refused_and_nothing_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = database(folder.path(), 2).await;
+    let unstamped = folder.path().join("unstamped.db");
+    let db = Database::connect(format!("sqlite://{}?mode=rwc", unstamped.display())).await.unwrap();
+    db.execute_unprepared("CREATE TABLE pets (id INTEGER)").await.unwrap();
+    db.close().await.unwrap();
+    let absent = folder.path().join("absent.db");
+    let mut other_generation = route(1, 5, 1, &foreign);
+    other_generation.generation = 2;
+    for (route, kind) in [
+        (route(1, 5, 1, &foreign), "database-refused"),
+        (route(1, 5, 1, &format!("sqlite://{}", unstamped.display())), "database-refused"),
+        (other_generation, "database-refused"),
+        (route(1, 5, 1, "mysql://planted:planted@127.0.0.1/x"), "database-refused"),
+        (route(1, 5, 1, &format!("sqlite://{}", absent.display())), "database-unavailable"),
+        (route(1, 5, 1, "postgres://planted:planted@127.0.0.1:1/x"), "database-unavailable"),
+    ] {
+        let problem = pools(10).of(&table(vec![route]).get(tenant(1)).unwrap()).await.unwrap_err();
+        assert_eq!((problem.kind(), problem.status()), (kind, StatusCode::SERVICE_UNAVAILABLE), "{problem:?}");
+        assert!(!format!("{problem:?}").contains("planted"), "{problem:?}");
+    }
+    assert!(!absent.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_dial_answers_for_the_next_requests_for_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = folder.path().join("1.db");
+    let (table, pools) = (table(vec![route(1, 5, 1, &format!("sqlite://{}", absent.display()))]), pools(10));
+    let served = table.get(tenant(1)).unwrap();
+    assert!(pools.of(&served).await.is_err());
+    database(folder.path(), 1).await;
+    assert!(pools.of(&served).await.is_err(), "it is not dialled for each request");
+    // That the moment passes.
+    while pools.of(&served).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
