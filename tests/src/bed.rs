@@ -1,10 +1,11 @@
 //! Planes for one test, their registry, and the calls that tests make of them.
 
+mod registry;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder};
-use sea_orm::{Database, DatabaseConnection};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -114,19 +115,21 @@ impl Bed {
             bed.control.push(Process::start("petstore-control-plane", &config));
         }
         for number in 0..data {
-            bed.add_node(number);
+            let control = bed.control[number % control].url.clone();
+            bed.add_node(&control);
         }
         bed.done("PUT", "/v1/plans/test", Some(json!({ "connections": 2, "concurrency": 256 }))).await;
         bed
     }
 
-    fn add_node(&mut self, number: usize) {
+    /// Starts one more data plane, which follows the control plane at this URL.
+    pub fn add_node(&mut self, control: &str) {
+        let number = self.data.len();
         let state = self.folder.path().join(format!("node-{number}"));
         let text = format!(
-            "{}\n[control]\nurl = \"{}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\n\n\
+            "{}\n[control]\nurl = \"{control}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\n\n\
              [names]\nbase_domain = \"pets.test\"\n",
             common(),
-            self.control[number % self.control.len()].url,
             ring("tenants", TENANTS_KEY),
             state.display(),
         );
@@ -138,16 +141,6 @@ impl Bed {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
-    }
-
-    /// The registry's own database, behind the control plane's back.
-    pub async fn registry(&self) -> DatabaseConnection {
-        Database::connect(&self.registry_url).await.unwrap()
-    }
-
-    /// The registry's file, on SQLite.
-    pub fn registry_file(&self) -> PathBuf {
-        self.folder.path().join("registry.db")
     }
 
     /// A call of an operator, to the first control plane.
@@ -175,7 +168,12 @@ impl Bed {
 
     /// A new active tenant with a key, on a plan whose few connections leave room for all tests on one server.
     pub async fn tenant(&self, slug: &str) -> Tenant {
-        let made = self.done("POST", "/v1/tenants", Some(json!({ "slug": slug, "name": slug, "plan": "test" }))).await;
+        self.tenant_on("test", slug).await
+    }
+
+    /// A new active tenant with a key, on this plan.
+    pub async fn tenant_on(&self, plan: &str, slug: &str) -> Tenant {
+        let made = self.done("POST", "/v1/tenants", Some(json!({ "slug": slug, "name": slug, "plan": plan }))).await;
         assert_eq!(made["tenant"]["status"], "active", "{made}");
         let key = self.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "test" }))).await;
         Tenant {

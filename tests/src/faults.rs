@@ -1,40 +1,14 @@
 //! What breaks, breaks for one tenant alone, says when to come again, and heals by itself.
 
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{ConnectionTrait, Database, Statement};
 
-use crate::bed::{Bed, Store, Tenant};
+use crate::bed::{Bed, Store};
 use crate::on_both;
-
-/// The registry's text columns of a tenant's row.
-async fn registry_row(bed: &Bed, tenant: &Tenant) -> (String, String) {
-    let registry = bed.registry().await;
-    let id = uuid::Uuid::parse_str(&tenant.id).unwrap();
-    let query = Statement::from_sql_and_values(
-        registry.get_database_backend(),
-        "SELECT name, sealed_url FROM databases WHERE tenant_id = $1",
-        [id.into()],
-    );
-    let row = registry.query_one_raw(query).await.unwrap().unwrap();
-    (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())
-}
-
-/// The tenant's database, by the server's admin.
-async fn database(bed: &Bed, tenant: &Tenant) -> sea_orm::DatabaseConnection {
-    let (name, _) = registry_row(bed, tenant).await;
-    let url = match bed.store {
-        Store::Sqlite => format!("sqlite://{}/tenants/{name}/database.db", bed.folder.path().display()),
-        Store::Postgres => {
-            let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
-            format!("{}/{name}", superuser.rsplit_once('/').unwrap().0)
-        }
-    };
-    sea_orm::Database::connect(url).await.unwrap()
-}
 
 on_both!(a_database_that_is_stamped_for_another_tenant_is_refused, 1, 1);
 async fn a_database_that_is_stamped_for_another_tenant_is_refused(bed: Bed) {
     let (acme, globex) = (bed.tenant("acme").await, bed.tenant("globex").await);
-    let db = database(&bed, &acme).await;
+    let db = Database::connect(bed.database_url(&acme).await).await.unwrap();
     let stamp = |id: &str| format!("UPDATE freehold_stamp SET tenant_id = '{id}'");
     db.execute_unprepared(&stamp(&globex.id)).await.unwrap();
     let refused = bed.get(0, &acme, "/api/pets").await;
@@ -56,7 +30,7 @@ async fn a_database_that_is_stamped_for_another_tenant_is_refused(bed: Bed) {
 on_both!(a_url_sealed_for_one_tenant_does_not_open_in_another_row, 1, 1);
 async fn a_url_sealed_for_one_tenant_does_not_open_in_another_row(bed: Bed) {
     let (acme, globex) = (bed.tenant("acme").await, bed.tenant("globex").await);
-    let (_, foreign) = registry_row(&bed, &globex).await;
+    let (_, foreign) = bed.registry_row(&globex).await;
     let registry = bed.registry().await;
     let id = uuid::Uuid::parse_str(&acme.id).unwrap();
     let copy = Statement::from_sql_and_values(
@@ -75,7 +49,7 @@ async fn a_deleted_database_file_is_503_for_its_tenant_alone_and_heals() {
     let bed = Bed::start(Store::Sqlite, 1, 1).await;
     let (acme, globex) = (bed.tenant("acme").await, bed.tenant("globex").await);
     bed.until(&acme, "/api/pets", 200).await;
-    let (name, _) = registry_row(&bed, &acme).await;
+    let (name, _) = bed.registry_row(&acme).await;
     let folder = bed.folder.path().join("tenants").join(name);
     let moved = bed.folder.path().join("moved");
     std::fs::rename(&folder, &moved).unwrap();

@@ -11,11 +11,14 @@
 
 pub mod bed;
 pub mod process;
+pub mod proxy;
 
 #[cfg(test)]
 mod admission;
 #[cfg(test)]
 mod api;
+#[cfg(test)]
+mod converge;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

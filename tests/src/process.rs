@@ -56,6 +56,11 @@ impl Process {
         Self { child, config: config.to_owned(), binary, url: url("address"), ops_url: url("ops_address"), log }
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
@@ -94,7 +99,7 @@ fn heard(serving: &Receiver<Value>, log: &Mutex<Vec<String>>, binary: &str) -> V
 }
 
 /// Where cargo put the planes: beside the tests' own folder.
-fn folder() -> PathBuf {
+pub fn folder() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let folder = own.parent().unwrap();
     if folder.ends_with("deps") { folder.parent().unwrap().to_owned() } else { folder.to_owned() }

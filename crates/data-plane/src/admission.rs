@@ -11,22 +11,20 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use service::Problem;
-use service::telemetry::Labels;
+use service::telemetry::RequestContext;
 
 use crate::plane::Plane;
 use identify::Identified;
 
 /// The walk, around every handler of the product.
 pub(crate) async fn admit(State(plane): State<Plane>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    RequestContext::current(|context| context.set_endpoint(&request));
     let identified = request
         .extensions_mut()
         .remove::<Identified>()
         .ok_or_else(|| Problem::internal("the request was not identified before it was routed"))?;
     let authenticated = authenticate::authenticate(&plane.routes, identified, request.headers()).await?;
-    if let Some(labels) = request.extensions().get::<Labels>() {
-        labels.set_tenant(authenticated.slug());
-    }
-    tracing::Span::current().record("tenant", authenticated.slug());
+    RequestContext::current(|context| context.set_tenant(authenticated.slug()));
     let authorized = authorize::authorize(&plane.product, authenticated)?;
     let limited = limit::limit(authorized)?;
     let session = connect::connect(&plane.pools, &plane.product, limited).await?;

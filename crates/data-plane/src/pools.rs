@@ -155,7 +155,8 @@ impl Pools {
             if let Some(error) = self.failed.get(&key).await {
                 return Err(problem(&error));
             }
-            let dialled = self.open.try_get_with(key, Box::pin(self.dial(served))).await;
+            // In a box: the future of a dial is large, and would be part of every request's.
+            let dialled = Box::pin(self.open.try_get_with(key, self.dial(served))).await;
             if let Some(entered) = dialled.map_err(|error: Arc<Arc<DialError>>| problem(&error))?.enter() {
                 return Ok(entered);
             }

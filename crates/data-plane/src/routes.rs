@@ -88,8 +88,14 @@ impl Routes {
         }
         // Twice: what is remembered may be overtaken, and is asked for anew then.
         for _ in 0..2 {
-            let holder = self.keys.try_get_with_by_ref(key, self.ask(key)).await;
-            match holder.map_err(|error| unavailable(&error))? {
+            let holder = if let Some(holder) = self.keys.get(key).await {
+                holder
+            } else {
+                // In a box: the future of a question is large, and would be part of every request's.
+                let asked = Box::pin(self.keys.try_get_with_by_ref(key, self.ask(key))).await;
+                asked.map_err(|error| unavailable(&error))?
+            };
+            match holder {
                 Holder::Tenant(tenant) => {
                     if let Some(served) = self.table.get(tenant) {
                         return Ok(Some(served));

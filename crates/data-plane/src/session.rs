@@ -119,9 +119,12 @@ impl<S: Sync> FromRequestParts<S> for TenantSession {
     }
 }
 
-/// Who calls: subject, scopes, and the tenant that it belongs to.
+/// Who calls: subject, scopes, and the tenant that it belongs to. Clones are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
+pub struct Principal(Arc<Caller>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Caller {
     subject: String,
     scopes: Vec<String>,
     tenant: TenantId,
@@ -129,22 +132,22 @@ pub struct Principal {
 
 impl Principal {
     pub(crate) fn of_key(key: &RouteKey, tenant: TenantId) -> Self {
-        Self { subject: format!("key:{}", key.id), scopes: key.scopes.clone(), tenant }
+        Self(Arc::new(Caller { subject: format!("key:{}", key.id), scopes: key.scopes.clone(), tenant }))
     }
 
     /// `key:<id>` for an API key.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.0.subject
     }
 
     /// What it may do.
     pub fn scopes(&self) -> &[String] {
-        &self.scopes
+        &self.0.scopes
     }
 
     /// The tenant that it belongs to.
     pub fn tenant(&self) -> TenantId {
-        self.tenant
+        self.0.tenant
     }
 }
 

@@ -8,7 +8,6 @@ use axum::middleware;
 use axum::routing::get;
 use service::Service;
 use service::extract::Json;
-use service::layers::name_endpoints;
 use service::problem::BoxError;
 use tenancy::Product;
 use tenancy::seal::KeyRing;
@@ -69,7 +68,7 @@ fn router(plane: Plane, handlers: OpenApiRouter) -> Router {
     description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);
 
     let naming = plane.naming.clone();
-    let admitted = name_endpoints(routes.route_layer(middleware::from_fn_with_state(plane, admission::admit)));
+    let admitted = routes.route_layer(middleware::from_fn_with_state(plane, admission::admit));
     let document = description.clone();
     Router::new()
         .route("/openapi.json", get(async move || Json(document.clone())))

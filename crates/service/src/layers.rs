@@ -1,25 +1,24 @@
-//! The layers around every request of an API, in the order in which a request meets them.
+//! What surrounds every request of an API, in the order in which a request meets it.
 //!
-//! They know requests and problems, and no tenant: who a request is for is only counted here, as
-//! inner layers tell.
+//! It knows requests and problems, and no tenant: who a request is for is only counted here, as inner layers tell.
 
-mod count;
 mod limits;
 mod problems;
 mod request_id;
-mod trace;
 
-use std::time::Duration;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
-use tower::ServiceBuilder;
-use tower_http::{catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use futures_util::FutureExt as _;
 
-use crate::telemetry::Telemetry;
+use crate::telemetry::{RequestContext, Telemetry, TenantLabel};
+pub use limits::BODY_LIMIT;
 pub use request_id::RequestId;
-
-/// The largest body that is read: 1 MiB.
-pub const BODY_LIMIT: usize = 1024 * 1024;
 
 /// What the edge needs to know.
 #[derive(Debug, Clone)]
@@ -31,28 +30,37 @@ pub struct EdgeConfig {
 }
 
 /// Puts the edge around a whole API.
+///
+/// It is one layer, and not one for each concern: for every request a layer clones all that is inside of it, so that
+/// eight layers cost more than all of a request's own work (measured: 13 of 54 percent of the time).
 pub fn edge(router: Router, config: EdgeConfig) -> Router {
-    let layers = ServiceBuilder::new()
-        // First, because everything further in says the id.
-        .layer(middleware::from_fn(request_id::request_id))
-        // Around all work, so that each log line of a request is inside its span.
-        .layer(middleware::from_fn(trace::trace))
-        // Outside of the problems, to count the status that is sent.
-        .layer(middleware::from_fn_with_state(config.telemetry, count::count))
-        // Outside of whatever answers in the handlers' place: panics, timeouts, limits, the router.
-        .layer(middleware::from_fn(problems::problems))
-        .layer(CatchPanicLayer::custom(problems::panicked))
-        .layer(middleware::from_fn_with_state(config.timeout, limits::timeout))
-        // Innermost, since it changes the body's type: whoever reads the body meets the limit.
-        .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT));
-    name_endpoints(router).layer(layers)
+    router.layer(middleware::from_fn_with_state(Arc::new(config), around))
 }
 
-/// Tells the edge which route of `router` matched. [`edge`] does so for its own router; a router
-/// behind another service (a fallback, a rewritten path) needs it by itself.
-pub fn name_endpoints(router: Router) -> Router {
-    router.layer(middleware::from_fn(count::name_endpoint))
+async fn around(State(config): State<Arc<EdgeConfig>>, request: Request, next: Next) -> Response {
+    // First, because everything further in says the id.
+    let context = RequestContext::of(&request);
+    let mut response = Arc::clone(&context).scope(answer(&config, &context, request, next)).await;
+    context.id().tell(&mut response);
+    response
+}
+
+async fn answer(config: &EdgeConfig, context: &RequestContext, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let work = async {
+        match limits::limit_body(request) {
+            Ok(request) => limits::in_time(config.timeout, next.run(request)).await,
+            Err(problem) => problem,
+        }
+    };
+    let answered = AssertUnwindSafe(work).catch_unwind().await;
+    // After whatever answers in the handlers' place: panics, timeouts, limits, the router.
+    let response = problems::told(answered.unwrap_or_else(|_| problems::panicked()), context);
+    // Last, to count the status that is sent.
+    let tenant = response.extensions().get::<TenantLabel>();
+    config.telemetry.requests().count(context, tenant, response.status(), start.elapsed());
+    tracing::debug!(status = response.status().as_u16(), "answered");
+    response
 }
 
 #[cfg(test)]

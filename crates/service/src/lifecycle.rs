@@ -198,8 +198,7 @@ async fn serve(listener: TcpListener, router: Router, until: CancellationToken) 
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
     });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(until.cancelled_owned()).await;
+    let served = axum::serve(listener, router).with_graceful_shutdown(until.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "a listener failed");
     }

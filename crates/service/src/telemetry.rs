@@ -5,6 +5,7 @@
 
 mod busiest;
 mod log;
+mod request;
 mod requests;
 
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 
 use crate::config::TelemetryConfig;
+pub use request::RequestContext;
 pub(crate) use requests::Requests;
-pub use requests::{Labels, TenantLabel};
+pub use requests::TenantLabel;
 
 /// Time series for each labelled tenant: an endpoint, method and status each is one.
 const SERIES_PER_TENANT: usize = 64;
@@ -47,7 +49,7 @@ impl Telemetry {
     /// one, so that `opentelemetry::global::meter` counts into [`Telemetry::render`].
     pub fn start(name: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let telemetry = Self::metrics_only(name, config)?;
-        log::start(name, config)?;
+        log::start(config)?;
         opentelemetry::global::set_meter_provider(telemetry.provider.clone());
         Ok(telemetry)
     }

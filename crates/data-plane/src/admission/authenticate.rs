@@ -31,15 +31,15 @@ pub(super) async fn authenticate(
 ) -> Result<Authenticated, Problem> {
     let key: ApiKey = bearer(headers).and_then(|token| token.parse().ok()).ok_or_else(unauthorized)?;
     let served = routes.of_key(key.id()).await?.ok_or_else(unauthorized)?;
-    let known = served.route.keys.iter().find(|known| known.id == *key.id()).ok_or_else(unauthorized)?;
+    let mut keys = served.route.keys.iter().zip(&served.principals);
+    let (known, principal) = keys.find(|(known, _)| known.id == *key.id()).ok_or_else(unauthorized)?;
     // Compared in constant time; an expired key is refused only after it was.
     let is_proven = known.digest == key.digest();
     let is_expired = known.expires_at.is_some_and(|expiry| expiry <= Utc::now());
     if !is_proven || is_expired {
         return Err(unauthorized());
     }
-    let principal = Principal::of_key(known, served.route.tenant);
-    Ok(Authenticated { names: identified.names, principal, served })
+    Ok(Authenticated { names: identified.names, principal: principal.clone(), served })
 }
 
 fn unauthorized() -> Problem {

@@ -19,12 +19,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::absence::{Absence, HeardKeys};
+use crate::session::Principal;
 use crate::uses::{Use, Uses};
 
 /// A tenant that this node serves, by one version of its route.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) route: Route,
+    /// Who calls with each of the route's keys, in their order.
+    pub(crate) principals: Box<[Principal]>,
     /// By requests at work with this version of the route.
     uses: Arc<Uses>,
     /// By pools that were dialled with this route's URL.
@@ -59,7 +62,8 @@ impl Served {
             old.generation == new.generation && old.plan.connections == new.plan.connections && is_dialled(new)
         });
         let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
-        Self { route, uses: Arc::default(), dialled, concurrency }
+        let principals = route.keys.iter().map(|key| Principal::of_key(key, route.tenant)).collect();
+        Self { route, principals, uses: Arc::default(), dialled, concurrency }
     }
 
     fn left_at(&self, revision: Revision, keeps_url: bool) -> Left {

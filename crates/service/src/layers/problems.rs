@@ -1,37 +1,29 @@
 //! Where every error leaves: its source is logged once, its body says the request's id, and what
 //! the framework answered by itself (404, 405, 413, …) becomes a problem like any other.
 
-use std::any::Any;
-
 use axum::{
     body::Body,
-    extract::Request,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, Method, header};
 
-use super::RequestId;
-use crate::Problem;
+use crate::{Problem, telemetry::RequestContext};
 
-pub(super) async fn problems(request: Request, next: Next) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
-    let is_head = request.method() == Method::HEAD;
-    let mut response = next.run(request).await;
+pub(super) fn told(mut response: Response, context: &RequestContext) -> Response {
     let Some(problem) = problem_of(&response) else { return response };
     log(&problem);
     // Other headers stay: a 405 keeps its Allow.
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::MEDIA_TYPE));
-    *response.body_mut() = if is_head { Body::empty() } else { problem.bytes(id.as_ref().map(RequestId::as_str)) };
+    *response.body_mut() =
+        if context.method() == Method::HEAD { Body::empty() } else { problem.bytes(Some(context.id().as_str())) };
     response
 }
 
 /// What a caller learns of a panic: that it was our fault. Its text goes to the log, where the
 /// panic's hook writes it.
-#[allow(clippy::needless_pass_by_value, reason = "the layer hands the payload over")]
-pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+pub(super) fn panicked() -> Response {
     Problem::internal("the handler panicked").into_response()
 }
 

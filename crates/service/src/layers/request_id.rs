@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{FromRequestParts, Request},
-    middleware::Next,
-    response::Response,
-};
-use http::{HeaderName, HeaderValue, request::Parts};
+use axum::{extract::FromRequestParts, response::Response};
+use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use uuid::Uuid;
 
-use crate::Problem;
+use crate::{Problem, telemetry::RequestContext};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -22,6 +18,15 @@ impl RequestId {
     /// The id.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        headers.get(X_REQUEST_ID).and_then(Self::take).unwrap_or_else(Self::make)
+    }
+
+    pub(super) fn tell(&self, response: &mut Response) {
+        let value = HeaderValue::from_str(self.as_str()).expect("an id is visible ASCII");
+        response.headers_mut().insert(X_REQUEST_ID, value);
     }
 
     fn make() -> Self {
@@ -38,16 +43,8 @@ impl RequestId {
 impl<S: Sync> FromRequestParts<S> for RequestId {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.get().cloned().ok_or_else(|| Problem::internal("no edge around this handler: no request id"))
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let id = RequestContext::current(|context| context.id().clone());
+        id.ok_or_else(|| Problem::internal("no edge around this handler: no request id"))
     }
-}
-
-pub(super) async fn request_id(mut request: Request, next: Next) -> Response {
-    let id = request.headers().get(X_REQUEST_ID).and_then(RequestId::take).unwrap_or_else(RequestId::make);
-    let value = HeaderValue::from_str(id.as_str()).expect("an id is visible ASCII");
-    request.extensions_mut().insert(id);
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(X_REQUEST_ID, value);
-    response
 }

@@ -1,7 +1,7 @@
 //! What is counted for each request: `api_requests_total` and `api_request_duration_seconds`.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use opentelemetry::{
 };
 
 use super::busiest::Busiest;
+use super::request::RequestContext;
 
 /// Upper bounds in seconds, from a cached answer to a request that is given up.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -24,35 +25,6 @@ const OTHER: &str = "other";
 /// A response's extension that says for whom the request was counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantLabel(pub Arc<str>);
-
-/// A request's extension, put there by the edge, that inner layers write labels into. It outlives
-/// what answers do not: a handler that panics or takes too long is counted for its tenant too.
-#[derive(Debug, Clone, Default)]
-pub struct Labels(Arc<Slots>);
-
-#[derive(Debug, Default)]
-struct Slots {
-    endpoint: OnceLock<Arc<str>>,
-    tenant: OnceLock<Arc<str>>,
-}
-
-impl Labels {
-    /// Sets the route's pattern; the first to set it wins.
-    pub fn set_endpoint(&self, endpoint: impl Into<Arc<str>>) {
-        // A second value is dropped on purpose.
-        let _ = self.0.endpoint.set(endpoint.into());
-    }
-
-    /// Sets the tenant; the first to set it wins.
-    pub fn set_tenant(&self, tenant: impl Into<Arc<str>>) {
-        let _ = self.0.tenant.set(tenant.into());
-    }
-
-    /// The route's pattern, if a route matched.
-    pub fn endpoint(&self) -> Option<&str> {
-        self.0.endpoint.get().map(AsRef::as_ref)
-    }
-}
 
 /// The instruments, and who is labelled.
 #[derive(Debug)]
@@ -80,20 +52,19 @@ impl Requests {
     /// Counts one answered request.
     pub(crate) fn count(
         &self,
-        labels: &Labels,
+        context: &RequestContext,
         answered: Option<&TenantLabel>,
-        method: &Method,
         status: StatusCode,
         took: Duration,
     ) {
-        let tenant = answered.map(|label| &label.0).or_else(|| labels.0.tenant.get());
+        let tenant = answered.map(|label| &label.0).or_else(|| context.tenant());
         let tenant = KeyValue::new("tenant", self.label_of(tenant));
-        let endpoint = match labels.0.endpoint.get() {
-            Some(pattern) => KeyValue::new("endpoint", pattern.clone()),
+        let endpoint = match context.endpoint() {
+            Some(pattern) => KeyValue::new("endpoint", pattern.to_owned()),
             None => KeyValue::new("endpoint", "unmatched"),
         };
         self.seconds.record(took.as_secs_f64(), &[tenant.clone(), endpoint.clone()]);
-        let method = KeyValue::new("method", name_of(method));
+        let method = KeyValue::new("method", name_of(context.method()));
         let status = KeyValue::new("status", i64::from(status.as_u16()));
         self.total.add(1, &[tenant, endpoint, method, status]);
     }
@@ -137,11 +108,9 @@ mod tests {
     use crate::{config::TelemetryConfig, telemetry::Telemetry};
 
     fn counted(telemetry: &Telemetry, tenant: &str) {
-        let labels = Labels::default();
-        labels.set_endpoint("/api/pets/{id}");
-        labels.set_tenant(tenant);
-        let took = Duration::from_millis(3);
-        telemetry.requests().count(&labels, None, &Method::GET, StatusCode::OK, took);
+        let context = RequestContext::of(&axum::extract::Request::new(axum::body::Body::empty()));
+        context.set_tenant(tenant);
+        telemetry.requests().count(&context, None, StatusCode::OK, Duration::from_millis(3));
     }
 
     #[test]
@@ -155,10 +124,10 @@ mod tests {
             .filter(|line| !line.starts_with('#') && !line.starts_with("target_info"))
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
-        api_request_duration_seconds_bucket{endpoint="/api/pets/{id}",tenant="acme",le="0.005"} 1
-        api_request_duration_seconds_sum{endpoint="/api/pets/{id}",tenant="acme"} 0.003
-        api_request_duration_seconds_count{endpoint="/api/pets/{id}",tenant="acme"} 1
-        api_requests_total{endpoint="/api/pets/{id}",method="GET",status="200",tenant="acme"} 1
+        api_request_duration_seconds_bucket{endpoint="unmatched",tenant="acme",le="0.005"} 1
+        api_request_duration_seconds_sum{endpoint="unmatched",tenant="acme"} 0.003
+        api_request_duration_seconds_count{endpoint="unmatched",tenant="acme"} 1
+        api_requests_total{endpoint="unmatched",method="GET",status="200",tenant="acme"} 1
         "#);
     }
 

@@ -1,0 +1,48 @@
+//! What is measured: each bench prints a table and writes `NAME.json`. `cargo xtask bench` builds all that it needs and runs it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the house that speaks to its user, and may end with a panic"
+)]
+
+mod load;
+mod news;
+mod report;
+mod route;
+
+use std::process::ExitCode;
+
+use report::Report;
+
+/// How much is measured: enough for a figure, or a look.
+#[derive(Clone, Copy)]
+struct Effort {
+    is_quick: bool,
+}
+
+impl Effort {
+    fn either<T>(self, whole: T, quick: T) -> T {
+        if self.is_quick { quick } else { whole }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let effort = Effort { is_quick: arguments.iter().any(|argument| argument == "--quick") };
+    let report: Report = match arguments.first().map(String::as_str) {
+        Some("--list") => {
+            println!("route\nnews");
+            return ExitCode::SUCCESS;
+        }
+        Some("route") => route::measure(effort).await,
+        Some("news") => news::measure(effort).await,
+        _ => {
+            eprintln!("bench: give it the name of a bench; --list tells them. `cargo xtask bench` does all of it");
+            return ExitCode::FAILURE;
+        }
+    };
+    report.finish()
+}

@@ -1,0 +1,122 @@
+//! The yardstick: the pet store's list on plain axum and SeaORM, with one database, one pool of the `unlimited` plan's size
+//! and the data plane's pool settings, and nothing around it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a program of the house that speaks to its caller, and may end with a panic"
+)]
+
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::serve::ListenerExt as _;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use sea_orm::{
+    ColumnTrait, ConnectOptions, Database, DatabaseConnection, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+/// As in the pet store.
+mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "pets")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub name: String,
+        pub species: String,
+        pub breed: Option<String>,
+        pub created_at: DateTimeUtc,
+        pub deleted_at: Option<DateTimeUtc>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PetsQuery {
+    species: Option<String>,
+    limit: Option<u64>,
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Pet {
+    id: Uuid,
+    name: String,
+    species: String,
+    breed: Option<String>,
+    created_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Serialize)]
+struct Pets {
+    items: Vec<Pet>,
+    next_cursor: Option<String>,
+}
+
+async fn list(State(db): State<DatabaseConnection>, Query(query): Query<PetsQuery>) -> Result<Json<Pets>, StatusCode> {
+    let limit = query.limit.unwrap_or(20);
+    if !(1..=100).contains(&limit) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    let mut pets = entity::Entity::find().order_by_asc(entity::Column::Id).limit(limit + 1);
+    if let Some(cursor) = query.cursor {
+        let id = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
+        pets = pets.filter(entity::Column::Id.gt(id.ok_or(StatusCode::BAD_REQUEST)?));
+    }
+    if let Some(species) = query.species {
+        pets = pets.filter(entity::Column::Species.eq(species));
+    }
+    pets = pets.filter(entity::Column::DeletedAt.is_null());
+    let mut rows = pets.all(&db).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let has_more = rows.len() as u64 > limit;
+    rows.truncate(usize::try_from(limit).unwrap());
+    let next_cursor = rows.last().filter(|_| has_more).map(|last| URL_SAFE_NO_PAD.encode(last.id.as_bytes()));
+    let items = rows.into_iter().map(|row| Pet {
+        id: row.id,
+        name: row.name,
+        species: row.species,
+        breed: row.breed,
+        created_at: row.created_at,
+        deleted_at: row.deleted_at,
+    });
+    Ok(Json(Pets { items: items.collect(), next_cursor }))
+}
+
+/// Serves the database of `PLAIN_PETS_URL`, and says on its first line where.
+#[tokio::main]
+async fn main() {
+    let connections = std::env::var("PLAIN_PETS_CONNECTIONS").unwrap().parse().unwrap();
+    let mut options = ConnectOptions::new(std::env::var("PLAIN_PETS_URL").unwrap());
+    options
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(Duration::from_secs(10))
+        .idle_timeout(Duration::from_mins(1))
+        .sqlx_logging(false)
+        .test_before_acquire(false)
+        .test_before_acquire_if_idle_for(Duration::from_secs(5));
+    let db = Database::connect(options).await.unwrap();
+    let router = Router::new().route("/api/pets", get(list)).with_state(db);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("http://{}", listener.local_addr().unwrap());
+    let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
+    axum::serve(listener, router).await.unwrap();
+}

@@ -1,0 +1,118 @@
+//! What came out: a table for people, and JSON for whoever compares runs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+/// All figures of one bench.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    name: &'static str,
+    date: String,
+    cores: usize,
+    rows: Vec<Row>,
+}
+
+/// One figure. What is compared carries the baseline of the same run.
+#[derive(Serialize)]
+struct Row {
+    case: String,
+    metric: &'static str,
+    value: f64,
+    unit: &'static str,
+    baseline: Option<f64>,
+    /// The value by the baseline.
+    ratio: Option<f64>,
+    target: Option<f64>,
+    pass: Option<bool>,
+}
+
+impl Report {
+    pub(crate) fn new(name: &'static str) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { name, date: chrono::Utc::now().to_rfc3339(), cores, rows: Vec::new() }
+    }
+
+    /// A figure against its baseline; with a target, the ratio must reach it.
+    pub(crate) fn compared(
+        &mut self,
+        case: &str,
+        (metric, unit): (&'static str, &'static str),
+        value: f64,
+        baseline: f64,
+        target: Option<f64>,
+    ) {
+        let ratio = value / baseline;
+        let pass = target.map(|target| ratio >= target);
+        let (baseline, ratio) = (Some(baseline), Some(ratio));
+        self.rows.push(Row { case: case.to_owned(), metric, value, unit, baseline, ratio, target, pass });
+    }
+
+    /// A figure that must be at most the target, if there is one.
+    pub(crate) fn at_most(
+        &mut self,
+        case: &str,
+        (metric, unit): (&'static str, &'static str),
+        value: f64,
+        target: Option<f64>,
+    ) {
+        let pass = target.map(|target| value <= target);
+        self.rows.push(Row { case: case.to_owned(), metric, value, unit, baseline: None, ratio: None, target, pass });
+    }
+
+    /// Prints, writes, and says whether all targets were met.
+    pub(crate) fn finish(&self) -> ExitCode {
+        let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        println!(
+            "{:44} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  pass",
+            self.name, "metric", "value", "unit", "baseline", "ratio", "target"
+        );
+        for row in &self.rows {
+            let pass = row.pass.map_or("-", |pass| if pass { "yes" } else { "NO" });
+            println!(
+                "{:44} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  {pass}",
+                row.case,
+                row.metric,
+                shown(Some(row.value)),
+                row.unit,
+                shown(row.baseline),
+                shown(row.ratio),
+                shown(row.target),
+            );
+        }
+        if let Some(folder) = std::env::var_os("FREEHOLD_BENCH_OUT") {
+            let path = PathBuf::from(folder).join(format!("{}.json", self.name));
+            std::fs::write(&path, serde_json::to_string_pretty(self).unwrap()).unwrap();
+            println!("written to {}", path.display());
+        }
+        if self.rows.iter().all(|row| row.pass != Some(false)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// The middle one of several figures.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    quantile(figures, 0.5)
+}
+
+/// The figure that this part of all is not above.
+pub(crate) fn quantile(figures: &[f64], part: f64) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_figures_that_were_seen() {
+        let figures: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert!((quantile(&figures, 0.99) - 198.0).abs() < f64::EPSILON);
+        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!((quantile(&[1.0], 0.99) - 1.0).abs() < f64::EPSILON);
+    }
+}

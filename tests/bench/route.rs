@@ -1,0 +1,93 @@
+//! What routing costs: the pet list through a data plane against the same list without tenants, on one Postgres.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use end_to_end::bed::{Bed, Store, send};
+use end_to_end::process::folder;
+use serde_json::json;
+
+use crate::Effort;
+use crate::load::{Call, Measured};
+use crate::report::{Report, median, quantile};
+
+const CONNECTIONS: usize = 32;
+/// At least so much of the throughput without tenants.
+const TARGET: f64 = 0.9;
+
+/// The yardstick, a process of its own like the data plane.
+struct Plain {
+    child: Child,
+    url: String,
+}
+
+impl Plain {
+    fn start(database: &str, connections: u64) -> Self {
+        let mut child = Command::new(folder().join("plain-pets"))
+            .env("PLAIN_PETS_URL", database)
+            .env("PLAIN_PETS_CONNECTIONS", connections.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self { child, url: url.trim().to_owned() }
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) async fn measure(effort: Effort) -> Report {
+    let bed = Bed::start(Store::Postgres, 1, 1).await;
+    let hot = bed.tenant_on("unlimited", "hot").await;
+    let unlimited = bed.done("GET", "/v1/plans/unlimited", None).await;
+    let plain = Plain::start(&bed.database_url(&hot).await, unlimited["connections"].as_u64().unwrap());
+    let mut report = Report::new("route");
+    let calls = |path: &str| {
+        let call = |url: &str, process| Call { url: url.to_owned(), path: path.to_owned(), credential: None, process };
+        let through = call(&bed.data[0].url, bed.data[0].id());
+        (Call { credential: Some(hot.key.clone()), ..through }, call(&plain.url, plain.child.id()))
+    };
+    // The harshest case: an answer so small that all that is around it shows.
+    compare(&mut report, "list of 1 pet, 32 connections", calls("/api/pets"), effort).await;
+    for number in 1..20 {
+        let pet = json!({ "name": format!("Pet {number}"), "species": "cat", "breed": "Siamese" });
+        let made = send(bed.request(0, "POST", "/api/pets").bearer_auth(&hot.key).json(&pet)).await;
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    compare(&mut report, "list of 20 pets (a page), 32 connections", calls("/api/pets"), effort).await;
+    report
+}
+
+async fn compare(report: &mut Report, case: &str, (through, plain): (Call, Call), effort: Effort) {
+    assert_eq!(through.once().await, plain.once().await, "both answer the same");
+    let time = Duration::from_secs(effort.either(5, 1));
+    for call in [&through, &plain] {
+        call.load(CONNECTIONS, Duration::from_secs(effort.either(3, 1))).await;
+    }
+    let mut rounds: [Vec<Measured>; 2] = [Vec::new(), Vec::new()];
+    for round in 0..effort.either(5, 3) {
+        // Interleaved, and each is first as often: the machine's moods meet both.
+        for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+            rounds[at].push([&through, &plain][at].load(CONNECTIONS, time).await);
+        }
+        let of = |at: usize| rounds[at].last().map_or(0.0, |measured| measured.throughput);
+        eprintln!("{case}: round {}: {:.0} requests/s, plain {:.0}", round + 1, of(0), of(1));
+    }
+    let figure =
+        |at: usize, figure: &dyn Fn(&Measured) -> f64| median(&rounds[at].iter().map(figure).collect::<Vec<f64>>());
+    let throughput = |at| figure(at, &|measured| measured.throughput);
+    report.compared(case, ("throughput", "requests/s"), throughput(0), throughput(1), Some(TARGET));
+    let cpu = |at| figure(at, &|measured| measured.cpu);
+    report.compared(case, ("server CPU", "us/request"), cpu(0), cpu(1), None);
+    for (metric, part) in [("latency p50", 0.5), ("latency p99", 0.99)] {
+        let latency = |at| figure(at, &|measured| quantile(&measured.latencies, part));
+        report.compared(case, (metric, "ms"), latency(0), latency(1), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! The registry and the tenants' databases behind the control plane's back: looked into, backed up, restored.
+
+use std::fs;
+use std::path::PathBuf;
+
+use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
+
+use super::{Bed, Store, Tenant};
+
+/// A copy of the registry, while no control plane ran.
+pub struct Backup(String);
+
+fn superuser_url() -> String {
+    std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL")
+        .expect("run this by `cargo xtask test`, which starts a Postgres")
+}
+
+/// The role of a URL.
+fn role(url: &str) -> &str {
+    url.split_once("://").unwrap().1.split_once(':').unwrap().0
+}
+
+impl Bed {
+    /// The registry's own database, behind the control plane's back.
+    pub async fn registry(&self) -> DatabaseConnection {
+        Database::connect(&self.registry_url).await.unwrap()
+    }
+
+    /// The name of a tenant's database and its sealed URL, as the registry has them.
+    pub async fn registry_row(&self, tenant: &Tenant) -> (String, String) {
+        let registry = self.registry().await;
+        let id = uuid::Uuid::parse_str(&tenant.id).unwrap();
+        let query = Statement::from_sql_and_values(
+            registry.get_database_backend(),
+            "SELECT name, sealed_url FROM databases WHERE tenant_id = $1",
+            [id.into()],
+        );
+        let row = registry.query_one_raw(query).await.unwrap().unwrap();
+        registry.close().await.unwrap();
+        (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())
+    }
+
+    /// The URL of a tenant's database for the harness, which may do anything in it.
+    pub async fn database_url(&self, tenant: &Tenant) -> String {
+        let (name, _) = self.registry_row(tenant).await;
+        match self.store {
+            Store::Sqlite => format!("sqlite://{}/tenants/{name}/database.db", self.folder.path().display()),
+            Store::Postgres => {
+                format!("{}/{name}", superuser_url().rsplit_once('/').unwrap().0)
+            }
+        }
+    }
+
+    /// The newest revision.
+    pub async fn registry_head(&self) -> i64 {
+        let registry = self.registry().await;
+        let query = Statement::from_string(registry.get_database_backend(), "SELECT head FROM history");
+        let head = registry.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        registry.close().await.unwrap();
+        head
+    }
+
+    /// Copies the registry. No control plane may run.
+    pub async fn back_up_registry(&self) -> Backup {
+        match self.store {
+            Store::Sqlite => {
+                let copy = self.folder.path().join("backup.db").display().to_string();
+                let registry = self.registry().await;
+                registry.execute_unprepared(&format!("VACUUM INTO '{copy}'")).await.unwrap();
+                registry.close().await.unwrap();
+                Backup(copy)
+            }
+            Store::Postgres => {
+                let name = self.registry_url.rsplit_once('/').unwrap().1;
+                let copy = format!("{name}_backup");
+                self.copy_database(name, &copy).await;
+                Backup(copy)
+            }
+        }
+    }
+
+    /// Puts a copy in the registry's place. No control plane may run.
+    pub async fn restore_registry(&self, backup: &Backup) {
+        match self.store {
+            Store::Sqlite => {
+                let file: PathBuf = self.folder.path().join("registry.db");
+                for suffix in ["", "-wal", "-shm"] {
+                    let _ = fs::remove_file(format!("{}{suffix}", file.display()));
+                }
+                fs::copy(&backup.0, file).unwrap();
+            }
+            Store::Postgres => self.copy_database(&backup.0, self.registry_url.rsplit_once('/').unwrap().1).await,
+        }
+    }
+
+    /// One database of the tests' Postgres as the other, which is replaced.
+    async fn copy_database(&self, from: &str, to: &str) {
+        let db = Database::connect(superuser_url()).await.unwrap();
+        let ended = format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{from}'");
+        let owner = role(&self.registry_url);
+        for sql in [
+            format!("DROP DATABASE IF EXISTS \"{to}\" WITH (FORCE)"),
+            ended,
+            format!("CREATE DATABASE \"{to}\" TEMPLATE \"{from}\" OWNER \"{owner}\""),
+        ] {
+            db.execute_unprepared(&sql).await.unwrap();
+        }
+        db.close().await.unwrap();
+    }
+}
