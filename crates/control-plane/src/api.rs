@@ -17,12 +17,9 @@ mod tenants;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
-use service::extract::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use utoipa_swagger_ui::SwaggerUi;
 
 pub(crate) use auth::Tokens;
 
@@ -44,7 +41,7 @@ pub(crate) struct Api {
 struct Description;
 
 /// All routes, with their description at `/openapi.json` and `/docs`.
-pub(crate) fn router(plane: Plane, tokens: Tokens) -> Router {
+pub(crate) fn router(plane: Plane, tokens: Tokens) -> Result<Router, serde_json::Error> {
     let api = Api { plane, tokens: Arc::new(tokens) };
     let (routes, mut description) = described().split_for_parts();
     if let Some(components) = description.components.as_mut() {
@@ -52,11 +49,7 @@ pub(crate) fn router(plane: Plane, tokens: Tokens) -> Router {
             components.add_security_scheme(token, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         }
     }
-    let document = description.clone();
-    routes
-        .with_state(api)
-        .route("/openapi.json", get(async move || Json(document.clone())))
-        .merge(SwaggerUi::new("/docs").url("/docs/openapi.json", description))
+    service::docs::describe(routes.with_state(api), &description)
 }
 
 fn described() -> OpenApiRouter<Api> {

@@ -83,5 +83,5 @@ pub async fn start(
     });
     service.lifecycle.spawn("watch", registry.watch(stopping.clone()));
     service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping));
-    Ok(api::router(plane, Tokens::new(&config.tokens.operator, &config.tokens.node)))
+    Ok(api::router(plane, Tokens::new(&config.tokens.operator, &config.tokens.node))?)
 }

@@ -18,7 +18,7 @@ use identify::Identified;
 
 /// The walk, around every handler of the product.
 pub(crate) async fn admit(State(plane): State<Plane>, mut request: Request, next: Next) -> Result<Response, Problem> {
-    RequestContext::current(|context| context.set_endpoint(&request));
+    RequestContext::current(|context| context.set_endpoint(plane.product.mount, &request));
     let identified = request
         .extensions_mut()
         .remove::<Identified>()

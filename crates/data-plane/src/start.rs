@@ -5,17 +5,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware;
-use axum::routing::get;
+use axum::response::IntoResponse as _;
+use http::StatusCode;
 use service::Service;
-use service::extract::Json;
 use service::problem::BoxError;
 use tenancy::Product;
 use tenancy::seal::KeyRing;
 use tower::ServiceExt as _;
-use utoipa::openapi::Info;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Info, OpenApi, Paths};
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_swagger_ui::SwaggerUi;
 
 use crate::admission::{self, identify::Naming};
 use crate::config::Config;
@@ -56,27 +55,27 @@ pub async fn start(
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });
-    Ok(router(plane, handlers))
+    Ok(router(plane, handlers)?)
 }
 
-fn router(plane: Plane, handlers: OpenApiRouter) -> Router {
+fn router(plane: Plane, handlers: OpenApiRouter) -> Result<Router, serde_json::Error> {
     let (mount, name) = (plane.product.mount, plane.product.name);
-    let (routes, mut description) = OpenApiRouter::new().nest(mount, handlers).split_for_parts();
-    description.info = Info::new(name, env!("CARGO_PKG_VERSION"));
+    let (routes, below) = handlers.split_for_parts();
+    let mut description = OpenApi::new(Info::new(name, env!("CARGO_PKG_VERSION")), Paths::new()).nest(mount, below);
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     description.components.get_or_insert_default().add_security_scheme("credential", scheme);
     description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);
 
     let naming = plane.naming.clone();
     let admitted = routes.route_layer(middleware::from_fn_with_state(plane, admission::admit));
-    let document = description.clone();
-    Router::new()
-        .route("/openapi.json", get(async move || Json(document.clone())))
-        .merge(SwaggerUi::new("/docs").url("/docs/openapi.json", description))
-        // The tenant's path segment is taken off before the product's routes are matched.
-        .fallback(async move |request: Request| {
-            let request = naming.identify(request);
+    // The tenant's path segment and the mount are taken off before the product's routes are matched: nested routers would
+    // take the mount off again for each request, at more cost.
+    let product = Router::new().fallback(async move |request: Request| match naming.identify(request) {
+        Some(request) => {
             let Ok(response) = admitted.oneshot(request).await;
             response
-        })
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    });
+    service::docs::describe(product, &description)
 }

@@ -1,7 +1,6 @@
 //! Identify: which tenant does the request name? It only parses; nothing is looked up, and no name is believed.
 
 use axum::extract::Request;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use service::Problem;
 
@@ -42,15 +41,14 @@ impl Naming {
         Self { base_domain: base_domain.into(), mount: format!("/{}", mount.trim_matches('/')).into() }
     }
 
-    /// Reads the names, notes them in the request, and takes the tenant's segment off its path. It refuses nothing: who
-    /// shows no credential gets the same answer whatever the request names.
-    pub(crate) fn identify(&self, mut request: Request) -> Request {
+    /// Reads the names, notes them in the request, and leaves of its path what is below the mount. None: it is no path of
+    /// the product. Nothing else is refused: who shows no credential gets the same answer whatever the request names.
+    pub(crate) fn identify(&self, mut request: Request) -> Option<Request> {
         let mut identified = Identified::default();
         identified.names.extend(self.named_by_hosts(request.uri(), request.headers()));
-        if let Some((segment, rest)) = self.split_path(request.uri()) {
-            identified.names.push(Name::Label(segment.into()));
-            *request.uri_mut() = rest;
-        }
+        let (segment, below) = self.split_path(request.uri())?;
+        identified.names.extend(segment.map(|segment| Name::Label(segment.into())));
+        *request.uri_mut() = below;
         for value in request.headers().get_all(X_TENANT_ID) {
             // Bytes that are no text name nobody.
             let text = value.to_str().unwrap_or(NOBODY).trim();
@@ -61,7 +59,7 @@ impl Naming {
             identified.names.push(Name::Header(text.into()));
         }
         request.extensions_mut().insert(identified);
-        request
+        Some(request)
     }
 
     /// An absolute target, or HTTP/2's authority, is the host; a Host header beside it is ignored (RFC 9112, 3.2.2).
@@ -91,18 +89,28 @@ impl Naming {
         })
     }
 
-    /// `/acme/api/pets` as `acme` and `/api/pets`. Segments are compared as they came: an encoded one is nobody's.
-    fn split_path<'a>(&self, uri: &'a Uri) -> Option<(&'a str, Uri)> {
-        let segment = uri.path().strip_prefix('/')?.split('/').next()?;
-        let at = 1 + segment.len();
-        let below = uri.path()[at..].strip_prefix(&*self.mount)?;
-        if segment.is_empty() || !(below.is_empty() || below.starts_with('/')) {
+    /// `/acme/api/pets` and `/api/pets` as `/pets`, and the segment before the mount if there is one. Segments are compared
+    /// as they came: an encoded one is nobody's.
+    fn split_path<'a>(&self, uri: &'a Uri) -> Option<(Option<&'a str>, Uri)> {
+        let path = uri.path();
+        let (segment, at) = if self.is_below(path) {
+            (None, 0)
+        } else {
+            let segment = path.strip_prefix('/')?.split('/').next().filter(|segment| !segment.is_empty())?;
+            (Some(segment), 1 + segment.len())
+        };
+        if !self.is_below(&path[at..]) {
             return None;
         }
-        let whole = uri.path_and_query()?.as_str();
+        let below = &uri.path_and_query()?.as_str()[at + self.mount.len()..];
+        let below = if below.starts_with('/') { below.parse() } else { format!("/{below}").parse() };
         let mut parts = uri.clone().into_parts();
-        parts.path_and_query = Some(whole[at..].parse::<PathAndQuery>().ok()?);
+        parts.path_and_query = Some(below.ok()?);
         Some((segment, Uri::from_parts(parts).ok()?))
+    }
+
+    fn is_below(&self, path: &str) -> bool {
+        path.strip_prefix(&*self.mount).is_some_and(|below| below.is_empty() || below.starts_with('/'))
     }
 }
 

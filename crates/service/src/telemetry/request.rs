@@ -28,7 +28,7 @@ pub struct RequestContext {
     trace: Option<TraceId>,
     method: Method,
     uri: Uri,
-    endpoint: OnceLock<MatchedPath>,
+    endpoint: OnceLock<(&'static str, MatchedPath)>,
     tenant: OnceLock<Arc<str>>,
 }
 
@@ -42,7 +42,7 @@ impl RequestContext {
             endpoint: OnceLock::new(),
             tenant: OnceLock::new(),
         };
-        context.set_endpoint(request);
+        context.set_endpoint("", request);
         Arc::new(context)
     }
 
@@ -57,11 +57,12 @@ impl RequestContext {
     }
 
     /// Names the route that matched, for a request inside of it. The edge does so for its own router; a router behind
-    /// another service (a fallback, a rewritten path) needs it by itself. The first to set it wins.
-    pub fn set_endpoint(&self, request: &Request) {
+    /// another service (a fallback, a rewritten path) needs it by itself, with what was taken off the path. The first to
+    /// set it wins.
+    pub fn set_endpoint(&self, mount: &'static str, request: &Request) {
         if let Some(path) = request.extensions().get::<MatchedPath>() {
             // A second value is dropped on purpose.
-            let _ = self.endpoint.set(path.clone());
+            let _ = self.endpoint.set((mount, path.clone()));
         }
     }
 
@@ -80,8 +81,8 @@ impl RequestContext {
     }
 
     /// The route's pattern, if a route matched: of these there are few, unlike paths.
-    pub(super) fn endpoint(&self) -> Option<&str> {
-        self.endpoint.get().map(MatchedPath::as_str)
+    pub(super) fn endpoint(&self) -> Option<String> {
+        self.endpoint.get().map(|(mount, path)| format!("{mount}{}", path.as_str()))
     }
 
     pub(super) fn tenant(&self) -> Option<&Arc<str>> {

@@ -60,7 +60,7 @@ impl Requests {
         let tenant = answered.map(|label| &label.0).or_else(|| context.tenant());
         let tenant = KeyValue::new("tenant", self.label_of(tenant));
         let endpoint = match context.endpoint() {
-            Some(pattern) => KeyValue::new("endpoint", pattern.to_owned()),
+            Some(pattern) => KeyValue::new("endpoint", pattern),
             None => KeyValue::new("endpoint", "unmatched"),
         };
         self.seconds.record(took.as_secs_f64(), &[tenant.clone(), endpoint.clone()]);
