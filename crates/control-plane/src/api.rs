@@ -17,6 +17,8 @@ mod tenants;
 use std::sync::Arc;
 
 use axum::Router;
+use service::docs::describe;
+use service::layers::name_endpoints;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -49,7 +51,7 @@ pub(crate) fn router(plane: Plane, tokens: Tokens) -> Result<Router, serde_json:
             components.add_security_scheme(token, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         }
     }
-    service::docs::describe(routes.with_state(api), &description)
+    Ok(name_endpoints(describe(routes.with_state(api), &description)?))
 }
 
 fn described() -> OpenApiRouter<Api> {

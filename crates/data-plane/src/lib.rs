@@ -50,4 +50,4 @@ mod uses;
 
 pub use config::Config;
 pub use session::{ConfigView, Principal, TenantDb, TenantSession};
-pub use start::start;
+pub use start::{DataPlane, start};

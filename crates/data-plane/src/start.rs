@@ -1,17 +1,20 @@
 //! From a configuration to a running data plane: identity, feed, admission, the product's handlers.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware;
-use axum::response::IntoResponse as _;
-use http::StatusCode;
-use service::Service;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use service::docs::describe;
+use service::layers::name_endpoints;
 use service::problem::BoxError;
 use tenancy::Product;
 use tenancy::seal::KeyRing;
-use tower::ServiceExt as _;
+use tower::Service;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Info, OpenApi, Paths};
 use utoipa_axum::router::OpenApiRouter;
@@ -30,8 +33,8 @@ pub async fn start(
     config: Config,
     product: Product,
     handlers: OpenApiRouter,
-    service: Service,
-) -> Result<Router, BoxError> {
+    service: service::Service,
+) -> Result<DataPlane, BoxError> {
     // Both TLS users of the process share one provider; a second installation is refused, and harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let node = Node::open(&config.node.state_dir)?;
@@ -55,27 +58,46 @@ pub async fn start(
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });
-    Ok(router(plane, handlers)?)
+    Ok(DataPlane::new(plane, handlers)?)
 }
 
-fn router(plane: Plane, handlers: OpenApiRouter) -> Result<Router, serde_json::Error> {
-    let (mount, name) = (plane.product.mount, plane.product.name);
-    let (routes, below) = handlers.split_for_parts();
-    let mut description = OpenApi::new(Info::new(name, env!("CARGO_PKG_VERSION")), Paths::new()).nest(mount, below);
-    let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    description.components.get_or_insert_default().add_security_scheme("credential", scheme);
-    description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);
+/// A running data plane's API: the product behind admission, and its description beside it.
+#[derive(Clone, Debug)]
+pub struct DataPlane {
+    naming: Naming,
+    product: Router,
+    pages: Router,
+}
 
-    let naming = plane.naming.clone();
-    let admitted = routes.route_layer(middleware::from_fn_with_state(plane, admission::admit));
-    // The tenant's path segment and the mount are taken off before the product's routes are matched: nested routers would
-    // take the mount off again for each request, at more cost.
-    let product = Router::new().fallback(async move |request: Request| match naming.identify(request) {
-        Some(request) => {
-            let Ok(response) = admitted.oneshot(request).await;
-            response
+impl DataPlane {
+    fn new(plane: Plane, handlers: OpenApiRouter) -> Result<Self, serde_json::Error> {
+        let naming = plane.naming.clone();
+        let (routes, below) = handlers.split_for_parts();
+        let info = Info::new(plane.product.name, env!("CARGO_PKG_VERSION"));
+        let mut description = OpenApi::new(info, Paths::new()).nest(plane.product.mount, below);
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        description.components.get_or_insert_default().add_security_scheme("credential", scheme);
+        description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);
+        let product = routes.route_layer(middleware::from_fn_with_state(plane, admission::admit));
+        Ok(Self { naming, product, pages: name_endpoints(describe(Router::new(), &description)?) })
+    }
+}
+
+/// The tenant's path segment and the mount are taken off before the product's routes are matched.
+impl Service<Request> for DataPlane {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routers always are.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.naming.identify(request) {
+            Ok(request) => self.product.call(request),
+            Err(request) => self.pages.call(request),
         }
-        None => StatusCode::NOT_FOUND.into_response(),
-    });
-    service::docs::describe(product, &description)
+    }
 }

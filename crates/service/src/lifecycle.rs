@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt};
+use axum::{Router, ServiceExt, extract::Request, serve::ListenerExt};
 use futures_util::FutureExt;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
+
+use crate::layers::Api;
 
 /// Why a service could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -144,10 +146,10 @@ impl Lifecycle {
 
     /// Serves until the service is told to stop, then drains: new connections are refused, and
     /// requests and tasks may finish until the deadline.
-    pub async fn serve(&self, listeners: Vec<(TcpListener, Router)>) -> Result<Drain, LifecycleError> {
+    pub async fn serve<S: Api>(&self, listeners: Vec<(TcpListener, S)>) -> Result<Drain, LifecycleError> {
         let mut servers = JoinSet::new();
-        for (listener, router) in listeners {
-            servers.spawn(serve(listener, router, self.stopping()));
+        for (listener, api) in listeners {
+            servers.spawn(serve(listener, api, self.stopping()));
         }
         let ended_early = tokio::select! {
             biased;
@@ -191,14 +193,16 @@ pub async fn bind(address: SocketAddr, key: &'static str) -> Result<TcpListener,
     TcpListener::bind(address).await.map_err(|source| LifecycleError::Bind { address, key, source })
 }
 
-async fn serve(listener: TcpListener, router: Router, until: CancellationToken) {
+async fn serve(listener: TcpListener, api: impl Api, until: CancellationToken) {
     // Small answers should not wait for the peer's acknowledgement (Nagle's algorithm).
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
     });
-    let served = axum::serve(listener, router).with_graceful_shutdown(until.cancelled_owned()).await;
+    let served = axum::serve(listener, ServiceExt::<Request>::into_make_service(api))
+        .with_graceful_shutdown(until.cancelled_owned())
+        .await;
     if let Err(error) = served {
         tracing::error!(%error, "a listener failed");
     }

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     config::{self, ConfigError, Sections, Validate},
     health::Health,
-    layers::{EdgeConfig, edge},
+    layers::{Api, EdgeConfig, edge},
     lifecycle::{Drain, Lifecycle, bind},
     ops,
     problem::BoxError,
@@ -55,10 +55,11 @@ pub struct Service {
 ///     })
 /// }
 /// ```
-pub fn run<C, B>(name: &'static str, build: B) -> ExitCode
+pub fn run<C, B, A>(name: &'static str, build: B) -> ExitCode
 where
     C: Default + Serialize + DeserializeOwned + Validate + Sections,
-    B: AsyncFnOnce(C, Service) -> Result<Router, BoxError>,
+    B: AsyncFnOnce(C, Service) -> Result<A, BoxError>,
+    A: Api,
 {
     let config = match config::load::<C>(name, std::env::args_os()) {
         Ok(config) => config,
@@ -75,10 +76,11 @@ where
     }
 }
 
-async fn start<C, B>(name: &'static str, config: C, build: B) -> Result<Drain, BoxError>
+async fn start<C, B, A>(name: &'static str, config: C, build: B) -> Result<Drain, BoxError>
 where
     C: Sections,
-    B: AsyncFnOnce(C, Service) -> Result<Router, BoxError>,
+    B: AsyncFnOnce(C, Service) -> Result<A, BoxError>,
+    A: Api,
 {
     let telemetry = Telemetry::start(name, config.telemetry())?;
     let lifecycle = Lifecycle::new(config.lifecycle().drain());
@@ -105,7 +107,7 @@ where
     let api = match stopping.run_until_cancelled(build(config, service)).await {
         Some(api) => edge(api?, EdgeConfig { telemetry, timeout }),
         // Told to stop before it had started: there is nothing to serve, only tasks to drain.
-        None => return Ok(lifecycle.serve(Vec::new()).await?),
+        None => return Ok(lifecycle.serve::<Router>(Vec::new()).await?),
     };
     started.set_ready();
     tracing::info!(%address, %ops_address, "{name} serves");

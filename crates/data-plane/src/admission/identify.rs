@@ -1,5 +1,7 @@
 //! Identify: which tenant does the request name? It only parses; nothing is looked up, and no name is believed.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use service::Problem;
@@ -14,9 +16,9 @@ const NOBODY: &str = "\u{0}";
 /// How requests name tenants here.
 #[derive(Clone, Debug)]
 pub(crate) struct Naming {
-    base_domain: Box<str>,
+    base_domain: Arc<str>,
     /// The mount with its slash and none at its end: `/api`.
-    mount: Box<str>,
+    mount: Arc<str>,
 }
 
 /// What the request calls its tenant. Whether such a tenant exists is not known here, nor ever asked.
@@ -41,12 +43,14 @@ impl Naming {
         Self { base_domain: base_domain.into(), mount: format!("/{}", mount.trim_matches('/')).into() }
     }
 
-    /// Reads the names, notes them in the request, and leaves of its path what is below the mount. None: it is no path of
-    /// the product. Nothing else is refused: who shows no credential gets the same answer whatever the request names.
-    pub(crate) fn identify(&self, mut request: Request) -> Option<Request> {
+    /// Reads the names, notes them in the request, and leaves of its path what is below the mount. A request for no path of
+    /// the product is given back. Nothing else is refused: who shows no credential gets the same answer whatever the
+    /// request names.
+    #[allow(clippy::result_large_err, reason = "both are the request")]
+    pub(crate) fn identify(&self, mut request: Request) -> Result<Request, Request> {
+        let Some((segment, below)) = self.split_path(request.uri()) else { return Err(request) };
         let mut identified = Identified::default();
         identified.names.extend(self.named_by_hosts(request.uri(), request.headers()));
-        let (segment, below) = self.split_path(request.uri())?;
         identified.names.extend(segment.map(|segment| Name::Label(segment.into())));
         *request.uri_mut() = below;
         for value in request.headers().get_all(X_TENANT_ID) {
@@ -59,7 +63,7 @@ impl Naming {
             identified.names.push(Name::Header(text.into()));
         }
         request.extensions_mut().insert(identified);
-        Some(request)
+        Ok(request)
     }
 
     /// An absolute target, or HTTP/2's authority, is the host; a Host header beside it is ignored (RFC 9112, 3.2.2).

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(crate) struct Served {
     pub(crate) principals: Box<[Principal]>,
     /// By requests at work with this version of the route.
     uses: Arc<Uses>,
+    /// Another version has taken its place, or none. Set before it is looked whether anybody uses this one.
+    is_left: AtomicBool,
     /// By pools that were dialled with this route's URL.
     pub(crate) dialled: Arc<Uses>,
     /// The requests that may be at work at once; goes from a route to its successor.
@@ -63,10 +65,11 @@ impl Served {
         });
         let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
         let principals = route.keys.iter().map(|key| Principal::of_key(key, route.tenant)).collect();
-        Self { route, principals, uses: Arc::default(), dialled, concurrency }
+        Self { route, principals, uses: Arc::default(), is_left: AtomicBool::new(false), dialled, concurrency }
     }
 
     fn left_at(&self, revision: Revision, keeps_url: bool) -> Left {
+        self.is_left.store(true, Ordering::SeqCst);
         let (tenant, generation) = (self.route.tenant, self.route.generation);
         let url = (!keeps_url).then(|| Url { tenant, generation, dialled: Arc::clone(&self.dialled) });
         Left { revision, tenant, uses: Arc::clone(&self.uses), url }
@@ -158,7 +161,7 @@ impl RouteTable {
             let served = self.served.get(&tenant)?;
             let begun = served.uses.begin();
             // Replaced meanwhile, it may have been counted as unused already.
-            if self.served.get(&tenant).is_some_and(|now| Arc::ptr_eq(&now, &served)) {
+            if !served.is_left.load(Ordering::SeqCst) {
                 return Some(InUse { served, _use: begun });
             }
         }
@@ -278,15 +281,17 @@ impl RouteTable {
     fn replace(&self, state: &mut State, revision: Revision, tenant: TenantId, route: Option<Route>) {
         let before = self.served.get(&tenant);
         let served = route.map(|route| Arc::new(Served::new(route, before.as_deref())));
-        if let Some(before) = before {
-            let keeps_url = served.as_ref().is_some_and(|served| Arc::ptr_eq(&served.dialled, &before.dialled));
-            state.left.push(before.left_at(revision, keeps_url));
-        }
-        state.awaited.remove(&tenant);
+        let dialled = served.as_ref().map(|served| Arc::clone(&served.dialled));
         match served {
             Some(served) => self.served.insert(tenant, served),
             None => self.served.invalidate(&tenant),
         }
+        // After it: whoever finds this version left looks for the next, and must find it.
+        if let Some(before) = before {
+            let keeps_url = dialled.is_some_and(|dialled| Arc::ptr_eq(&dialled, &before.dialled));
+            state.left.push(before.left_at(revision, keeps_url));
+        }
+        state.awaited.remove(&tenant);
     }
 
     /// A request that uses a version of a tenant's route may yet dial its URL, so that all versions wait for each other.

@@ -1,6 +1,6 @@
 //! The time that a request may take, and the bytes that it may bring.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -15,9 +15,9 @@ use crate::Problem;
 /// The largest body that is read: 1 MiB.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
-pub(super) async fn in_time(limit: Duration, answer: impl Future<Output = Response>) -> Response {
+pub(super) async fn in_time(limit: Duration, answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
     match tokio::time::timeout(limit, answer).await {
-        Ok(response) => response,
+        Ok(Ok(response)) => response,
         Err(_) => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "timed-out",

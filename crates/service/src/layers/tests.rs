@@ -7,12 +7,11 @@ use axum::{
 };
 use http::{Request, StatusCode, header};
 use serde_json::Value;
-use tower::ServiceExt;
 
 use super::*;
 use crate::{Problem, config::TelemetryConfig, extract::Json, telemetry::TenantLabel};
 
-fn api() -> (Router, Telemetry) {
+fn api() -> (Edge<Router>, Telemetry) {
     let telemetry = Telemetry::metrics_only("test", &TelemetryConfig::default()).unwrap();
     let router = Router::new()
         .route("/pets/{id}", get(|| async { axum::Extension(TenantLabel("acme".into())) }))
@@ -23,7 +22,7 @@ fn api() -> (Router, Telemetry) {
         .route("/lost", get(|| async { Problem::internal("secret text of the database") }))
         .route("/id", get(|id: RequestId| async move { id.as_str().to_owned() }));
     let config = EdgeConfig { telemetry: telemetry.clone(), timeout: Duration::from_mins(1) };
-    (edge(router, config), telemetry)
+    (edge(name_endpoints(router), config), telemetry)
 }
 
 async fn panics() {

@@ -34,16 +34,14 @@ pub struct RequestContext {
 
 impl RequestContext {
     pub(crate) fn of(request: &Request) -> Arc<Self> {
-        let context = Self {
+        Arc::new(Self {
             id: RequestId::of(request.headers()),
             trace: trace_of(request.headers()),
             method: request.method().clone(),
             uri: request.uri().clone(),
             endpoint: OnceLock::new(),
             tenant: OnceLock::new(),
-        };
-        context.set_endpoint("", request);
-        Arc::new(context)
+        })
     }
 
     /// Runs a request's work. What it spawns is not part of it.
@@ -56,9 +54,8 @@ impl RequestContext {
         CURRENT.try_with(|context| read(context)).ok()
     }
 
-    /// Names the route that matched, for a request inside of it. The edge does so for its own router; a router behind
-    /// another service (a fallback, a rewritten path) needs it by itself, with what was taken off the path. The first to
-    /// set it wins.
+    /// Names the route that matched, for a request inside of it, and what was taken off its path before. The first to set
+    /// it wins.
     pub fn set_endpoint(&self, mount: &'static str, request: &Request) {
         if let Some(path) = request.extensions().get::<MatchedPath>() {
             // A second value is dropped on purpose.
