@@ -1,5 +1,5 @@
 //! The yardstick: the pet store's list on plain axum and SeaORM, with one database, one pool of the `unlimited` plan's size
-//! and the data plane's pool settings, and nothing around it.
+//! the data plane's pool settings and its allocator, and nothing around it.
 
 #![allow(
     clippy::unwrap_used,
@@ -99,6 +99,10 @@ async fn list(State(db): State<DatabaseConnection>, Query(query): Query<PetsQuer
     });
     Ok(Json(Pets { items: items.collect(), next_cursor }))
 }
+
+/// As in the pet store, so that it makes no difference.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Serves the database of `PLAIN_PETS_URL`, and says on its first line where.
 #[tokio::main]

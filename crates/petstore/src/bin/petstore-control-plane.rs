@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     service::run("petstore-control-plane", async |config: control_plane::Config, service| {
         control_plane::start(config, petstore::product(), Arc::new(petstore::Schema), service).await
