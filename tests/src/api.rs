@@ -61,6 +61,13 @@ async fn bad_input_is_a_clear_problem_and_changes_nothing(bed: Bed) {
             422,
             "server-unusable",
         ),
+        ("POST", "/v1/tenants", Some(json!(["globex", "Globex", null, null, null, {}])), 422, "invalid-body"),
+        ("PATCH", "/v1/tenants/acme", Some(json!([null, "Other", null, null])), 422, "invalid-body"),
+        ("POST", "/v1/tenants/acme/keys", Some(json!({ "scopes": ["pets:read", "pets:read"] })), 422, "invalid-body"),
+        ("GET", "/v1/tenants?plan=gold", None, 400, "invalid-query"),
+        ("GET", "/v1/tenants?region=mars", None, 400, "invalid-query"),
+        ("GET", "/v1/tenants?server=mars", None, 400, "invalid-query"),
+        ("GET", "/v1/operations?state=odd", None, 400, "invalid-query"),
         ("GET", "/v1/tenants?cursor=!", None, 400, "invalid-query"),
         ("GET", "/v1/tenants?limit=0", None, 400, "invalid-query"),
         ("GET", "/v1/tenants?limit=x", None, 400, "invalid-query"),
@@ -198,5 +205,13 @@ async fn pages_filters_and_preconditions_hold(bed: Bed) {
     for path in ["/v1/tenants", "/v1/tenants/{tenant}/keys", "/v1/operations/{id}/retry", "/v1/feed"] {
         assert!(description["paths"].get(path).is_some(), "{path}");
     }
+    let refusals = &description["paths"]["/v1/tenants"]["post"]["responses"];
+    for status in ["409", "422", "default"] {
+        assert!(refusals[status]["content"].get("application/problem+json").is_some(), "{status}: {refusals}");
+    }
     assert_eq!(send(bed.client.get(format!("{}/docs/", bed.control[0].url))).await.status, 200);
+    // A slug may read as an id.
+    let odd = "abcdef0123456789abcdef0123456789";
+    assert_eq!(bed.tenant(odd).await.slug, odd);
+    assert_eq!(bed.done("GET", &format!("/v1/tenants/{odd}"), None).await["slug"], odd);
 }

@@ -27,6 +27,8 @@ mod news;
 mod pets;
 #[cfg(test)]
 mod pools;
+#[cfg(test)]
+mod races;
 
 /// Runs a test on each engine: `on_both!(behaviour, control planes, data planes)`.
 #[macro_export]

@@ -89,6 +89,11 @@ enum State {
     Cancelled,
 }
 
+/// Whether an operation can be in a state of this name.
+pub(crate) fn is_state(name: &str) -> bool {
+    State::ALL.iter().any(|state| state.as_str() == name)
+}
+
 impl State {
     const ALL: [Self; 6] = [Self::Pending, Self::Running, Self::Undoing, Self::Done, Self::Failed, Self::Cancelled];
 

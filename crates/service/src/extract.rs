@@ -23,6 +23,10 @@ const NUL: &str = "%00";
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json<T>(pub T);
 
+/// A JSON body of any kind, where the body is a value and no object; refuses as [`Json`] does.
+#[derive(Debug, Clone, Default)]
+pub struct AnyJson(pub serde_json::Value);
+
 /// The query string; refuses with 400 `invalid-query`, the parameter named.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Query<T>(pub T);
@@ -55,6 +59,17 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
             return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
         parse_json(&bytes).map(|body| Some(Self(body)))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for AnyJson {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !says_json(request.headers()) {
+            return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        serde_json::from_slice(&read(request, state).await?).map(Self).map_err(|error| malformed(&error))
     }
 }
 
@@ -105,14 +120,21 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Parses a JSON body that was read before, with the same problems as [`Json`].
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        // Serde would take an array for an object, its items for the fields in their order.
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|error| malformed(&error))?;
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "The body must be a JSON object."));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
         if error.is_data() {
             let (field, detail) = blame(path, error.to_string());
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", format!("The body is not valid: {detail}."))
-                .with_field(field, detail)
+            let whole = format!("The body is not valid: {detail}.");
+            let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", whole);
+            // A dot is the body itself.
+            if field == "." { problem } else { problem.with_field(field, detail) }
         } else {
             malformed(&error)
         }
@@ -144,7 +166,20 @@ fn blame(path: String, detail: String) -> (String, String) {
         (parent, Some(name)) => format!("{parent}.{name}"),
         _ => path,
     };
-    (field, detail)
+    // Rust's names are not the caller's, and what the caller sent is not told back at any length.
+    let detail = match detail.split_once(", expected struct ") {
+        Some((what, _)) => format!("{what}, expected a JSON object"),
+        None => detail,
+    };
+    (short(&field), short(&detail))
+}
+
+/// A text that a caller sent, as a problem may repeat it: 200 characters at most.
+pub fn short(text: &str) -> String {
+    match text.char_indices().nth(200) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
 }
 
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
@@ -207,6 +242,9 @@ mod tests {
         assert_eq!(refusal(r#"{"name":"x"} y"#), ("malformed-json", vec![]));
         assert_eq!(refusal(r#"{"name":1}"#), ("invalid-body", vec!["name".into()]));
         assert_eq!(refusal(r#"{"nmae":"x"}"#), ("invalid-body", vec!["nmae".into()]));
+        assert_eq!(refusal(r#"["x"]"#), ("invalid-body", vec![]), "no fields in their order");
+        assert_eq!(refusal("7"), ("invalid-body", vec![]));
+        assert_eq!(refusal("["), ("malformed-json", vec![]));
         assert_eq!(refusal("{}"), ("invalid-body", vec!["name".into()]));
         assert_eq!(refusal(r#"{"name":"x","owner":{}}"#), ("invalid-body", vec!["owner.age".into()]));
         assert_eq!(refusal(r#"{"name":"x","owner":{"age":999}}"#), ("invalid-body", vec!["owner.age".into()]));

@@ -51,6 +51,12 @@ impl Bed {
         }
     }
 
+    /// The registry's URL for the harness, which may do anything in it; on Postgres.
+    pub fn registry_url_of_superuser(&self) -> String {
+        let name = self.registry_url.rsplit_once('/').unwrap().1;
+        format!("{}/{name}", superuser_url().rsplit_once('/').unwrap().0)
+    }
+
     /// The newest revision.
     pub async fn registry_head(&self) -> i64 {
         let registry = self.registry().await;

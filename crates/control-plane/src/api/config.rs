@@ -9,7 +9,7 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::Value;
 use service::Problem;
-use service::extract::{Json, Path};
+use service::extract::{AnyJson, Json, Path};
 use service::problem::ProblemBody;
 use tenancy::Product;
 use tenancy::product::InvalidConfig;
@@ -69,12 +69,12 @@ pub(super) async fn set(
     State(api): State<Api>,
     _: Operator,
     Path((tenant, key)): Path<(String, String)>,
-    Json(value): Json<Value>,
+    AnyJson(value): AnyJson,
 ) -> Result<Json<Value>, Problem> {
     check(&api.plane.product, &BTreeMap::from([(key.clone(), value.clone())]))?;
     let registry = &api.plane.registry;
     let mut change = registry.change().await?;
-    let row = find_alive(change.db(), &tenant).await?;
+    let row = find_alive(&change, &tenant).await?;
     let others = config::Entity::find().filter(config::Column::TenantId.eq(row.id));
     let others = others.filter(config::Column::Key.ne(key.as_str())).count(change.db()).await?;
     if others >= MAX_CONFIG_ENTRIES as u64 {
@@ -99,7 +99,7 @@ pub(super) async fn unset(
 ) -> Result<StatusCode, Problem> {
     default_of(&api.plane.product, &key)?;
     let mut change = api.plane.registry.change().await?;
-    let row = find_alive(change.db(), &tenant).await?;
+    let row = find_alive(&change, &tenant).await?;
     config::Entity::delete_by_id((row.id, key)).exec(change.db()).await?;
     touch_if_seen(&mut change, &row)?;
     change.commit().await?;

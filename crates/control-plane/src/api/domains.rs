@@ -82,7 +82,7 @@ pub(super) async fn create(
     let registry = &api.plane.registry;
     let host = host(&body.host)?;
     let mut change = registry.change().await?;
-    let tenant = find_alive(change.db(), &tenant).await?;
+    let tenant = find_alive(&change, &tenant).await?;
     let count = domains::Entity::find().filter(domains::Column::TenantId.eq(tenant.id)).count(change.db()).await?;
     if count >= MAX_HOSTS as u64 {
         return Err(Problem::new(
@@ -119,14 +119,18 @@ pub(super) async fn remove(
     Path((tenant, host)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let mut change = api.plane.registry.change().await?;
-    let tenant = find_alive(change.db(), &tenant).await?;
+    let tenant = find_alive(&change, &tenant).await?;
     let gone = domains::Entity::delete_many()
-        .filter(domains::Column::Host.eq(host.to_ascii_lowercase()))
+        .filter(domains::Column::Host.eq(self::host(&host).unwrap_or_default()))
         .filter(domains::Column::TenantId.eq(tenant.id))
         .exec(change.db())
         .await?;
     if gone.rows_affected == 0 {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "domain-not-found", "The tenant has no such custom host."));
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "domain-not-found",
+            "The tenant has no such custom host. GET its domains to see those it has.",
+        ));
     }
     touch_if_seen(&mut change, &tenant)?;
     change.commit().await?;
@@ -135,7 +139,7 @@ pub(super) async fn remove(
 
 /// A DNS name of at least two labels (RFC 1123), in lower case; an address is none.
 fn host(text: &str) -> Result<String, Problem> {
-    let host = text.trim_end_matches('.').to_ascii_lowercase();
+    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -151,7 +155,7 @@ fn host(text: &str) -> Result<String, Problem> {
     }
     Err(Problem::invalid_field(
         "host",
-        "is no host name of two labels or more, such as pets.example.com, without a port",
+        "must be a host name of two labels or more, such as pets.example.com, without a port",
     ))
 }
 

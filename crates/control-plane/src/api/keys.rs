@@ -9,7 +9,7 @@ use sea_orm::{
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use service::Problem;
-use service::extract::{Json, Path, Query};
+use service::extract::{Json, Path, Query, short};
 use service::problem::ProblemBody;
 use tenancy::ApiKey;
 use tenancy::route::MAX_KEYS;
@@ -104,15 +104,21 @@ pub(super) async fn create(
     let known = plane.product.scopes;
     let scopes = body.scopes.unwrap_or_else(|| known.iter().map(|&scope| scope.to_owned()).collect());
     if let Some(unknown) = scopes.iter().find(|scope| !known.contains(&scope.as_str())) {
-        let detail = format!("`{unknown}` is no scope of the product; it has: {}", known.join(", "));
+        let detail = format!("`{}` is no scope of the product; it has: {}", short(unknown), known.join(", "));
         return Err(Problem::invalid_field("scopes", detail));
+    }
+    // With this, what is declared bounds what a route holds.
+    if let Some(twice) =
+        scopes.iter().take(known.len() + 1).enumerate().find(|(at, scope)| scopes[..*at].contains(scope))
+    {
+        return Err(Problem::invalid_field("scopes", format!("`{}` is named twice", twice.1)));
     }
     let now = plane.registry.now();
     if body.expires_at.is_some_and(|expiry| expiry <= now) {
         return Err(Problem::invalid_field("expires_at", "must be in the future"));
     }
     let mut change = plane.registry.change().await?;
-    let tenant = find_alive(change.db(), &tenant).await?;
+    let tenant = find_alive(&change, &tenant).await?;
     let count = keys::Entity::find().filter(keys::Column::TenantId.eq(tenant.id)).count(change.db()).await?;
     if count >= MAX_KEYS as u64 {
         return Err(Problem::new(
@@ -170,7 +176,7 @@ pub(super) async fn revoke(
     Path((tenant, id)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let mut change = api.plane.registry.change().await?;
-    let tenant = find_alive(change.db(), &tenant).await?;
+    let tenant = find_alive(&change, &tenant).await?;
     let gone = keys::Entity::delete_many()
         .filter(keys::Column::Id.eq(id))
         .filter(keys::Column::TenantId.eq::<Uuid>(tenant.id))

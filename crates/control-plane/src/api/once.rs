@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter};
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::auth::Operator;
+use super::tenants;
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::idempotency;
@@ -48,6 +50,8 @@ struct Claim {
     scope: String,
     id: Uuid,
     is_recorded: bool,
+    /// Recorded for now: the request is still at work on a better one, and this holds should it break off.
+    for_now: Option<Answer>,
 }
 
 /// An answer as it is sent and recorded.
@@ -57,12 +61,15 @@ pub(super) struct Answer {
     location: Option<String>,
     etag: Option<String>,
     body: serde_json::Value,
+    /// The request is still at work on a better one.
+    #[serde(default)]
+    is_for_now: bool,
 }
 
 impl Answer {
     pub(super) fn new(status: StatusCode, body: &impl Serialize) -> Result<Self, Problem> {
         let body = serde_json::to_value(body).map_err(Problem::internal)?;
-        Ok(Self { status: status.as_u16(), location: None, etag: None, body })
+        Ok(Self { status: status.as_u16(), location: None, etag: None, body, is_for_now: false })
     }
 
     pub(super) fn at(mut self, location: String) -> Self {
@@ -96,22 +103,61 @@ impl<T: DeserializeOwned + Send> FromRequest<Api> for Once<T> {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
-        let operator = Operator::from_request_parts(&mut parts, api).await.map_err(IntoResponse::into_response)?;
-        let key = key(&parts.headers).map_err(IntoResponse::into_response)?;
-        let path = parts.uri.path().to_owned();
+        let scope = scope(&mut parts, api).await.map_err(IntoResponse::into_response)?;
         let request = Request::from_parts(parts, body);
         // Validates the media type before the body is read.
         let RawJson(bytes) = RawJson::from_request(request, api).await.map_err(IntoResponse::into_response)?;
         let body = parse_json(&bytes).map_err(IntoResponse::into_response)?;
-        let Some(key) = key else { return Ok(Self { body, ticket: Ticket(None) }) };
-        let mut scope = Sha256::new();
-        for part in [operator.token.as_slice(), path.as_bytes(), b"\n", key.as_bytes()] {
-            scope.update(part);
-        }
-        let scope = URL_SAFE_NO_PAD.encode(scope.finalize());
+        let Some(scope) = scope else { return Ok(Self { body, ticket: Ticket(None) }) };
         let ticket = claim(&api.plane, scope, &bytes).await?;
         Ok(Self { body, ticket })
     }
+}
+
+/// For calls without a body. Rejects with the recorded answer when there is one.
+impl FromRequest<Api> for Ticket {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Response> {
+        let (mut parts, _) = request.into_parts();
+        match scope(&mut parts, api).await.map_err(IntoResponse::into_response)? {
+            Some(scope) => claim(&api.plane, scope, b"").await,
+            None => Ok(Self(None)),
+        }
+    }
+}
+
+/// What a key is one of: the operator, the call, and what it is about. A tenant counts as itself, whatever it is called: its
+/// slug may be another's tomorrow.
+struct Scope(Sha256);
+
+impl Scope {
+    fn name(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0.clone().finalize())
+    }
+
+    /// Tells bodies apart, and nobody who has the digest alone can try out what the body was.
+    fn digest(&self, body: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(self.0.clone().chain_update(b"\nbody\n").chain_update(body).finalize())
+    }
+}
+
+/// Checks who calls. None: the request carries no key.
+async fn scope(parts: &mut Parts, api: &Api) -> Result<Option<Scope>, Problem> {
+    let operator = Operator::from_request_parts(parts, api).await?;
+    let Some(key) = key(&parts.headers)? else { return Ok(None) };
+    let pattern = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
+    let mut scope = Sha256::new_with_prefix(operator.token).chain_update(pattern);
+    let named = RawPathParams::from_request_parts(parts, api).await.map_err(Problem::internal)?;
+    for (name, value) in &named {
+        let tenant = match name {
+            "tenant" => Some(tenants::find(api.plane.registry.db(), value).await?.id.to_string()),
+            _ => None,
+        };
+        scope.update(b"\n");
+        scope.update(tenant.as_deref().unwrap_or(value));
+    }
+    Ok(Some(Scope(scope.chain_update(b"\n").chain_update(key))))
 }
 
 /// The bytes of a body that says to be JSON.
@@ -138,9 +184,9 @@ fn key(headers: &http::HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-async fn claim(plane: &Plane, scope: String, body: &[u8]) -> Result<Ticket, Response> {
+async fn claim(plane: &Plane, scope: Scope, body: &[u8]) -> Result<Ticket, Response> {
     let failed = |error: DbErr| Problem::from(error).into_response();
-    let body_digest = URL_SAFE_NO_PAD.encode(Sha256::digest(body));
+    let (scope, body_digest) = (scope.name(), scope.digest(body));
     let now = plane.registry.now();
     forget_old(plane).await.map_err(failed)?;
     let mine = Uuid::new_v4();
@@ -160,7 +206,7 @@ async fn claim(plane: &Plane, scope: String, body: &[u8]) -> Result<Ticket, Resp
     let found = idempotency::Entity::find_by_id(scope.clone()).one(plane.registry.db()).await.map_err(failed)?;
     match found {
         Some(row) if row.claim == mine => {
-            Ok(Ticket(Some(Claim { plane: plane.clone(), scope, id: mine, is_recorded: false })))
+            Ok(Ticket(Some(Claim { plane: plane.clone(), scope, id: mine, is_recorded: false, for_now: None })))
         }
         Some(row) if row.body_digest != body_digest => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -168,17 +214,24 @@ async fn claim(plane: &Plane, scope: String, body: &[u8]) -> Result<Ticket, Resp
             "This Idempotency-Key came with another body before. Use a new key for a new request.",
         )
         .into_response()),
-        Some(idempotency::Model { sealed_answer: Some(sealed), claim, .. }) => {
-            Err(open(plane, claim, sealed).map_or_else(IntoResponse::into_response, IntoResponse::into_response))
+        Some(idempotency::Model { sealed_answer: Some(sealed), claim, created_at, .. }) => {
+            let answer = open(plane, claim, sealed).map_err(IntoResponse::into_response)?;
+            // Its process died while it waited, and nothing better comes.
+            let is_abandoned = created_at < now - ABANDONED;
+            Err(if answer.is_for_now && !is_abandoned { in_progress() } else { answer.into_response() })
         }
-        _ => Err(Problem::new(
-            StatusCode::CONFLICT,
-            "request-in-progress",
-            "A request with this Idempotency-Key is still at work. Send it again in a moment for its answer.",
-        )
-        .with_retry_after(Duration::from_secs(1))
-        .into_response()),
+        _ => Err(in_progress()),
     }
+}
+
+fn in_progress() -> Response {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "request-in-progress",
+        "A request with this Idempotency-Key is still at work. Send it again in a moment for its answer.",
+    )
+    .with_retry_after(Duration::from_secs(1))
+    .into_response()
 }
 
 async fn forget_old(plane: &Plane) -> Result<(), DbErr> {
@@ -205,9 +258,22 @@ impl Ticket {
         self.write(change.db(), answer).await
     }
 
-    /// Replaces the recorded answer by a later one: what was waited for has come.
+    /// Records an answer together with its effect, while the request goes on for a better one. Repeats wait for that.
+    pub(super) async fn record_for_now(&mut self, change: &Change, answer: &Answer) -> Result<(), Problem> {
+        self.write(change.db(), &Answer { is_for_now: true, ..answer.clone() }).await?;
+        if let Some(claim) = &mut self.0 {
+            claim.for_now = Some(answer.clone());
+        }
+        Ok(())
+    }
+
+    /// Replaces the recorded answer by the better one: what was waited for has come.
     pub(super) async fn amend(&mut self, plane: &Plane, answer: &Answer) -> Result<(), Problem> {
-        self.write(plane.registry.db(), answer).await
+        self.write(plane.registry.db(), answer).await?;
+        if let Some(claim) = &mut self.0 {
+            claim.for_now = None;
+        }
+        Ok(())
     }
 
     async fn write(&mut self, db: &impl ConnectionTrait, answer: &Answer) -> Result<(), Problem> {
@@ -230,7 +296,23 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Some(claim) = self.0.take().filter(|claim| !claim.is_recorded) else { return };
+        let Some(mut claim) = self.0.take() else { return };
+        if let Some(answer) = claim.for_now.take() {
+            // The caller went away while it waited; what was recorded for now is its answer.
+            let mut ticket = Self(Some(claim));
+            tokio::spawn(async move {
+                let plane = ticket.0.as_ref().map(|claim| claim.plane.clone());
+                if let Some(plane) = plane
+                    && let Err(problem) = ticket.amend(&plane, &answer).await
+                {
+                    tracing::warn!(%problem, "an Idempotency-Key stays in progress until it is abandoned");
+                }
+            });
+            return;
+        }
+        if claim.is_recorded {
+            return;
+        }
         tokio::spawn(async move {
             let given_back = idempotency::Entity::delete_many()
                 .filter(idempotency::Column::Scope.eq(claim.scope))

@@ -1,9 +1,8 @@
 //! `/v1/operations`: long actions and how far they are.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use http::{StatusCode, header};
+use http::StatusCode;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -14,6 +13,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::auth::Operator;
+use super::once::{Answer, Ticket};
 use super::page::{Page, after, limit};
 use super::tenants;
 use crate::provision;
@@ -98,6 +98,11 @@ pub(super) async fn list(
         select = select.filter(operations::Column::TenantId.eq(tenants::find(db, &tenant).await?.id));
     }
     if let Some(state) = query.state {
+        if !provision::is_state(&state) {
+            let detail = "must be pending, running, undoing, done, failed or cancelled";
+            let whole = format!("The query string is not valid: `state` {detail}.");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-query", whole).with_field("state", detail));
+        }
         select = select.filter(operations::Column::State.eq(state));
     }
     // Ids are UUIDv7: their order is that of creation.
@@ -140,13 +145,19 @@ pub(super) async fn show(
 
 /// Starts a failed operation again.
 #[utoipa::path(
-    post, path = "/v1/operations/{id}/retry", tag = "operations", params(("id" = Uuid, Path)),
+    post, path = "/v1/operations/{id}/retry", tag = "operations",
+    params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Operation), (status = 404, body = ProblemBody),
               (status = 409, description = "It has not failed", body = ProblemBody))
 )]
-pub(super) async fn retry(State(api): State<Api>, _: Operator, Path(id): Path<Uuid>) -> Result<Response, Problem> {
-    let row = provision::retry(&api.plane, id).await?;
-    api.plane.wake.ring();
+pub(super) async fn retry(State(api): State<Api>, Path(id): Path<Uuid>, mut ticket: Ticket) -> Result<Answer, Problem> {
+    let registry = &api.plane.registry;
+    let change = registry.change().await?;
+    let row = provision::retry(&change, id, registry.now()).await?;
     let location = format!("/v1/operations/{}", row.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(Operation::without_steps(row))).into_response())
+    let answer = Answer::new(StatusCode::ACCEPTED, &Operation::without_steps(row))?.at(location);
+    ticket.record(&change, &answer).await?;
+    change.commit().await?;
+    api.plane.wake.ring();
+    Ok(answer)
 }

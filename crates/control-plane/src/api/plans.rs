@@ -114,7 +114,7 @@ fn plan(name: String, limits: &PlanLimits) -> Result<Plan, Problem> {
     let is_name = (1..=40).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
     if !is_name {
-        return Err(Problem::invalid_field("name", "has 1 to 40 characters of a-z, 0-9, - and _"));
+        return Err(Problem::invalid_field("name", "must have 1 to 40 characters of a-z, 0-9, - and _"));
     }
     let window_seconds = limits.window_seconds.or(NonZeroU32::new(3600)).unwrap_or(NonZeroU32::MIN);
     for (field, value, largest) in [

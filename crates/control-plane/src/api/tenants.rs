@@ -10,7 +10,11 @@ pub(crate) mod update;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use http::{StatusCode, header};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use sea_orm::sea_query::LockType;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+    Select,
+};
 use serde::Serialize;
 use service::Problem;
 use service::extract::Json;
@@ -19,6 +23,7 @@ use tenancy::{Slug, Status, TenantId};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::once::Answer;
 use super::operations::Operation;
 use super::precondition::etag;
 use crate::registry::change::Change;
@@ -40,8 +45,6 @@ pub(crate) struct Tenant {
     schema_version: i32,
     /// The number of its database URL.
     generation: i64,
-    /// When data planes last had news of it.
-    revision: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     /// Until when a `deleting` tenant can be restored.
@@ -68,7 +71,6 @@ impl Tenant {
             server,
             schema_version: row.schema_version,
             generation: row.generation,
-            revision: row.revision,
             created_at: row.created_at,
             updated_at: row.updated_at,
             delete_after: row.delete_after,
@@ -87,15 +89,29 @@ impl Tenant {
 
 /// The tenant of this id or slug. A deleted one keeps its id and gives up its slug.
 pub(super) async fn find(db: &impl ConnectionTrait, name: &str) -> Result<tenants::Model, Problem> {
-    let found = match name.parse::<Uuid>() {
-        Ok(id) => tenants::Entity::find_by_id(id).one(db).await?,
-        Err(_) => {
-            tenants::Entity::find()
-                .filter(tenants::Column::Slug.eq(name))
-                .filter(tenants::Column::Status.ne(Status::Deleted.as_str()))
-                .one(db)
-                .await?
-        }
+    look_up(db, name, false).await
+}
+
+/// As [`find`], and nobody else changes anything of the tenant until the change ends: whether data planes see it, and what
+/// of it they see, is decided on what holds at the commit. The first lock that a change of a tenant takes, but for its
+/// plan's.
+pub(super) async fn find_to_change(change: &Change, name: &str) -> Result<tenants::Model, Problem> {
+    look_up(change.db(), name, true).await
+}
+
+async fn look_up(db: &impl ConnectionTrait, name: &str, is_locked: bool) -> Result<tenants::Model, Problem> {
+    let lock = |query: Select<tenants::Entity>| if is_locked { query.lock(LockType::NoKeyUpdate) } else { query };
+    let by_id = match name.parse::<Uuid>() {
+        Ok(id) => lock(tenants::Entity::find_by_id(id)).one(db).await?,
+        Err(_) => None,
+    };
+    let by_slug = tenants::Entity::find()
+        .filter(tenants::Column::Slug.eq(name))
+        .filter(tenants::Column::Status.ne(Status::Deleted.as_str()));
+    let found = match by_id {
+        Some(row) => Some(row),
+        // A slug may read as an id. No id of ours does as a slug: they begin with a digit.
+        None => lock(by_slug).one(db).await?,
     };
     found.ok_or_else(|| {
         Problem::new(
@@ -106,9 +122,9 @@ pub(super) async fn find(db: &impl ConnectionTrait, name: &str) -> Result<tenant
     })
 }
 
-/// As [`find`], refusing one that is gone: nothing of it can change any more.
-pub(super) async fn find_alive(db: &impl ConnectionTrait, name: &str) -> Result<tenants::Model, Problem> {
-    let row = find(db, name).await?;
+/// As [`find_to_change`], refusing one that is gone: nothing of it can change any more.
+pub(super) async fn find_alive(change: &Change, name: &str) -> Result<tenants::Model, Problem> {
+    let row = find_to_change(change, name).await?;
     if row.status == Status::Deleted.as_str() {
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -125,7 +141,13 @@ pub(super) fn status_of(row: &tenants::Model) -> Result<Status, Problem> {
 }
 
 pub(super) fn illegal(error: IllegalTransition) -> Problem {
-    Problem::new(StatusCode::CONFLICT, "illegal-transition", format!("The move is not legal: {error}."))
+    Problem::new(
+        StatusCode::CONFLICT,
+        "illegal-transition",
+        format!(
+            "The move is not legal: {error}. GET the tenant for its status, and its operations for what is being done."
+        ),
+    )
 }
 
 /// Writes a tenant's changed columns and counts the change.
@@ -187,18 +209,23 @@ pub(super) fn text(field: &'static str, text: &str, longest: usize) -> Result<St
     if (1..=longest).contains(&trimmed.chars().count()) && !trimmed.chars().any(char::is_control) {
         return Ok(trimmed.to_owned());
     }
-    Err(Problem::invalid_field(field, format!("has 1 to {longest} characters, and no control characters")))
+    Err(Problem::invalid_field(field, format!("must have 1 to {longest} characters, and no control characters")))
 }
 
 pub(super) fn email(text: &str) -> Result<String, Problem> {
     let is_sound = text.len() <= 254
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
         && text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
-    if is_sound { Ok(text.to_owned()) } else { Err(Problem::invalid_field("admin_email", "is no e-mail address")) }
+    if is_sound {
+        Ok(text.to_owned())
+    } else {
+        Err(Problem::invalid_field("admin_email", "must be an e-mail address, such as ann@example.org"))
+    }
 }
 
-pub(super) async fn plan(db: &impl ConnectionTrait, name: &str) -> Result<String, Problem> {
-    match plans::Entity::find_by_id(text("plan", name, 40)?).one(db).await? {
+/// The plan of this name, which does not change until the change ends. Plans are locked before tenants.
+pub(super) async fn plan(change: &Change, name: &str) -> Result<String, Problem> {
+    match plans::Entity::find_by_id(text("plan", name, 40)?).lock(LockType::Share).one(change.db()).await? {
         Some(plan) => Ok(plan.name),
         None => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -217,7 +244,7 @@ pub(super) fn accepted(tenant: Tenant, version: i64, operation: operations::Mode
 }
 
 /// 200 with the tenant and its tag.
-pub(super) async fn shown(db: &impl ConnectionTrait, row: tenants::Model) -> Result<Response, Problem> {
+pub(super) async fn shown(db: &impl ConnectionTrait, row: tenants::Model) -> Result<Answer, Problem> {
     let tag = etag(row.version);
-    Ok(([(header::ETAG, tag)], Json(Tenant::read(db, row).await?)).into_response())
+    Ok(Answer::new(StatusCode::OK, &Tenant::read(db, row).await?)?.tagged(&tag))
 }

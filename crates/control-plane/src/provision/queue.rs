@@ -68,9 +68,8 @@ pub(crate) async fn cancel_delete(change: &Change, tenant: Uuid) -> Result<bool,
     Ok(cancelled.rows_affected > 0)
 }
 
-/// Starts a failed creation again, with all of its steps before it. Ring the plane's [`super::Wake`] afterwards.
-pub(crate) async fn retry(plane: &Plane, id: Uuid) -> Result<operations::Model, Problem> {
-    let change = plane.registry.change().await?;
+/// Starts a failed creation again, with all of its steps before it. Ring the plane's [`super::Wake`] after the commit.
+pub(crate) async fn retry(change: &Change, id: Uuid, now: DateTime<Utc>) -> Result<operations::Model, Problem> {
     if operations::Entity::find_by_id(id).one(change.db()).await?.is_none() {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
@@ -78,7 +77,6 @@ pub(crate) async fn retry(plane: &Plane, id: Uuid) -> Result<operations::Model, 
             "There is no such operation. GET /v1/operations lists them.",
         ));
     }
-    let now = plane.registry.now();
     let again = operations::Entity::update_many()
         .col_expr(operations::Column::State, Expr::value(State::Pending.as_str()))
         .col_expr(operations::Column::Error, Expr::value(None::<String>))
@@ -109,7 +107,6 @@ pub(crate) async fn retry(plane: &Plane, id: Uuid) -> Result<operations::Model, 
         .filter(operation_steps::Column::OperationId.eq(id))
         .exec(change.db())
         .await?;
-    change.commit().await?;
     Ok(again)
 }
 

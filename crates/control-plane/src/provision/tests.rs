@@ -46,9 +46,9 @@ async fn a_wait_ends_with_its_time_and_a_retry_of_no_failure_is_refused(stage: &
     let operation = stage.create("acme", None).await;
     let waited = wait(&stage.plane, operation.id, Duration::from_millis(5)).await.unwrap();
     assert_eq!(waited.state, "pending");
-    let refused = retry(&stage.plane, operation.id).await.unwrap_err();
+    let refused = stage.retry(operation.id).await.unwrap_err();
     assert_eq!((refused.status().as_u16(), refused.kind()), (409, "illegal-transition"));
-    let unknown = retry(&stage.plane, uuid::Uuid::now_v7()).await.unwrap_err();
+    let unknown = stage.retry(uuid::Uuid::now_v7()).await.unwrap_err();
     assert_eq!((unknown.status().as_u16(), unknown.kind()), (404, "operation-not-found"));
     assert!(wait(&stage.plane, uuid::Uuid::now_v7(), Duration::ZERO).await.is_err());
 }

@@ -5,12 +5,16 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, sea_query::Expr};
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::route::Revision;
 use uuid::Uuid;
 
 use super::Registry;
 use super::entities::{history, tenants};
+
+/// Tenants named in one statement.
+const AT_ONCE: usize = 500;
 
 /// A transaction, and the tenants whose news it is. Dropped without a commit, it changes nothing.
 pub(crate) struct Change {
@@ -43,6 +47,18 @@ impl Change {
         if touched.is_empty() {
             transaction.commit().await?;
             return Ok(None);
+        }
+        // All of them before the history's row: who holds a tenant waits for that row.
+        for some in touched.iter().copied().collect::<Vec<_>>().chunks(AT_ONCE) {
+            tenants::Entity::find()
+                .select_only()
+                .column(tenants::Column::Id)
+                .filter(tenants::Column::Id.is_in(some.iter().copied()))
+                .order_by_asc(tenants::Column::Id)
+                .lock(LockType::NoKeyUpdate)
+                .into_tuple::<Uuid>()
+                .all(&transaction)
+                .await?;
         }
         let count = i64::try_from(touched.len()).unwrap_or(i64::MAX);
         let row = history::Entity::update_many()

@@ -1,7 +1,5 @@
 //! The request's id: the caller's own if it is sound, else a new one. Every answer says it.
 
-use std::sync::Arc;
-
 use axum::{extract::FromRequestParts, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use uuid::Uuid;
@@ -12,12 +10,13 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of the request at hand: 1 to 128 visible ASCII characters. An extractor behind the edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The id.
     pub fn as_str(&self) -> &str {
-        &self.0
+        // It is visible ASCII: whoever made or took it saw to that.
+        self.0.to_str().unwrap_or_default()
     }
 
     pub(crate) fn of(headers: &HeaderMap) -> Self {
@@ -25,18 +24,19 @@ impl RequestId {
     }
 
     pub(super) fn tell(&self, response: &mut Response) {
-        let value = HeaderValue::from_str(self.as_str()).expect("an id is visible ASCII");
-        response.headers_mut().insert(X_REQUEST_ID, value);
+        response.headers_mut().insert(X_REQUEST_ID, self.0.clone());
     }
 
     fn make() -> Self {
         // Version 7 sorts by time, which helps whoever reads logs.
-        Self(Uuid::now_v7().to_string().into())
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+        Self(HeaderValue::from_str(id).expect("an id is visible ASCII"))
     }
 
     fn take(value: &HeaderValue) -> Option<Self> {
         let is_sound = (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
-        is_sound.then(|| value.to_str().ok().map(|id| Self(id.into()))).flatten()
+        is_sound.then(|| Self(value.clone()))
     }
 }
 

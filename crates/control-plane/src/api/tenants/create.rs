@@ -63,7 +63,7 @@ pub(crate) async fn create(
     config::check(&plane.product, &body.config)?;
 
     let change = plane.registry.change().await?;
-    let plan = plan(change.db(), body.plan.as_deref().unwrap_or("free")).await?;
+    let plan = plan(&change, body.plan.as_deref().unwrap_or("free")).await?;
     if let Some(region) = &region {
         let somewhere = servers::Entity::find().filter(servers::Column::Region.eq(region.as_str()));
         if somewhere.one(change.db()).await?.is_none() {
@@ -102,11 +102,15 @@ pub(crate) async fn create(
     let operation = provision::enqueue(&change, Kind::Create, row.id, now).await?;
     let (id, tenant) = (row.id, row.clone());
     let accepted = answer(StatusCode::ACCEPTED, Tenant::of(row, None), tenant.version, operation.clone())?;
-    ticket.record(&change, &accepted).await?;
+    let patience = preferred_wait(&headers);
+    match patience {
+        Some(_) => ticket.record_for_now(&change, &accepted).await?,
+        None => ticket.record(&change, &accepted).await?,
+    }
     change.commit().await?;
     plane.wake.ring();
 
-    let Some(patience) = preferred_wait(&headers) else { return Ok(accepted) };
+    let Some(patience) = patience else { return Ok(accepted) };
     let ended = provision::wait(plane, operation.id, patience).await?;
     let Some(row) = tenants::Entity::find_by_id(id).one(plane.registry.db()).await? else { return Ok(accepted) };
     let is_active = row.status == Status::Active.as_str();

@@ -9,9 +9,10 @@ use service::extract::Path;
 use service::problem::ProblemBody;
 use tenancy::Status;
 
-use super::{Tenant, TenantAndOperation, accepted, find, illegal, save, shown, status_of};
+use super::{Tenant, TenantAndOperation, accepted, find_to_change, illegal, save, shown, status_of};
 use crate::api::Api;
 use crate::api::auth::Operator;
+use crate::api::once::{Answer, Ticket};
 use crate::api::precondition::if_match;
 use crate::provision::{self, Kind};
 
@@ -32,7 +33,7 @@ pub(crate) async fn delete(
     let plane = &api.plane;
     let now = plane.registry.now();
     let mut change = plane.registry.change().await?;
-    let row = find(change.db(), &tenant).await?;
+    let row = find_to_change(&change, &tenant).await?;
     if_match(&headers, row.version)?;
     let before = status_of(&row)?;
     // A failed one has no database any more, and nothing to be restored.
@@ -60,18 +61,22 @@ pub(crate) async fn delete(
 /// Restores a tenant that is being deleted, as it was before.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/restore", tag = "tenants",
-    params(("tenant" = String, Path, description = "Id or slug")),
+    params(("tenant" = String, Path, description = "Id or slug"), ("If-Match" = Option<String>, Header),
+           ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Tenant), (status = 404, body = ProblemBody),
+              (status = 412, description = "It was changed since", body = ProblemBody),
               (status = 409, description = "It is not being deleted, or its grace period is over", body = ProblemBody))
 )]
 pub(crate) async fn restore(
     State(api): State<Api>,
-    _: Operator,
     Path(tenant): Path<String>,
-) -> Result<Response, Problem> {
+    headers: HeaderMap,
+    mut ticket: Ticket,
+) -> Result<Answer, Problem> {
     let registry = &api.plane.registry;
     let mut change = registry.change().await?;
-    let row = find(change.db(), &tenant).await?;
+    let row = find_to_change(&change, &tenant).await?;
+    if_match(&headers, row.version)?;
     let now = status_of(&row)?;
     let before = row.status_before.as_deref().and_then(|status| status.parse().ok()).unwrap_or(Status::Active);
     if now != Status::Deleting {
@@ -92,6 +97,8 @@ pub(crate) async fn restore(
     })
     .await?;
     change.touch(row.id);
+    let answer = shown(change.db(), row).await?;
+    ticket.record(&change, &answer).await?;
     change.commit().await?;
-    shown(registry.db(), row).await
+    Ok(answer)
 }

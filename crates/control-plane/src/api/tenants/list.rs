@@ -17,7 +17,7 @@ use super::Tenant;
 use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::page::{Page, after, limit};
-use crate::registry::entities::{servers, tenants};
+use crate::registry::entities::{plans, servers, tenants};
 
 /// Which tenants.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -60,21 +60,31 @@ pub(crate) async fn list(
         let status: Status = status.parse().map_err(|error| refused("status", &error))?;
         select = select.filter(tenants::Column::Status.eq(status.as_str()));
     }
-    for (column, wanted) in [(tenants::Column::Plan, query.plan), (tenants::Column::Region, query.region)] {
-        if let Some(wanted) = wanted {
-            select = select.filter(column.eq(wanted));
+    if let Some(plan) = query.plan {
+        if plans::Entity::find_by_id(plan.as_str()).one(db).await?.is_none() {
+            return Err(refused("plan", &"there is no such plan: GET /v1/plans lists those there are"));
         }
+        select = select.filter(tenants::Column::Plan.eq(plan));
+    }
+    if let Some(region) = query.region {
+        let somewhere = servers::Entity::find().filter(servers::Column::Region.eq(region.as_str())).one(db).await?;
+        if somewhere.is_none() {
+            return Err(refused("region", &"no server is in this region: GET /v1/servers lists those there are"));
+        }
+        select = select.filter(tenants::Column::Region.eq(region));
     }
     let names: HashMap<Uuid, String> =
         servers::Entity::find().all(db).await?.into_iter().map(|server| (server.id, server.name)).collect();
     if let Some(server) = query.server {
         let id = names.iter().find(|(_, name)| **name == server).map(|(id, _)| *id);
-        let id = id.ok_or_else(|| refused("server", &"there is no such server"))?;
+        let id =
+            id.ok_or_else(|| refused("server", &"there is no such server: GET /v1/servers lists those there are"))?;
         select = select.filter(tenants::Column::ServerId.eq(id));
     }
     if let Some(text) = query.q {
+        // Databases fold ASCII alone, each in its own way beyond.
         // What the caller typed is looked for as it is: % and _ are no wildcards.
-        let escaped = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        let escaped = text.to_ascii_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         let like = |column: tenants::Column| {
             Func::lower(sea_orm::sea_query::Expr::col(column)).like(LikeExpr::new(format!("%{escaped}%")).escape('\\'))
         };

@@ -1,7 +1,6 @@
 //! `PATCH /v1/tenants/{tenant}`: what is left out stays. The database is not touched.
 
 use axum::extract::State;
-use axum::response::Response;
 use http::HeaderMap;
 use sea_orm::ActiveValue::Set;
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use utoipa::ToSchema;
 use super::{Tenant, email, find_alive, plan, save, shown, slug, status_of, text};
 use crate::api::Api;
 use crate::api::auth::Operator;
+use crate::api::once::Answer;
 use crate::api::precondition::if_match;
 
 /// What changes.
@@ -42,18 +42,18 @@ pub(crate) async fn update(
     Path(tenant): Path<String>,
     headers: HeaderMap,
     Json(body): Json<UpdateTenant>,
-) -> Result<Response, Problem> {
+) -> Result<Answer, Problem> {
     let registry = &api.plane.registry;
     let slug = body.slug.as_deref().map(slug).transpose()?;
     let name = body.name.as_deref().map(|name| text("name", name, 200)).transpose()?;
     let email = body.admin_email.as_deref().map(email).transpose()?;
     let mut change = registry.change().await?;
-    let row = find_alive(change.db(), &tenant).await?;
-    if_match(&headers, row.version)?;
     let plan = match body.plan {
-        Some(name) => Some(plan(change.db(), &name).await?),
+        Some(name) => Some(plan(&change, &name).await?),
         None => None,
     };
+    let row = find_alive(&change, &tenant).await?;
+    if_match(&headers, row.version)?;
     let (id, is_visible) = (row.id, status_of(&row)?.is_visible());
     let is_news = slug.is_some() || plan.is_some();
     let row = save(&change, row, registry.now(), |row| {

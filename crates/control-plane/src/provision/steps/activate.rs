@@ -2,14 +2,14 @@
 //! is nothing to undo.
 
 use async_trait::async_trait;
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use tenancy::Status;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
-use crate::registry::entities::tenants;
+use crate::registry::entities::{plans, tenants};
 
 pub(super) struct Activate;
 
@@ -22,6 +22,9 @@ impl Step for Activate {
     async fn run(&self, work: &Work) -> Result<Change, StepError> {
         let database = work.claimed().await?.row;
         let mut change = work.change().await?;
+        // Plans are locked before tenants. A plan that is changed meanwhile is news for this tenant too, or changed before.
+        let plan = work.tenant_row().await?.plan;
+        plans::Entity::find_by_id(plan.as_str()).lock(LockType::Share).one(change.db()).await?;
         let activated = tenants::Entity::update_many()
             .col_expr(tenants::Column::Status, Expr::value(Status::Active.as_str()))
             .col_expr(tenants::Column::ServerId, Expr::value(database.server_id))
@@ -31,9 +34,14 @@ impl Step for Activate {
             .col_expr(tenants::Column::UpdatedAt, Expr::value(work.plane.registry.now()))
             .filter(tenants::Column::Id.eq(work.tenant_id()))
             .filter(tenants::Column::Status.eq(Status::Provisioning.as_str()))
+            .filter(tenants::Column::Plan.eq(plan.as_str()))
             .exec(change.db())
             .await?;
         if activated.rows_affected == 0 {
+            let now = work.tenant_row().await?;
+            if now.plan != plan && now.status == Status::Provisioning.as_str() {
+                return Err(StepError::unavailable("the tenant's plan was changed at the same moment"));
+            }
             return Err(StepError::refused("the tenant is not being provisioned any more"));
         }
         change.touch(work.tenant_id());

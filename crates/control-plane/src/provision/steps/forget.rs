@@ -24,10 +24,7 @@ impl Step for Forget {
         let tenant = work.tenant_id();
         let mut change = work.change().await?;
         let db = change.db();
-        keys::Entity::delete_many().filter(keys::Column::TenantId.eq(tenant)).exec(db).await?;
-        domains::Entity::delete_many().filter(domains::Column::TenantId.eq(tenant)).exec(db).await?;
-        config::Entity::delete_many().filter(config::Column::TenantId.eq(tenant)).exec(db).await?;
-        databases::Entity::delete_many().filter(databases::Column::TenantId.eq(tenant)).exec(db).await?;
+        // The tenant first: whoever adds something of it meanwhile waits for this, and finds it deleted.
         // One whose creation failed is `deleted` already, and was never visible.
         let ends = [Status::Deleting.as_str(), Status::Deleted.as_str()];
         let forgotten = tenants::Entity::update_many()
@@ -46,6 +43,10 @@ impl Step for Forget {
         if forgotten.rows_affected == 0 {
             return Err(StepError::refused("the tenant is not being deleted any more"));
         }
+        keys::Entity::delete_many().filter(keys::Column::TenantId.eq(tenant)).exec(db).await?;
+        domains::Entity::delete_many().filter(domains::Column::TenantId.eq(tenant)).exec(db).await?;
+        config::Entity::delete_many().filter(config::Column::TenantId.eq(tenant)).exec(db).await?;
+        databases::Entity::delete_many().filter(databases::Column::TenantId.eq(tenant)).exec(db).await?;
         change.touch(tenant);
         Ok(change)
     }

@@ -96,7 +96,7 @@ async fn a_tenant_whose_creation_failed_is_forgotten(stage: &Stage) {
     let operation = stage.delete(&created, Status::Failed).await;
     assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
     stage.assert_forgotten(&operation).await;
-    let refused = crate::provision::retry(&stage.plane, created.id).await.unwrap_err();
+    let refused = stage.retry(created.id).await.unwrap_err();
     assert_eq!((refused.status().as_u16(), refused.kind()), (409, "illegal-transition"));
     let steps = operation_steps::Entity::find().all(stage.plane.registry.db()).await.unwrap();
     assert!(steps.iter().all(|step| step.operation_id != created.id || step.state != "done"));

@@ -241,6 +241,14 @@ impl Stage {
         operation
     }
 
+    /// As the API's retry does it.
+    pub(super) async fn retry(&self, id: Uuid) -> Result<operations::Model, service::Problem> {
+        let change = self.plane.registry.change().await?;
+        let row = crate::provision::retry(&change, id, Utc::now()).await?;
+        change.commit().await?;
+        Ok(row)
+    }
+
     /// Quick where time means nothing, patient where a slow machine must not be taken for a dead one.
     pub(super) fn pace(faults: &Faults) -> Pace {
         Pace {

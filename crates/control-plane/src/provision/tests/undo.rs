@@ -8,9 +8,9 @@ use tenancy::Status;
 use tokio::sync::Notify;
 
 use super::stage::{Stage, names_of, on_both};
+use crate::provision::Kind;
 use crate::provision::faults::{Fault, Faults, Point, Side};
 use crate::provision::pace::ATTEMPTS;
-use crate::provision::{Kind, retry};
 use crate::registry::entities::{operation_steps, operations};
 
 on_both! {
@@ -85,10 +85,10 @@ async fn a_step_that_fails_is_undone_with_all_before_it_and_a_retry_succeeds(sta
     assert_eq!(stage.leftovers(&names).await, [""; 0]);
 
     for operation in failed {
-        let again = retry(&stage.plane, operation.id).await.unwrap();
+        let again = stage.retry(operation.id).await.unwrap();
         assert_eq!((again.state.as_str(), again.error.as_deref()), ("pending", None));
         assert_eq!(stage.status(&operation).await, Status::Provisioning);
-        assert!(retry(&stage.plane, operation.id).await.is_err(), "it is under way");
+        assert!(stage.retry(operation.id).await.is_err(), "it is under way");
         let ended = stage.work_until_ended(&operation, &Faults::default()).await;
         assert_eq!((ended.state.as_str(), ended.error), ("done", None));
         stage.assert_built(&operation).await;
