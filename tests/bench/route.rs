@@ -4,8 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use end_to_end::bed::{Bed, Store, send};
+use end_to_end::bed::{Bed, Store, Tenant, send};
 use end_to_end::process::folder;
+use sea_orm::{ConnectionTrait as _, Database, Statement};
 use serde_json::json;
 
 use crate::Effort;
@@ -43,11 +44,33 @@ impl Drop for Plain {
     }
 }
 
+/// The URL of a role that may do what the tenant's own may, with the same settings: a time limit for each statement costs
+/// the server something too.
+async fn role_like(bed: &Bed, tenant: &Tenant) -> String {
+    let url = bed.database_url(tenant).await;
+    let (name, _) = bed.registry_row(tenant).await;
+    let db = Database::connect(&url).await.unwrap();
+    let role = format!("plain_{}", uuid::Uuid::new_v4().simple());
+    db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD '{role}' IN ROLE freehold_rw")).await.unwrap();
+    db.execute_unprepared(&format!("GRANT CONNECT ON DATABASE \"{name}\" TO {role}")).await.unwrap();
+    let settings = format!("SELECT unnest(rolconfig) FROM pg_roles WHERE rolname = '{name}_a'");
+    let settings = db.query_all_raw(Statement::from_string(db.get_database_backend(), settings)).await.unwrap();
+    assert!(!settings.is_empty(), "the tenant's role has settings");
+    for setting in settings {
+        let setting: String = setting.try_get_by_index(0).unwrap();
+        let (key, value) = setting.split_once('=').unwrap();
+        db.execute_unprepared(&format!("ALTER ROLE {role} SET {key} = '{value}'")).await.unwrap();
+    }
+    db.close().await.unwrap();
+    let (scheme, rest) = url.split_once("://").unwrap();
+    format!("{scheme}://{role}:{role}@{}", rest.split_once('@').unwrap().1)
+}
+
 pub(crate) async fn measure(effort: Effort) -> Report {
     let bed = Bed::start(Store::Postgres, 1, 1).await;
     let hot = bed.tenant_on("unlimited", "hot").await;
     let unlimited = bed.done("GET", "/v1/plans/unlimited", None).await;
-    let plain = Plain::start(&bed.database_url(&hot).await, unlimited["connections"].as_u64().unwrap());
+    let plain = Plain::start(&role_like(&bed, &hot).await, unlimited["connections"].as_u64().unwrap());
     let mut report = Report::new("route");
     let calls = |path: &str| {
         let call = |url: &str, process| Call { url: url.to_owned(), path: path.to_owned(), credential: None, process };

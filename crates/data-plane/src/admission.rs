@@ -24,7 +24,7 @@ pub(crate) async fn admit(State(plane): State<Plane>, mut request: Request, next
         .remove::<Identified>()
         .ok_or_else(|| Problem::internal("the request was not identified before it was routed"))?;
     let authenticated = authenticate::authenticate(&plane.routes, identified, request.headers()).await?;
-    RequestContext::current(|context| context.set_tenant(authenticated.slug()));
+    RequestContext::current(|context| context.set_tenant(authenticated.label()));
     let authorized = authorize::authorize(&plane.product, authenticated)?;
     let limited = limit::limit(authorized)?;
     let session = connect::connect(&plane.pools, &plane.product, limited).await?;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use http::StatusCode;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -118,7 +119,7 @@ impl Drop for PoolUse {
 #[derive(Clone)]
 pub(crate) struct Pools {
     ring: Arc<KeyRing>,
-    open: Cache<(TenantId, u64), Arc<Pool>>,
+    open: Cache<(TenantId, u64), Arc<Pool>, RandomState>,
     /// Failed dials of a moment ago, so that a database that is away is not dialled for each request.
     failed: Cache<(TenantId, u64), Arc<DialError>>,
     dials: Counter<u64>,
@@ -133,7 +134,7 @@ impl Pools {
             .time_to_idle(Duration::from_secs(config.idle_seconds))
             // Whatever the cause: evicted, replaced, idle.
             .eviction_listener(|_, pool: Arc<Pool>, _| pool.retire())
-            .build();
+            .build_with_hasher(RandomState::default());
         let gauge = open.clone();
         meter
             .u64_observable_gauge("data_plane_pools")

@@ -10,6 +10,7 @@ mod table;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use http::StatusCode;
 use moka::Expiry;
 use moka::future::Cache;
@@ -35,7 +36,7 @@ const ATTEMPTS: u32 = 10;
 #[derive(Clone)]
 pub(crate) struct Routes {
     table: Arc<RouteTable>,
-    keys: Cache<KeyId, Holder>,
+    keys: Cache<KeyId, Holder, RandomState>,
     control: Control,
     lookups: Counter<u64>,
 }
@@ -67,7 +68,10 @@ impl Routes {
             .build();
         Self {
             table,
-            keys: Cache::builder().max_capacity(MOST_KEYS).expire_after(Forget).build(),
+            keys: Cache::builder()
+                .max_capacity(MOST_KEYS)
+                .expire_after(Forget)
+                .build_with_hasher(RandomState::default()),
             control,
             lookups: meter
                 .u64_counter("data_plane_route_lookups")

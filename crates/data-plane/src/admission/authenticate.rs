@@ -1,5 +1,7 @@
 //! Authenticate: who calls? The credential alone decides; whatever tenant the request names, the answer is the same.
 
+use std::sync::Arc;
+
 use chrono::Utc;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use service::Problem;
@@ -19,8 +21,9 @@ pub(super) struct Authenticated {
 }
 
 impl Authenticated {
-    pub(super) fn slug(&self) -> &str {
-        self.served.route.slug.as_str()
+    /// The tenant's slug, for what is counted and logged.
+    pub(super) fn label(&self) -> Arc<str> {
+        Arc::clone(&self.served.label)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use service::Problem;
 
@@ -52,7 +53,10 @@ impl Naming {
         let mut identified = Identified::default();
         identified.names.extend(self.named_by_hosts(request.uri(), request.headers()));
         identified.names.extend(segment.map(|segment| Name::Label(segment.into())));
-        *request.uri_mut() = below;
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.path_and_query = Some(below);
+        // An absolute target stays one.
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         for value in request.headers().get_all(X_TENANT_ID) {
             // Bytes that are no text name nobody.
             let text = value.to_str().unwrap_or(NOBODY).trim();
@@ -95,7 +99,7 @@ impl Naming {
 
     /// `/acme/api/pets` and `/api/pets` as `/pets`, and the segment before the mount if there is one. Segments are compared
     /// as they came: an encoded one is nobody's.
-    fn split_path<'a>(&self, uri: &'a Uri) -> Option<(Option<&'a str>, Uri)> {
+    fn split_path<'a>(&self, uri: &'a Uri) -> Option<(Option<&'a str>, PathAndQuery)> {
         let path = uri.path();
         let (segment, at) = if self.is_below(path) {
             (None, 0)
@@ -108,9 +112,7 @@ impl Naming {
         }
         let below = &uri.path_and_query()?.as_str()[at + self.mount.len()..];
         let below = if below.starts_with('/') { below.parse() } else { format!("/{below}").parse() };
-        let mut parts = uri.clone().into_parts();
-        parts.path_and_query = Some(below.ok()?);
-        Some((segment, Uri::from_parts(parts).ok()?))
+        Some((segment, below.ok()?))
     }
 
     fn is_below(&self, path: &str) -> bool {

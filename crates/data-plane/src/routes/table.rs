@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -28,6 +29,8 @@ pub(crate) struct Served {
     pub(crate) route: Route,
     /// Who calls with each of the route's keys, in their order.
     pub(crate) principals: Box<[Principal]>,
+    /// The slug, for what is counted and logged.
+    pub(crate) label: Arc<str>,
     /// By requests at work with this version of the route.
     uses: Arc<Uses>,
     /// Another version has taken its place, or none. Set before it is looked whether anybody uses this one.
@@ -65,7 +68,8 @@ impl Served {
         });
         let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
         let principals = route.keys.iter().map(|key| Principal::of_key(key, route.tenant)).collect();
-        Self { route, principals, uses: Arc::default(), is_left: AtomicBool::new(false), dialled, concurrency }
+        let label = route.slug.as_str().into();
+        Self { route, principals, label, uses: Arc::default(), is_left: AtomicBool::new(false), dialled, concurrency }
     }
 
     fn left_at(&self, revision: Revision, keeps_url: bool) -> Left {
@@ -111,7 +115,7 @@ pub(crate) struct Url {
 
 /// The routes that a node keeps.
 pub(crate) struct RouteTable {
-    served: Cache<TenantId, Arc<Served>>,
+    served: Cache<TenantId, Arc<Served>, RandomState>,
     /// What the cache had no room for. It tells of it in the middle of a change, when the state is locked.
     evicted: Arc<Mutex<Vec<Arc<Served>>>>,
     keys: HeardKeys,
@@ -145,7 +149,7 @@ impl RouteTable {
                     told.lock().unwrap_or_else(PoisonError::into_inner).push(served);
                 }
             })
-            .build();
+            .build_with_hasher(RandomState::default());
         Self {
             served,
             evicted,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// A sixth more requests than with the system's allocator: `cargo xtask bench route` without this line.
+/// A request is many small pieces of memory, made on one thread and freed on another.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
