@@ -1,5 +1,6 @@
 //! The yardstick: the pet store's list on plain axum and SeaORM, with one database, one pool of the `unlimited` plan's size
-//! the data plane's pool settings and its allocator, and nothing around it.
+//! the data plane's pool settings and its allocator, and nothing around it; told to, inside of the edge that every
+//! service of the house has.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,11 +10,11 @@
 
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
-use axum::{Json, Router};
+use axum::{Json, Router, ServiceExt};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -21,6 +22,9 @@ use sea_orm::{
     ColumnTrait, ConnectOptions, Database, DatabaseConnection, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 use serde::{Deserialize, Serialize};
+use service::config::TelemetryConfig;
+use service::layers::{EdgeConfig, edge, name_endpoints};
+use service::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -122,5 +126,10 @@ async fn main() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("http://{}", listener.local_addr().unwrap());
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
-    axum::serve(listener, router).await.unwrap();
+    if std::env::var_os("PLAIN_PETS_EDGE").is_none() {
+        return axum::serve(listener, router).await.unwrap();
+    }
+    let telemetry = Telemetry::start("plain-pets", &TelemetryConfig::default()).unwrap();
+    let api = edge(name_endpoints(router), EdgeConfig { telemetry, timeout: Duration::from_secs(30) });
+    axum::serve(listener, ServiceExt::<Request>::into_make_service(api)).await.unwrap();
 }

@@ -17,20 +17,21 @@ const CONNECTIONS: usize = 32;
 /// At least so much of the throughput without tenants.
 const TARGET: f64 = 0.9;
 
-/// The yardstick, a process of its own like the data plane.
+/// The yardstick, a process of its own like the data plane. Inside of the house's edge it tells what of the difference is
+/// tenancy.
 struct Plain {
     child: Child,
     url: String,
 }
 
 impl Plain {
-    fn start(database: &str, connections: u64) -> Self {
-        let mut child = Command::new(folder().join("plain-pets"))
-            .env("PLAIN_PETS_URL", database)
-            .env("PLAIN_PETS_CONNECTIONS", connections.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+    fn start(database: &str, connections: u64, has_edge: bool) -> Self {
+        let mut command = Command::new(folder().join("plain-pets"));
+        command.env("PLAIN_PETS_URL", database).env("PLAIN_PETS_CONNECTIONS", connections.to_string());
+        if has_edge {
+            command.env("PLAIN_PETS_EDGE", "yes");
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut url = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
         Self { child, url: url.trim().to_owned() }
@@ -70,12 +71,14 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     let bed = Bed::start(Store::Postgres, 1, 1).await;
     let hot = bed.tenant_on("unlimited", "hot").await;
     let unlimited = bed.done("GET", "/v1/plans/unlimited", None).await;
-    let plain = Plain::start(&role_like(&bed, &hot).await, unlimited["connections"].as_u64().unwrap());
+    let (url, connections) = (role_like(&bed, &hot).await, unlimited["connections"].as_u64().unwrap());
+    let [plain, edged] = [false, true].map(|has_edge| Plain::start(&url, connections, has_edge));
     let mut report = Report::new("route");
     let calls = |path: &str| {
         let call = |url: &str, process| Call { url: url.to_owned(), path: path.to_owned(), credential: None, process };
         let through = call(&bed.data[0].url, bed.data[0].id());
-        (Call { credential: Some(hot.key.clone()), ..through }, call(&plain.url, plain.child.id()))
+        let through = Call { credential: Some(hot.key.clone()), ..through };
+        [through, call(&plain.url, plain.child.id()), call(&edged.url, edged.child.id())]
     };
     // The harshest case: an answer so small that all that is around it shows.
     compare(&mut report, "list of 1 pet, 32 connections", calls("/api/pets"), effort).await;
@@ -84,24 +87,33 @@ pub(crate) async fn measure(effort: Effort) -> Report {
         let made = send(bed.request(0, "POST", "/api/pets").bearer_auth(&hot.key).json(&pet)).await;
         assert_eq!(made.status, 201, "{made:?}");
     }
-    compare(&mut report, "list of 20 pets (a page), 32 connections", calls("/api/pets"), effort).await;
+    compare(&mut report, "a page of 20 pets, 32 connections", calls("/api/pets"), effort).await;
     report
 }
 
-async fn compare(report: &mut Report, case: &str, (through, plain): (Call, Call), effort: Effort) {
-    assert_eq!(through.once().await, plain.once().await, "both answer the same");
+async fn compare(report: &mut Report, case: &str, calls: [Call; 3], effort: Effort) {
+    let [through, plain, edged] = &calls;
+    assert_eq!(through.once().await, plain.once().await, "all answer the same");
+    assert_eq!(through.once().await, edged.once().await, "all answer the same");
     let time = Duration::from_secs(effort.either(5, 1));
-    for call in [&through, &plain] {
+    for call in &calls {
         call.load(CONNECTIONS, Duration::from_secs(effort.either(3, 1))).await;
     }
-    let mut rounds: [Vec<Measured>; 2] = [Vec::new(), Vec::new()];
+    let mut rounds: [Vec<Measured>; 3] = Default::default();
     for round in 0..effort.either(5, 3) {
-        // Interleaved, and each is first as often: the machine's moods meet both.
-        for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-            rounds[at].push([&through, &plain][at].load(CONNECTIONS, time).await);
+        // Interleaved, each first in its turn: the machine's moods meet all.
+        for turn in 0..3 {
+            let at = (round + turn) % 3;
+            rounds[at].push(calls[at].load(CONNECTIONS, time).await);
         }
         let of = |at: usize| rounds[at].last().map_or(0.0, |measured| measured.throughput);
-        eprintln!("{case}: round {}: {:.0} requests/s, plain {:.0}", round + 1, of(0), of(1));
+        eprintln!(
+            "{case}: round {}: {:.0} requests/s, plain {:.0}, with the edge {:.0}",
+            round + 1,
+            of(0),
+            of(1),
+            of(2)
+        );
     }
     let figure =
         |at: usize, figure: &dyn Fn(&Measured) -> f64| median(&rounds[at].iter().map(figure).collect::<Vec<f64>>());
@@ -113,4 +125,8 @@ async fn compare(report: &mut Report, case: &str, (through, plain): (Call, Call)
         let latency = |at| figure(at, &|measured| quantile(&measured.latencies, part));
         report.compared(case, (metric, "ms"), latency(0), latency(1), None);
     }
+    // What of it is tenancy, and what is any service's.
+    let case = format!("{case}, both in the edge");
+    report.compared(&case, ("throughput", "requests/s"), throughput(0), throughput(2), None);
+    report.compared(&case, ("server CPU", "us/request"), cpu(0), cpu(2), None);
 }

@@ -63,6 +63,7 @@ async fn bad_input_is_a_clear_problem_and_changes_nothing(bed: Bed) {
         ),
         ("POST", "/v1/tenants", Some(json!(["globex", "Globex", null, null, null, {}])), 422, "invalid-body"),
         ("PATCH", "/v1/tenants/acme", Some(json!([null, "Other", null, null])), 422, "invalid-body"),
+        ("PATCH", "/v1/tenants/acme", Some(json!({ "plan": null })), 422, "invalid-body"),
         ("POST", "/v1/tenants/acme/keys", Some(json!({ "scopes": ["pets:read", "pets:read"] })), 422, "invalid-body"),
         ("GET", "/v1/tenants?plan=gold", None, 400, "invalid-query"),
         ("GET", "/v1/tenants?region=mars", None, 400, "invalid-query"),

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware;
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
 use service::docs::describe;
@@ -19,7 +18,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Info, OpenApi, Paths};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::admission::{self, identify::Naming};
+use crate::admission::{AdmissionLayer, identify::Naming};
 use crate::config::Config;
 use crate::node::Node;
 use crate::plane::{Parts, Plane};
@@ -78,7 +77,7 @@ impl DataPlane {
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         description.components.get_or_insert_default().add_security_scheme("credential", scheme);
         description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);
-        let product = routes.route_layer(middleware::from_fn_with_state(plane, admission::admit));
+        let product = routes.route_layer(AdmissionLayer(plane));
         Ok(Self { naming, product, pages: name_endpoints(describe(Router::new(), &description)?) })
     }
 }

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header, request::Parts};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::Problem;
 
@@ -174,6 +174,12 @@ fn blame(path: String, detail: String) -> (String, String) {
     (short(&field), short(&detail))
 }
 
+/// Tells null from absent, for a field with `#[serde(default, deserialize_with = "present")]`: a null is refused where the
+/// field holds no null, and not taken for a field that was left out (RFC 7396).
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// A text that a caller sent, as a problem may repeat it: 200 characters at most.
 pub fn short(text: &str) -> String {
     match text.char_indices().nth(200) {
@@ -207,7 +213,6 @@ fn says_json(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
     use axum::body::Body;
-    use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -23,6 +23,9 @@ pub(super) async fn follow(
     if request.wait > MAX_WAIT_SECONDS {
         return Err(Problem::invalid_field("wait", format!("must be at most {MAX_WAIT_SECONDS}")));
     }
+    if request.applied > request.after.max(request.heard) {
+        return Err(Problem::invalid_field("applied", "must be nothing that the node has not heard of"));
+    }
     let plane = &api.plane;
     plane.registry.heard(&request, plane.registry.now()).await?;
     Ok(Json(plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?))

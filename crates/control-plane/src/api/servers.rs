@@ -257,7 +257,7 @@ pub(super) async fn update(
     let mut row = named(&api, &name).await?.into_active_model();
     if let Some(state) = body.state {
         if !matches!(state.as_str(), "open" | "draining") {
-            return Err(Problem::invalid_field("state", "is none of: open, draining"));
+            return Err(Problem::invalid_field("state", "must be open or draining"));
         }
         row.state = Set(state);
     }

@@ -83,11 +83,14 @@ impl Naming {
 
     fn named_by_host(&self, host: &[u8]) -> Option<Name> {
         let Ok(host) = std::str::from_utf8(host) else { return Some(Name::Host(NOBODY.into())) };
-        let host = without_port(host).to_ascii_lowercase();
+        let host = without_port(host);
         // The root's dot; a second one is no host name.
-        let host = host.strip_suffix('.').unwrap_or(&host);
-        let is_address = host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok();
-        if host.is_empty() || is_address || host == "localhost" || *host == *self.base_domain {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.is_empty() || host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
+            return None;
+        }
+        let host = host.to_ascii_lowercase();
+        if host == "localhost" || *host == *self.base_domain {
             return None;
         }
         let label = host.strip_suffix(&*self.base_domain).and_then(|rest| rest.strip_suffix('.'));

@@ -2,9 +2,9 @@
 
 use data_plane::TenantSession;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use service::Problem;
-use service::extract::{Json, Path};
+use service::extract::{Json, Path, present};
 use service::problem::ProblemBody;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -23,11 +23,6 @@ pub(crate) struct UpdatePet {
     #[schema(value_type = Option<String>)]
     #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
     breed: Option<Option<String>>,
-}
-
-/// Tells null from absent: a name that is null is refused, and not taken for one that stays.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// Changes a pet.

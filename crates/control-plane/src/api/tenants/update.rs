@@ -5,7 +5,7 @@ use http::HeaderMap;
 use sea_orm::ActiveValue::Set;
 use serde::Deserialize;
 use service::Problem;
-use service::extract::{Json, Path};
+use service::extract::{Json, Path, present};
 use service::problem::ProblemBody;
 use utoipa::ToSchema;
 
@@ -20,13 +20,19 @@ use crate::api::precondition::if_match;
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateTenant {
     /// Another slug; the old one is free at once.
+    #[serde(default, deserialize_with = "present")]
     slug: Option<String>,
     /// Another name.
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
     /// Another plan.
+    #[serde(default, deserialize_with = "present")]
     plan: Option<String>,
-    /// Another administrator.
-    admin_email: Option<String>,
+    /// Another administrator; null for none.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
+    admin_email: Option<Option<String>>,
 }
 
 /// Changes a tenant's slug, name, plan or administrator.
@@ -46,7 +52,7 @@ pub(crate) async fn update(
     let registry = &api.plane.registry;
     let slug = body.slug.as_deref().map(slug).transpose()?;
     let name = body.name.as_deref().map(|name| text("name", name, 200)).transpose()?;
-    let email = body.admin_email.as_deref().map(email).transpose()?;
+    let admin_email = body.admin_email.map(|it| it.as_deref().map(email).transpose()).transpose()?;
     let mut change = registry.change().await?;
     let plan = match body.plan {
         Some(name) => Some(plan(&change, &name).await?),
@@ -66,8 +72,8 @@ pub(crate) async fn update(
         if let Some(plan) = plan {
             row.plan = Set(plan);
         }
-        if email.is_some() {
-            row.admin_email = Set(email);
+        if let Some(admin_email) = admin_email {
+            row.admin_email = Set(admin_email);
         }
     })
     .await?;
