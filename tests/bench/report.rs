@@ -65,13 +65,13 @@ impl Report {
     pub(crate) fn finish(&self) -> ExitCode {
         let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
         println!(
-            "{:48} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  pass",
+            "{:52} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  pass",
             self.name, "metric", "value", "unit", "baseline", "ratio", "target"
         );
         for row in &self.rows {
             let pass = row.pass.map_or("-", |pass| if pass { "yes" } else { "NO" });
             println!(
-                "{:48} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  {pass}",
+                "{:52} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  {pass}",
                 row.case,
                 row.metric,
                 shown(Some(row.value)),
