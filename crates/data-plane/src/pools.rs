@@ -127,6 +127,10 @@ pub(crate) struct Pools {
 
 impl Pools {
     pub(crate) fn new(ring: KeyRing, config: &PoolsConfig, meter: &Meter) -> Self {
+        Self::forgiving_after(FAILED_FOR, ring, config, meter)
+    }
+
+    fn forgiving_after(failed_for: Duration, ring: KeyRing, config: &PoolsConfig, meter: &Meter) -> Self {
         // The default policy may refuse a cold tenant for the sake of warm ones.
         let open = Cache::builder()
             .max_capacity(config.max)
@@ -142,7 +146,7 @@ impl Pools {
             .with_callback(move |observer| observer.observe(gauge.entry_count(), &[]))
             .build();
         let dials = meter.u64_counter("data_plane_pool_dials").with_description("Pools dialled.").build();
-        let failed = Cache::builder().max_capacity(config.max).time_to_live(FAILED_FOR).build();
+        let failed = Cache::builder().max_capacity(config.max).time_to_live(failed_for).build();
         Self { ring: Arc::new(ring), open, failed, dials }
     }
 

@@ -52,7 +52,7 @@ fn not_found() -> Problem {
 }
 
 /// Now, as precise as every database keeps it: what is answered is what will be read again.
-fn now() -> DateTime<Utc> {
+pub(crate) fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 

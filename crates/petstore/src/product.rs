@@ -36,6 +36,6 @@ impl TenantSchema for Schema {
     }
 
     async fn seed(&self, db: &DatabaseTransaction, tenant: &NewTenant) -> Result<(), DbErr> {
-        tenant_migrations::seed(db, tenant.admin_email.as_deref(), chrono::Utc::now()).await
+        tenant_migrations::seed(db, tenant.admin_email.as_deref(), crate::pets::now()).await
     }
 }

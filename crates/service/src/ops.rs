@@ -60,11 +60,11 @@ mod tests {
         let telemetry = Telemetry::metrics_only("test", &TelemetryConfig::default()).unwrap();
         let router = router(health.clone(), telemetry);
         let flag = health.flag("feed", "is behind");
-        let unready = r#"{"failing":[{"name":"feed","reason":"is behind"}],"status":"unready"}"#;
+        let unready = r#"{"status":"unready","failing":[{"name":"feed","reason":"is behind"}]}"#;
         assert_eq!(get(&router, "/readyz").await, (StatusCode::SERVICE_UNAVAILABLE, unready.to_owned()));
         assert_eq!(get(&router, "/healthz").await.0, StatusCode::OK);
         flag.set_ready();
-        assert_eq!(get(&router, "/readyz").await, (StatusCode::OK, r#"{"failing":[],"status":"ready"}"#.to_owned()));
+        assert_eq!(get(&router, "/readyz").await, (StatusCode::OK, r#"{"status":"ready","failing":[]}"#.to_owned()));
         assert_eq!(get(&router, "/metrics").await.0, StatusCode::OK);
         assert_eq!(get(&router, "/elsewhere").await.0, StatusCode::NOT_FOUND);
     }

@@ -20,7 +20,6 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 use crate::config::TelemetryConfig;
 pub use request::RequestContext;
 pub(crate) use requests::Requests;
-pub use requests::TenantLabel;
 
 /// Time series for each labelled tenant: an endpoint, method and status each is one.
 const SERIES_PER_TENANT: usize = 64;

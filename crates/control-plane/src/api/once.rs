@@ -148,7 +148,9 @@ async fn scope(parts: &mut Parts, api: &Api) -> Result<Option<Scope>, Problem> {
     let Some(key) = key(&parts.headers)? else { return Ok(None) };
     let pattern = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let mut scope = Sha256::new_with_prefix(operator.token).chain_update(pattern);
-    let named = RawPathParams::from_request_parts(parts, api).await.map_err(Problem::internal)?;
+    let named = RawPathParams::from_request_parts(parts, api).await;
+    // Bytes that are no text name nothing.
+    let named = named.map_err(|error| Problem::of_status(StatusCode::NOT_FOUND).with_source(error))?;
     for (name, value) in &named {
         let tenant = match name {
             "tenant" => Some(tenants::find(api.plane.registry.db(), value).await?.id.to_string()),

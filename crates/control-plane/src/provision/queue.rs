@@ -39,7 +39,7 @@ pub(crate) async fn enqueue(
         lease_until: Set(None),
         fence: Set(0),
         run_after: Set(run_after),
-        created_at: Set(Utc::now()),
+        created_at: Set(change.now()),
         finished_at: Set(None),
     };
     let operation = operation.insert(change.db()).await?;
@@ -59,7 +59,7 @@ pub(crate) async fn enqueue(
 pub(crate) async fn cancel_delete(change: &Change, tenant: Uuid) -> Result<bool, DbErr> {
     let cancelled = operations::Entity::update_many()
         .col_expr(operations::Column::State, Expr::value(State::Cancelled.as_str()))
-        .col_expr(operations::Column::FinishedAt, Expr::value(Utc::now()))
+        .col_expr(operations::Column::FinishedAt, Expr::value(change.now()))
         .filter(operations::Column::TenantId.eq(tenant))
         .filter(operations::Column::Kind.eq(Kind::Delete.as_str()))
         .filter(operations::Column::State.eq(State::Pending.as_str()))

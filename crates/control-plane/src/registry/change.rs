@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::route::Revision;
@@ -34,6 +35,11 @@ impl Change {
     /// Where the change's statements go.
     pub(crate) const fn db(&self) -> &DatabaseTransaction {
         &self.transaction
+    }
+
+    /// Now, as precise as the registry keeps it.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.registry.now()
     }
 
     /// Notes that data planes have news of this tenant: it gets the next revision at the commit.

@@ -79,7 +79,7 @@ pub enum LogFormat {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info".to_owned(), busiest_tenants: 100 }
+        Self { format: LogFormat::Auto, filter: "info,opentelemetry=warn".to_owned(), busiest_tenants: 100 }
     }
 }
 

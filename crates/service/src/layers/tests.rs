@@ -9,12 +9,12 @@ use http::{Request, StatusCode, header};
 use serde_json::Value;
 
 use super::*;
-use crate::{Problem, config::TelemetryConfig, extract::Json, telemetry::TenantLabel};
+use crate::{Problem, config::TelemetryConfig, extract::Json};
 
 fn api() -> (Edge<Router>, Telemetry) {
     let telemetry = Telemetry::metrics_only("test", &TelemetryConfig::default()).unwrap();
     let router = Router::new()
-        .route("/pets/{id}", get(|| async { axum::Extension(TenantLabel("acme".into())) }))
+        .route("/pets/{id}", get(|| async { RequestContext::current(|context| context.set_tenant("acme")).unwrap() }))
         .route("/pets", post(|Json(pet): Json<Value>| async { Json(pet) }))
         .route("/raw", post(|_: axum::body::Bytes| async {}))
         .route("/panic", get(panics))
@@ -69,11 +69,11 @@ async fn an_unknown_path_is_a_problem_with_the_request_id() {
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     insta::assert_json_snapshot!(problem(response).await, @r#"
     {
-      "detail": "There is nothing here. Check the path against /openapi.json.",
-      "request_id": "r1",
-      "status": 404,
+      "type": "urn:freehold:problem:not-found",
       "title": "Not found",
-      "type": "urn:freehold:problem:not-found"
+      "status": 404,
+      "detail": "There is nothing here. Check the path against /openapi.json.",
+      "request_id": "r1"
     }
     "#);
 }
@@ -140,7 +140,7 @@ async fn refused_bodies_are_problems_with_the_request_id() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_the_routes_pattern_and_the_answers_tenant() {
+async fn requests_are_counted_by_the_routes_pattern_and_their_tenant() {
     let (api, telemetry) = api();
     for path in ["/pets/1", "/pets/2", "/nowhere", "/panic"] {
         api.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();

@@ -26,8 +26,10 @@ pub(super) fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
         LogFormat::Json => false,
     };
     let lines: Box<dyn Layer<_> + Send + Sync> = if is_pretty {
-        let format = Readable(Format::default().with_ansi(std::io::stdout().is_terminal()));
-        tracing_subscriber::fmt::layer().event_format(format).boxed()
+        let is_terminal = std::io::stdout().is_terminal();
+        // The layer writes the spans' fields, the format the rest.
+        let format = Readable(Format::default().with_ansi(is_terminal));
+        tracing_subscriber::fmt::layer().with_ansi(is_terminal).event_format(format).boxed()
     } else {
         let mut layer = json_subscriber::fmt::layer().flatten_event(true).with_span_list(false);
         layer.inner_layer_mut().add_multiple_dynamic_fields(|_, _| {

@@ -1,7 +1,7 @@
 //! The request at hand, as its log lines and its counts tell it: id, trace, method, path, route, tenant.
 //!
 //! It goes with the request's task, and is read when a line is written. A span would be built, entered at each poll and
-//! recorded into for every request, whether a line is written or not: 36 of a request's 160 microseconds, when it was.
+//! recorded into for every request, whether a line is written or not: 36 of a request's 126 microseconds, when it was.
 
 use std::sync::{Arc, OnceLock};
 

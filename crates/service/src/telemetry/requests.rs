@@ -22,10 +22,6 @@ const NONE: &str = "none";
 /// The `tenant` of requests for all that are not among the busiest.
 const OTHER: &str = "other";
 
-/// A response's extension that says for whom the request was counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TenantLabel(pub Arc<str>);
-
 /// The instruments, and who is labelled.
 #[derive(Debug)]
 pub(crate) struct Requests {
@@ -50,15 +46,8 @@ impl Requests {
     }
 
     /// Counts one answered request.
-    pub(crate) fn count(
-        &self,
-        context: &RequestContext,
-        answered: Option<&TenantLabel>,
-        status: StatusCode,
-        took: Duration,
-    ) {
-        let tenant = answered.map(|label| &label.0).or_else(|| context.tenant());
-        let tenant = KeyValue::new("tenant", self.label_of(tenant));
+    pub(crate) fn count(&self, context: &RequestContext, status: StatusCode, took: Duration) {
+        let tenant = KeyValue::new("tenant", self.label_of(context.tenant()));
         let endpoint = match context.endpoint() {
             Some(pattern) => KeyValue::new("endpoint", pattern),
             None => KeyValue::new("endpoint", "unmatched"),
@@ -111,7 +100,7 @@ mod tests {
     fn counted(telemetry: &Telemetry, tenant: &str) {
         let context = RequestContext::of(&axum::extract::Request::new(axum::body::Body::empty()));
         context.set_tenant(tenant);
-        telemetry.requests().count(&context, None, StatusCode::OK, Duration::from_millis(3));
+        telemetry.requests().count(&context, StatusCode::OK, Duration::from_millis(3));
     }
 
     #[test]
