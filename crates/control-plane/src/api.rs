@@ -61,6 +61,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tenants::status::suspend))
         .routes(routes!(tenants::status::resume))
         .routes(routes!(tenants::delete::restore))
+        .routes(routes!(tenants::rotate::rotate))
         .routes(routes!(config::list))
         .routes(routes!(config::show, config::set, config::unset))
         .routes(routes!(keys::list, keys::create))

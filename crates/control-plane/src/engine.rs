@@ -12,13 +12,17 @@ mod tests;
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use moka::sync::Cache;
 use secrecy::SecretString;
 use tenancy::TenantId;
+use uuid::Uuid;
 
+use crate::registry::entities::servers;
 use crate::schema::{NewTenant, TenantSchema};
-pub(crate) use database::{DatabaseName, Slot};
+pub(crate) use database::{DatabaseName, Slot, new_password};
 pub(crate) use error::EngineError;
 pub(crate) use postgres::ensure_database;
 
@@ -64,6 +68,8 @@ pub(crate) trait Engine: Send + Sync {
         password: &SecretString,
         connections: u32,
     ) -> Result<(), EngineError>;
+    /// Ends a login role's sessions, and lets it make no new ones.
+    async fn disable_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError>;
     /// Brings the schema to a version; answers the version that it has now.
     async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError>;
     /// Says in the database whose it is; refuses one that says otherwise.
@@ -79,6 +85,37 @@ pub(crate) trait Engine: Send + Sync {
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError>;
     /// What a data plane dials.
     fn url(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> SecretString;
+}
+
+/// Servers whose engines are kept at most, and for how long after their last work.
+const MOST_KEPT: u64 = 1_000;
+const KEPT_FOR: Duration = Duration::from_mins(5);
+
+/// The engines of servers that were worked lately. An engine keeps connections.
+pub(crate) struct Engines(Cache<(Uuid, String), Arc<dyn Engine>>);
+
+impl Default for Engines {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(MOST_KEPT).time_to_idle(KEPT_FOR).build())
+    }
+}
+
+impl Engines {
+    /// The engine of a server as its row has it; its admin URL is opened if it is not at hand.
+    pub(crate) fn of(
+        &self,
+        server: &servers::Model,
+        admin_url: impl FnOnce() -> Result<SecretString, EngineError>,
+    ) -> Result<Arc<dyn Engine>, EngineError> {
+        // Another admin URL is another engine.
+        let key = (server.id, server.sealed_admin_url.clone());
+        if let Some(engine) = self.0.get(&key) {
+            return Ok(engine);
+        }
+        let engine = engine_for(server.engine.parse()?, &admin_url()?)?;
+        self.0.insert(key, Arc::clone(&engine));
+        Ok(engine)
+    }
 }
 
 /// The engine for a server.

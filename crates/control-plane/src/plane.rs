@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenancy::Product;
-use tenancy::seal::KeyRing;
+use tenancy::seal::{KeyRing, Sealed};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::servers::admin_url_subject;
+use crate::engine::{Engine, EngineError, Engines};
 use crate::provision::Wake;
 use crate::registry::Registry;
+use crate::registry::entities::servers;
 use crate::schema::TenantSchema;
 
 /// One running control plane; clones share it.
@@ -35,12 +38,24 @@ pub(crate) struct Parts {
     pub(crate) grace: Duration,
     /// Cancelled once the service was told to stop.
     pub(crate) stopping: CancellationToken,
+    /// Of servers that were worked lately, with connections that are kept.
+    pub(crate) engines: Engines,
 }
 
 impl Plane {
     /// A plane of these parts.
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// The engine of a server.
+    pub(crate) fn engine(&self, server: &servers::Model) -> Result<Arc<dyn Engine>, EngineError> {
+        self.engines.of(server, || {
+            let sealed = Sealed::from_stored(server.sealed_admin_url.as_str());
+            self.servers_ring.open(admin_url_subject(server), &sealed).map_err(|error| {
+                EngineError::refused(format!("the admin URL of server {:?} does not open: {error}", server.name))
+            })
+        })
     }
 }
 

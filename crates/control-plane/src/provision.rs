@@ -19,10 +19,11 @@ mod work;
 
 use std::str::FromStr;
 
-pub(crate) use queue::{cancel_delete, enqueue, retry, wait};
+pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, retry, wait};
 pub(crate) use runner::run;
 pub(crate) use wake::Wake;
 
+use crate::registry::entities::operations;
 use steps::Step;
 
 /// What is done with a tenant.
@@ -32,21 +33,25 @@ pub(crate) enum Kind {
     Create,
     /// Destroys its database and everything of it but a tombstone. There is no way back: it is tried until it is done.
     Delete,
+    /// Gives its database another login role with a new password, and bars the old one. Once data planes are told of the
+    /// new one there is no way back.
+    Rotate,
 }
 
 /// No operation is of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a kind of operation: use create or delete")]
+#[error("not a kind of operation: use create, delete or rotate")]
 pub(crate) struct UnknownKind;
 
 impl Kind {
-    const ALL: [Self; 2] = [Self::Create, Self::Delete];
+    const ALL: [Self; 3] = [Self::Create, Self::Delete, Self::Rotate];
 
     /// The word used in the API and in the registry.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Delete => "delete",
+            Self::Rotate => "rotate",
         }
     }
 
@@ -55,12 +60,17 @@ impl Kind {
         match self {
             Self::Create => steps::CREATE,
             Self::Delete => steps::DELETE,
+            Self::Rotate => steps::ROTATE,
         }
     }
 
-    /// Whether its steps are undone when one of them fails.
-    const fn can_be_undone(self) -> bool {
-        matches!(self, Self::Create)
+    /// How many of its steps are undone when one of them fails. A later one is tried until it succeeds.
+    const fn can_be_undone(self) -> usize {
+        match self {
+            Self::Create => steps::CREATE.len(),
+            Self::Delete => 0,
+            Self::Rotate => steps::ROTATE_UNTIL_TOLD,
+        }
     }
 }
 
@@ -87,6 +97,11 @@ enum State {
     Failed,
     /// It was called off before it began.
     Cancelled,
+}
+
+/// Whether an operation ended as it was meant to.
+pub(crate) fn is_done(operation: &operations::Model) -> bool {
+    operation.state == State::Done.as_str()
 }
 
 /// Whether an operation can be in a state of this name.

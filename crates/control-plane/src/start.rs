@@ -68,6 +68,7 @@ pub async fn start(
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
         grace: Duration::from_secs(config.tenants.grace_seconds),
         stopping: stopping.clone(),
+        engines: engine::Engines::default(),
     });
     for server in config.servers {
         let name = server.name.clone();

@@ -38,7 +38,7 @@ const ATTEMPTS: u32 = 5;
 struct Pool {
     db: DatabaseConnection,
     file: Option<OpenFile>,
-    users: Arc<Uses>,
+    users: Uses,
     url: Arc<Uses>,
     is_retired: AtomicBool,
     /// Until the pool is closed, this node dials with that URL.
@@ -47,10 +47,7 @@ struct Pool {
 
 /// A pool in a session's hands: it stays open for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct PoolUse {
-    pool: Arc<Pool>,
-    user: Option<Use>,
-}
+pub(crate) struct PoolUse(Arc<Pool>);
 
 /// Which file a SQLite pool has open: a deleted one is still served by open handles.
 #[derive(Debug)]
@@ -73,9 +70,9 @@ impl OpenFile {
 impl Pool {
     /// Begins a use, unless the pool was given up meanwhile.
     fn enter(self: &Arc<Self>) -> Option<PoolUse> {
-        let user = self.users.begin();
+        self.users.enter();
         // Its drop closes the pool, should this have been the last user.
-        let entered = PoolUse { pool: Arc::clone(self), user: Some(user) };
+        let entered = PoolUse(Arc::clone(self));
         (!self.is_retired.load(Ordering::SeqCst)).then_some(entered)
     }
 
@@ -104,14 +101,14 @@ impl Pool {
 
 impl PoolUse {
     pub(crate) fn db(&self) -> &DatabaseConnection {
-        &self.pool.db
+        &self.0.db
     }
 }
 
 impl Drop for PoolUse {
     fn drop(&mut self) {
-        self.user = None;
-        self.pool.close_if_unused();
+        self.0.users.leave();
+        self.0.close_if_unused();
     }
 }
 
@@ -216,7 +213,7 @@ impl Pools {
         Ok(Arc::new(Pool {
             db,
             file,
-            users: Arc::default(),
+            users: Uses::default(),
             url: Arc::clone(&served.dialled),
             is_retired: AtomicBool::new(false),
             dialled: Mutex::new(Some(served.dialled.begin())),

@@ -13,8 +13,17 @@ pub(crate) struct Use(Arc<Uses>);
 
 impl Uses {
     pub(crate) fn begin(self: &Arc<Self>) -> Use {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.enter();
         Use(Arc::clone(self))
+    }
+
+    /// One use more, whose holder sees to it that it leaves.
+    pub(crate) fn enter(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(crate) fn is_in_use(&self) -> bool {
@@ -24,6 +33,6 @@ impl Uses {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.leave();
     }
 }

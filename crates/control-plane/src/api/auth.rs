@@ -11,6 +11,9 @@ use subtle::ConstantTimeEq;
 
 use super::Api;
 
+/// Who the bootstrap operator token stands for, in what is written down.
+pub(super) const OPERATOR: &str = "operator";
+
 /// Digests of the tokens that are taken.
 pub(crate) struct Tokens {
     operator: [u8; 32],

@@ -23,14 +23,20 @@ use crate::registry::entities::{operation_steps, operations};
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Operation {
     id: Uuid,
-    /// `create` or `delete`.
+    /// `create`, `delete` or `rotate`.
     kind: String,
     /// The tenant's id.
     tenant: Uuid,
     /// `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
     state: String,
-    /// Why it failed, and what to do.
+    /// Why it failed or waits, and what to do.
     error: Option<String>,
+    /// What its reader should know of how it went: whom a forced rotation cut off.
+    note: Option<String>,
+    /// Waits for no data plane.
+    is_forced: bool,
+    /// On whose word.
+    requested_by: Option<String>,
     created_at: DateTime<Utc>,
     /// When it is due.
     run_after: DateTime<Utc>,
@@ -58,6 +64,9 @@ impl Operation {
             tenant: row.tenant_id,
             state: row.state,
             error: row.error,
+            note: row.note,
+            is_forced: row.is_forced,
+            requested_by: row.requested_by,
             created_at: row.created_at,
             run_after: row.run_after,
             finished_at: row.finished_at,

@@ -197,6 +197,7 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         sealed_admin_url: Set(sealed.as_stored().to_owned()),
         generation: Set(1),
         created_at: Set(plane.registry.now()),
+        next_sealed_admin_url: Set(None),
     })
 }
 

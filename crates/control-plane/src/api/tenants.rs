@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+pub(crate) mod rotate;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod update;
@@ -23,9 +24,11 @@ use tenancy::{Slug, Status, TenantId};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::auth::OPERATOR;
 use super::once::Answer;
 use super::operations::Operation;
 use super::precondition::etag;
+use crate::provision::{Kind, Order};
 use crate::registry::change::Change;
 use crate::registry::entities::{operations, plans, servers, tenants};
 
@@ -234,6 +237,11 @@ pub(super) async fn plan(change: &Change, name: &str) -> Result<String, Problem>
         )
         .with_field("plan", "is unknown")),
     }
+}
+
+/// What an operator orders.
+fn order(kind: Kind, tenant: Uuid, run_after: DateTime<Utc>) -> Order {
+    Order { kind, tenant, run_after, is_forced: false, requested_by: OPERATOR.to_owned() }
 }
 
 /// 202 with the operation's place.

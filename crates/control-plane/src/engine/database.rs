@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::CryptoRng;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
 use sea_orm_migration::{MigrationTrait, SchemaManager};
+use secrecy::SecretString;
 use tenancy::{TenantId, stamp};
 
 use super::EngineError;
@@ -60,6 +63,13 @@ impl fmt::Display for DatabaseName {
     }
 }
 
+/// 256 random bits, in letters that need no escape in a URL.
+pub(crate) fn new_password(rng: &mut impl CryptoRng) -> SecretString {
+    let mut bytes = [0u8; 32];
+    rng.fill_bytes(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes).into()
+}
+
 /// Which of a database's two login roles: they are used in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
@@ -75,6 +85,22 @@ impl Slot {
             Self::A => "a",
             Self::B => "b",
         }
+    }
+
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+impl FromStr for Slot {
+    type Err = EngineError;
+
+    fn from_str(text: &str) -> Result<Self, EngineError> {
+        let found = Self::BOTH.into_iter().find(|slot| slot.as_str() == text);
+        found.ok_or_else(|| EngineError::refused("a database has the login roles a and b, and no other"))
     }
 }
 

@@ -13,6 +13,7 @@ use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::{TenantId, stamp};
+use tokio::sync::OnceCell;
 use url::Url;
 
 use super::database::{self, DatabaseName, SEEDED, Slot};
@@ -24,6 +25,7 @@ const GROUP: &str = "freehold_rw";
 /// Before 15, everybody may create in the schema `public`, and only a superuser can take that away.
 const OLDEST: i32 = 150_000;
 const PATIENCE: Duration = Duration::from_secs(5);
+const AS_ADMIN: &str = "connect to the server as its admin";
 /// Longest statement of a product's handler.
 const STATEMENT_TIMEOUT: &str = "30s";
 /// Longest that a transaction may sit idle and hold its locks.
@@ -33,9 +35,15 @@ const IDLE_TIMEOUT: &str = "30s";
 /// host and database, and logs the values of what it does not know.
 const QUERY: [&str; 6] = ["sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "ssl-ca", "statement-cache-capacity"];
 
+/// Connections of the admin to its own database, at most. A login costs more than most of what is done with it.
+const ADMIN_CONNECTIONS: u32 = 8;
+/// How long one of them is kept for the next that needs it.
+const KEPT_FOR: Duration = Duration::from_mins(1);
+
 /// One Postgres server, by its admin's URL.
 pub(super) struct Postgres {
-    admin: Url,
+    url: Url,
+    admin: OnceCell<DatabaseConnection>,
 }
 
 impl Postgres {
@@ -47,7 +55,7 @@ impl Postgres {
                 && url.host_str().is_some_and(|host| !host.is_empty() && !host.to_ascii_lowercase().starts_with("%2f"))
                 && url.query_pairs().all(|(key, _)| QUERY.contains(&key.as_ref()))
         });
-        admin.map(|admin| Self { admin }).ok_or_else(|| {
+        admin.map(|url| Self { url, admin: OnceCell::new() }).ok_or_else(|| {
             EngineError::refused(
                 "the admin URL of a Postgres server is postgres://admin:password@host:5432/postgres, with sslmode and \
                  sslrootcert behind it at most",
@@ -55,19 +63,31 @@ impl Postgres {
         })
     }
 
-    async fn connect(&self, database: Option<&DatabaseName>) -> Result<DatabaseConnection, EngineError> {
-        let mut url = self.admin.clone();
-        if let Some(database) = database {
-            url.set_path(database.as_str());
-        }
-        connect(url.as_str()).await.map_err(|error| EngineError::of("connect to the server as its admin", error))
+    /// The admin's own connections, outside of every tenant's database.
+    async fn admin(&self) -> Result<&DatabaseConnection, EngineError> {
+        let connected = self.admin.get_or_try_init(|| connect(self.url.as_str(), ADMIN_CONNECTIONS)).await;
+        connected.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
     /// As the owner, in the tenant's database.
     async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
-        let db = self.connect(Some(database)).await?;
+        let mut url = self.url.clone();
+        url.set_path(database.as_str());
+        let db = connect(url.as_str(), 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
         run(&db, "become the owner of the database", &format!("SET ROLE \"{OWNER}\"")).await?;
         Ok(db)
+    }
+
+    /// Bars a login role that there may be, and makes the admin its member: only members may end a role's sessions, and
+    /// only without LOGIN do no new ones come.
+    async fn bar(&self, role: &str) -> Result<(), EngineError> {
+        let admin = self.admin().await?;
+        let options = if version(admin).await? >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+        let barred = format!(
+            "DO $$ BEGIN ALTER ROLE \"{role}\" NOLOGIN; GRANT \"{role}\" TO CURRENT_USER{options}; \
+             EXCEPTION WHEN undefined_object THEN NULL; END $$"
+        );
+        run(admin, "bar a login role", &barred).await
     }
 
     /// Owner and group, once for each server. Others may make them at the same moment.
@@ -103,10 +123,14 @@ impl Postgres {
     }
 }
 
-async fn connect(url: &str) -> Result<DatabaseConnection, DbErr> {
+async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url.to_owned());
     options
-        .max_connections(1)
+        .max_connections(connections)
+        .min_connections(0)
+        .idle_timeout(KEPT_FOR)
+        .test_before_acquire(false)
+        .test_before_acquire_if_idle_for(Duration::from_secs(1))
         .acquire_timeout(PATIENCE)
         .connect_timeout(PATIENCE)
         .sqlx_logging(false)
@@ -157,7 +181,7 @@ pub(crate) async fn ensure_database(admin: &SecretString, wanted: &SecretString)
         ));
     }
     let failed = |error| EngineError::of("create the registry's database", error);
-    let admin = connect(admin.expose_secret()).await.map_err(failed)?;
+    let admin = connect(admin.expose_secret(), 1).await.map_err(failed)?;
     if !exists(&admin, name).await.map_err(failed)?
         && let Err(error) = admin.execute_unprepared(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0")).await
         && !exists(&admin, name).await.map_err(failed)?
@@ -174,8 +198,8 @@ async fn close(db: DatabaseConnection) -> Result<(), EngineError> {
 #[async_trait]
 impl Engine for Postgres {
     async fn check(&self) -> Result<(), EngineError> {
-        let db = self.connect(None).await?;
-        let version = version(&db).await?;
+        let db = self.admin().await?;
+        let version = version(db).await?;
         if version < OLDEST {
             return Err(EngineError::refused(format!(
                 "the server is Postgres {}, and 15 is the oldest that can be closed to others",
@@ -184,29 +208,27 @@ impl Engine for Postgres {
         }
         for (right, column) in [("CREATEDB", "rolcreatedb"), ("CREATEROLE", "rolcreaterole")] {
             let sql = format!("SELECT {column} OR rolsuper FROM pg_roles WHERE rolname = current_user");
-            let has: bool = one(&db, &sql).await.map_err(|error| EngineError::of("read the admin's rights", error))?;
+            let has: bool = one(db, &sql).await.map_err(|error| EngineError::of("read the admin's rights", error))?;
             if !has {
                 return Err(EngineError::refused(format!("the admin lacks {right}: ALTER ROLE … {right}")));
             }
         }
-        self.ensure_roles(&db).await?;
-        close(db).await
+        self.ensure_roles(db).await
     }
 
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        let admin = self.connect(None).await?;
-        self.ensure_roles(&admin).await?;
+        let admin = self.admin().await?;
+        self.ensure_roles(admin).await?;
         let what = "create the database";
-        if !exists(&admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
+        if !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
             let made = format!("CREATE DATABASE \"{database}\" OWNER \"{OWNER}\" TEMPLATE template0");
             // The statement of somebody who died meanwhile may have come to its end after our look.
-            if let Err(error) = run(&admin, what, &made).await
-                && !exists(&admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))?
+            if let Err(error) = run(admin, what, &made).await
+                && !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))?
             {
                 return Err(error);
             }
         }
-        close(admin).await?;
         let owner = self.as_owner(database).await?;
         let closed = format!(
             "REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC; \
@@ -226,26 +248,31 @@ impl Engine for Postgres {
         password: &SecretString,
         connections: u32,
     ) -> Result<(), EngineError> {
-        let admin = self.connect(None).await?;
+        let admin = self.admin().await?;
         let role = database.role(slot);
         let what = "make a login role for the database";
         let made = format!(
             "DO $$ BEGIN CREATE ROLE \"{role}\" NOLOGIN; \
              EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
         );
-        run(&admin, what, &made).await?;
+        run(admin, what, &made).await?;
         let verifier = scram::verifier(password, &mut rand::rng());
         let settings = format!(
             "ALTER ROLE \"{role}\" LOGIN INHERIT CONNECTION LIMIT {connections} PASSWORD '{verifier}'; \
              ALTER ROLE \"{role}\" SET statement_timeout = '{STATEMENT_TIMEOUT}'; \
              ALTER ROLE \"{role}\" SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; \
-             GRANT \"{GROUP}\" TO \"{role}\""
+             GRANT \"{GROUP}\" TO \"{role}\"; \
+             GRANT CONNECT ON DATABASE \"{database}\" TO \"{role}\""
         );
-        run(&admin, what, &settings).await?;
-        close(admin).await?;
-        let owner = self.as_owner(database).await?;
-        run(&owner, what, &format!("GRANT CONNECT ON DATABASE \"{database}\" TO \"{role}\"")).await?;
-        close(owner).await
+        run(admin, what, &settings).await
+    }
+
+    async fn disable_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError> {
+        let role = database.role(slot);
+        self.bar(&role).await?;
+        // Generated by us: no quote is in it.
+        let ended = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
+        run(self.admin().await?, "end a login role's sessions", &ended).await
     }
 
     async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
@@ -276,28 +303,22 @@ impl Engine for Postgres {
     }
 
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        let admin = self.connect(None).await?;
+        let admin = self.admin().await?;
         let what = "drop the database";
-        if exists(&admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
-            let options = if version(&admin).await? >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-            for role in Slot::BOTH.map(|slot| database.role(slot)) {
-                // Only a role's members may end its sessions, and only without LOGIN do no new ones come.
-                let locked = format!(
-                    "DO $$ BEGIN ALTER ROLE \"{role}\" NOLOGIN; GRANT \"{role}\" TO CURRENT_USER{options}; \
-                     EXCEPTION WHEN undefined_object THEN NULL; END $$"
-                );
-                run(&admin, what, &locked).await?;
+        if exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
+            for slot in Slot::BOTH {
+                self.bar(&database.role(slot)).await?;
             }
-            run(&admin, what, &format!("DROP DATABASE IF EXISTS \"{database}\" WITH (FORCE)")).await?;
+            run(admin, what, &format!("DROP DATABASE IF EXISTS \"{database}\" WITH (FORCE)")).await?;
         }
         for slot in Slot::BOTH {
-            run(&admin, "drop a login role", &format!("DROP ROLE IF EXISTS \"{}\"", database.role(slot))).await?;
+            run(admin, "drop a login role", &format!("DROP ROLE IF EXISTS \"{}\"", database.role(slot))).await?;
         }
-        close(admin).await
+        Ok(())
     }
 
     fn url(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> SecretString {
-        let mut url = self.admin.clone();
+        let mut url = self.url.clone();
         url.set_path(database.as_str());
         // Neither fails for a URL with a host, as the admin's has.
         let _ = url.set_username(&database.role(slot));

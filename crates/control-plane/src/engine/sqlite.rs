@@ -74,6 +74,10 @@ impl Engine for Sqlite {
         Ok(())
     }
 
+    async fn disable_role(&self, _: &DatabaseName, _: Slot) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
         let db = self.open(database).await?;
         let version = database::migrate(&db, schema, to).await;

@@ -11,8 +11,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{CaseStatement, Expr, LockType};
-use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::{CaseStatement, Expr, LockType, Query};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
@@ -43,6 +43,12 @@ pub(super) struct Lease {
 /// Takes up to so many operations that are due and nobody works on, the longest due first.
 pub(super) async fn take(registry: &Registry, holder: Uuid, pace: &Pace, at_most: usize) -> Result<Vec<Lease>, DbErr> {
     let now = registry.now();
+    // One at a time for a tenant; an index holds those to it who look at the same moment.
+    let at_work = Query::select()
+        .column(operations::Column::TenantId)
+        .from(operations::Entity)
+        .and_where(operations::Column::State.is_in([State::Running.as_str(), State::Undoing.as_str()]))
+        .to_owned();
     let due = operations::Entity::find()
         .filter(is_free(now))
         .filter(operations::Column::RunAfter.lte(now))
@@ -50,6 +56,11 @@ pub(super) async fn take(registry: &Registry, holder: Uuid, pace: &Pace, at_most
         .filter(operations::Column::Kind.is_in(Kind::ALL.map(Kind::as_str)))
         .order_by_asc(operations::Column::RunAfter)
         .order_by_asc(operations::Column::Id)
+        .filter(
+            operations::Column::State
+                .ne(State::Pending.as_str())
+                .or(operations::Column::TenantId.not_in_subquery(at_work)),
+        )
         // Others may be faster with some.
         .limit(4 * at_most as u64)
         .all(registry.db())
@@ -100,8 +111,13 @@ impl Lease {
             .filter(operations::Column::State.eq(seen.state.as_str()))
             .filter(is_free(now))
             .exec_with_returning(registry.db())
-            .await?
-            .pop();
+            .await;
+        let taken = match taken {
+            Ok(taken) => taken.into_iter().next(),
+            // Another operation is at work for its tenant.
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => None,
+            Err(error) => return Err(error),
+        };
         Ok(taken.map(|operation| Self {
             registry: registry.clone(),
             operation,

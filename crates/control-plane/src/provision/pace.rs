@@ -22,6 +22,8 @@ pub(super) struct Pace {
     pub(super) first_retry: Duration,
     /// How long work is put off at first that failed in all of its attempts and cannot be given up.
     pub(super) put_off: Duration,
+    /// How long the first look is from the second at what waits for others; up to a hundred times as long for later ones.
+    pub(super) wait: Duration,
     /// Operations that one runner works on at once. Each may hold two of the registry's connections.
     pub(super) at_once: usize,
     /// Where a test breaks the work.
@@ -37,6 +39,7 @@ impl Default for Pace {
             attempt: Duration::from_mins(2),
             first_retry: Duration::from_millis(100),
             put_off: Duration::from_secs(1),
+            wait: Duration::from_millis(50),
             at_once: 8,
             #[cfg(test)]
             faults: super::faults::Faults::default(),
@@ -59,6 +62,11 @@ impl Pace {
             .with_max_times(ATTEMPTS as usize - 1)
             .with_jitter()
             .build()
+    }
+
+    /// How long to let go of what was looked at this often in vain: data planes mostly follow at once, or not for long.
+    pub(super) fn wait(&self, looks: i32) -> Duration {
+        self.wait.saturating_mul(1 + looks.unsigned_abs().pow(2) / 4).min(self.wait.saturating_mul(100))
     }
 
     /// How long to put off what failed this many times: twice as long after every round of attempts.

@@ -20,27 +20,36 @@ use crate::registry::entities::{operation_steps, operations, tenants};
 /// How often a waiter looks for an end that came about in another process.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// Writes an operation with its steps in the caller's transaction, due at `run_after`. Ring the plane's [`super::Wake`]
-/// after the commit.
-pub(crate) async fn enqueue(
-    change: &Change,
-    kind: Kind,
-    tenant: Uuid,
-    run_after: DateTime<Utc>,
-) -> Result<operations::Model, DbErr> {
+/// What is to be done with a tenant, and on whose word.
+pub(crate) struct Order {
+    pub(crate) kind: Kind,
+    pub(crate) tenant: Uuid,
+    /// When it is due.
+    pub(crate) run_after: DateTime<Utc>,
+    /// Waits for no data plane.
+    pub(crate) is_forced: bool,
+    pub(crate) requested_by: String,
+}
+
+/// Writes an operation with its steps in the caller's transaction. Ring the plane's [`super::Wake`] after the commit.
+pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations::Model, DbErr> {
     let id = Uuid::now_v7();
+    let kind = order.kind;
     let operation = operations::ActiveModel {
         id: Set(id),
         kind: Set(kind.as_str().to_owned()),
-        tenant_id: Set(tenant),
+        tenant_id: Set(order.tenant),
         state: Set(State::Pending.as_str().to_owned()),
         error: Set(None),
         lease_holder: Set(None),
         lease_until: Set(None),
         fence: Set(0),
-        run_after: Set(run_after),
+        run_after: Set(order.run_after),
         created_at: Set(change.now()),
         finished_at: Set(None),
+        is_forced: Set(order.is_forced),
+        note: Set(None),
+        requested_by: Set(Some(order.requested_by)),
     };
     let operation = operation.insert(change.db()).await?;
     let steps = (1..).zip(kind.steps()).map(|(position, step)| operation_steps::ActiveModel {
@@ -53,6 +62,16 @@ pub(crate) async fn enqueue(
     });
     operation_steps::Entity::insert_many(steps).exec_without_returning(change.db()).await?;
     Ok(operation)
+}
+
+/// Whether an operation of this kind is at work for the tenant, or waits to be.
+pub(crate) async fn is_busy(change: &Change, tenant: Uuid, kind: Kind) -> Result<bool, DbErr> {
+    let ends = [State::Done.as_str(), State::Failed.as_str(), State::Cancelled.as_str()];
+    let open = operations::Entity::find()
+        .filter(operations::Column::TenantId.eq(tenant))
+        .filter(operations::Column::Kind.eq(kind.as_str()))
+        .filter(operations::Column::State.is_not_in(ends));
+    Ok(open.one(change.db()).await?.is_some())
 }
 
 /// Calls off a tenant's deletion that nobody has begun; says whether there was one.

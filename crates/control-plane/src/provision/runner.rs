@@ -2,9 +2,11 @@
 //!
 //! It keeps nothing in memory that the rows do not say. Any number of runners may work on one registry.
 
+use std::time::Duration;
+
 use opentelemetry::KeyValue;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -24,9 +26,12 @@ pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken
     let holder = Uuid::new_v4();
     // Dropped with this future: whoever ends the runner ends its work.
     let mut walks = JoinSet::new();
+    // When what was put off here is due again.
+    let mut due: Option<Instant> = None;
     while !stopping.is_cancelled() {
         let free = pace.at_once - walks.len();
         if free > 0 {
+            due = due.filter(|due| *due > Instant::now());
             match take(&plane.registry, holder, &pace, free).await {
                 Ok(leases) => {
                     for lease in leases {
@@ -42,20 +47,26 @@ pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken
         tokio::select! {
             () = stopping.cancelled() => {}
             () = plane.wake.rung(), if walks.len() < pace.at_once => {}
-            Some(ended) = walks.join_next() => log_panic(&ended),
+            Some(ended) = walks.join_next() => {
+                let again = put_off(ended).map(|pause| Instant::now() + pause);
+                due = due.into_iter().chain(again).min();
+            }
             () = sleep(pace.scan) => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && walks.len() < pace.at_once => {}
         }
     }
     while let Some(ended) = walks.join_next().await {
-        log_panic(&ended);
+        put_off(ended);
     }
 }
 
-/// A panic in a step is caught where the step is run; this one is ours. The lease lapses, and the work is tried again.
-fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
+/// How soon a walk's operation is due again. A panic in a step is caught where the step is run; this one is ours. The lease
+/// lapses, and the work is tried again.
+fn put_off(ended: Result<Option<Duration>, tokio::task::JoinError>) -> Option<Duration> {
+    ended.unwrap_or_else(|error| {
         tracing::error!(%error, "the work on an operation broke off");
-    }
+        None
+    })
 }
 
 /// Counts an operation that has ended.

@@ -4,20 +4,26 @@
 //! point. A step writes to the registry only in the change that it answers, in which it is marked as done.
 
 mod activate;
+mod await_nodes;
+mod bar_old_role;
 mod claim;
 mod create_database;
 mod disconnect;
 mod drop_database;
 mod forget;
 mod migrate;
+mod new_role;
+mod new_url;
 mod place;
 mod roles;
 mod seed;
 mod stamp;
+mod switch;
 
 use async_trait::async_trait;
 use sea_orm::DbErr;
 use service::problem::BoxError;
+use uuid::Uuid;
 
 use super::work::Work;
 use crate::engine::EngineError;
@@ -37,6 +43,13 @@ pub(super) const CREATE: &[&dyn Step] = &[
 
 /// They run when the grace period has ended.
 pub(super) const DELETE: &[&dyn Step] = &[&disconnect::Disconnect, &drop_database::DropDatabase, &forget::Forget];
+
+/// The database's two login roles take turns: one is in use while the other gets a new password.
+pub(super) const ROTATE: &[&dyn Step] =
+    &[&new_url::NewUrl, &new_role::NewRole, &switch::Switch, &await_nodes::AwaitNodes, &bar_old_role::BarOldRole];
+
+/// With the third, data planes are told.
+pub(super) const ROTATE_UNTIL_TOLD: usize = 3;
 
 /// One step of an operation.
 #[async_trait]
@@ -58,6 +71,8 @@ pub(super) trait Step: Send + Sync {
 pub(super) enum StepError {
     /// It may succeed when it is tried again.
     Unavailable { text: String, source: Option<BoxError> },
+    /// It waits for somebody else, and nothing is wrong.
+    Waiting { text: String },
     /// It will not succeed until somebody changes something.
     Refused { text: String, source: Option<BoxError> },
     /// The registry failed us.
@@ -67,6 +82,17 @@ pub(super) enum StepError {
 }
 
 impl StepError {
+    /// The work waits for these data planes to let go of what was before.
+    pub(super) fn awaiting(behind: &[Uuid]) -> Self {
+        let first = behind.first().map(ToString::to_string).unwrap_or_default();
+        let text = format!(
+            "{} data planes have not let go of what was before yet, {first} among them: GET /v1/nodes shows which are \
+             behind; DELETE /v1/nodes/{{id}} forgets one that is gone for good",
+            behind.len()
+        );
+        Self::Waiting { text }
+    }
+
     pub(super) fn refused(text: impl Into<String>) -> Self {
         Self::Refused { text: text.into(), source: None }
     }

@@ -28,25 +28,27 @@ use crate::registry::entities::{operation_steps, operations, tenants};
 /// How long an operation with steps that this program does not know is left to others.
 const LEFT_TO_OTHERS: Duration = Duration::from_secs(30);
 
-/// Works on a leased operation until it has ended, is put off, the lease is lost or the service stops.
-pub(super) async fn walk(plane: Plane, lease: Lease, pace: Pace, stopping: CancellationToken) {
+/// Works on a leased operation until it has ended, is put off, the lease is lost or the service stops. Answers how soon it
+/// is due again, if it was put off.
+pub(super) async fn walk(plane: Plane, lease: Lease, pace: Pace, stopping: CancellationToken) -> Option<Duration> {
     let work = Work { plane, lease };
     let mut retries = pace.retries();
     let soon = pace.put_off(0);
-    let mut walk = Walk { work: &work, pace, stopping, steps: Vec::new(), is_undoing: false, error: None };
+    let mut walk = Walk { work: &work, pace, stopping, steps: Vec::new(), is_undoing: false, error: None, due: None };
     match work.lease.hold(walk.go()).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => return walk.due,
         Ok(Err(Halt::Registry(error))) => {
             tracing::warn!(%error, "the registry failed; whoever takes the operation next goes on");
             // So that nobody has to wait until the lease lapses.
             while let Err(error) = work.lease.release(work.plane.registry.now() + soon).await {
                 tracing::debug!(%error, "could not let the lease go");
-                let Some(pause) = retries.next() else { return };
+                let pause = retries.next()?;
                 sleep(pause).await;
             }
         }
         Ok(Err(Halt::Lost)) | Err(_) => tracing::warn!("the lease was lost; the work on the operation stops here"),
     }
+    None
 }
 
 /// Why a walk breaks off without a word in the registry.
@@ -59,6 +61,13 @@ impl From<DbErr> for Halt {
     fn from(error: DbErr) -> Self {
         Self::Registry(error)
     }
+}
+
+/// How an attempt at a step, or at taking it back, ended without it.
+enum Unfinished {
+    GivenUp(GivenUp),
+    /// For others to do something; why, in the step's words.
+    Waits(String),
 }
 
 /// How a step, or taking it back, was given up.
@@ -95,6 +104,8 @@ struct Walk<'a> {
     is_undoing: bool,
     /// Why it is undone.
     error: Option<String>,
+    /// When it is due again, if it was let go of until then.
+    due: Option<Duration>,
 }
 
 impl<'a> Walk<'a> {
@@ -151,8 +162,9 @@ impl<'a> Walk<'a> {
                 self.reached(at).await;
                 Ok(next)
             }
-            Some(Err(given_up)) if kind.can_be_undone() => self.turn_back(at, given_up).await,
-            Some(Err(given_up)) => self.put_off(at, given_up).await,
+            Some(Err(Unfinished::Waits(text))) => self.wait(at, text).await,
+            Some(Err(Unfinished::GivenUp(given_up))) if at < kind.can_be_undone() => self.turn_back(at, given_up).await,
+            Some(Err(Unfinished::GivenUp(given_up))) => self.put_off(at, given_up).await,
         }
     }
 
@@ -173,12 +185,13 @@ impl<'a> Walk<'a> {
                 self.reached(at).await;
                 Ok(next)
             }
-            Some(Err(given_up)) => self.put_off(at, given_up).await,
+            Some(Err(Unfinished::Waits(text))) => self.wait(at, text).await,
+            Some(Err(Unfinished::GivenUp(given_up))) => self.put_off(at, given_up).await,
         }
     }
 
     /// Tries a step until it succeeds or is given up. None: the service stops.
-    async fn attempt(&mut self, at: usize, direction: Direction) -> Result<Option<Result<Change, GivenUp>>, Halt> {
+    async fn attempt(&mut self, at: usize, direction: Direction) -> Result<Option<Result<Change, Unfinished>>, Halt> {
         let name = self.steps[at].step.name();
         let mut retries = self.pace.retries();
         loop {
@@ -192,6 +205,7 @@ impl<'a> Walk<'a> {
                     let text = "the registry refused a statement; the control plane's log has its words";
                     (text.to_owned(), Some(error.into()), true)
                 }
+                Err(StepError::Waiting { text }) => return Ok(Some(Err(Unfinished::Waits(text)))),
                 Err(StepError::Unavailable { text, source }) => (text, source, true),
                 Err(StepError::Refused { text, source }) => (text, source, false),
             };
@@ -200,7 +214,7 @@ impl<'a> Walk<'a> {
             let attempts = self.steps[at].attempts + 1;
             tracing::warn!(attempts, source = source.map(tracing::field::display), "a step failed: {text}");
             let retry = if may_pass { retries.next() } else { None };
-            let Some(pause) = retry else { return Ok(Some(Err(GivenUp { text, attempts }))) };
+            let Some(pause) = retry else { return Ok(Some(Err(Unfinished::GivenUp(GivenUp { text, attempts })))) };
             let change = self.change().await?;
             let state = self.steps[at].state;
             self.mark(&change, at, state, Some(text)).await?;
@@ -252,11 +266,23 @@ impl<'a> Walk<'a> {
     async fn put_off(&mut self, at: usize, given_up: GivenUp) -> Result<Next, Halt> {
         let pause = self.pace.put_off(given_up.attempts);
         tracing::error!(attempts = given_up.attempts, pause = ?pause, "put off, and tried again: {}", given_up.text);
+        self.let_go_until(at, given_up.text, pause).await
+    }
+
+    /// Lets go of what waits for others: its place is for work that can be done. Nothing is wrong.
+    async fn wait(&mut self, at: usize, text: String) -> Result<Next, Halt> {
+        let pause = self.pace.wait(self.steps[at].attempts);
+        tracing::debug!(pause = ?pause, "waits: {text}");
+        let text = format!("{}: {text}", self.steps[at].step.name());
+        self.let_go_until(at, text, pause).await
+    }
+
+    async fn let_go_until(&mut self, at: usize, text: String, pause: Duration) -> Result<Next, Halt> {
         let change = self.change().await?;
         let state = self.steps[at].state;
-        self.mark(&change, at, state, Some(given_up.text.clone())).await?;
+        self.mark(&change, at, state, Some(text.clone())).await?;
         // Why it is undone is what its reader must know first.
-        let error = self.error.clone().filter(|_| self.is_undoing).unwrap_or(given_up.text);
+        let error = self.error.clone().filter(|_| self.is_undoing).unwrap_or(text);
         self.work.lease.settle();
         let_go(self.operation().id)
             .col_expr(operations::Column::Error, Expr::value(error))
@@ -264,11 +290,13 @@ impl<'a> Walk<'a> {
             .exec(change.db())
             .await?;
         change.commit().await?;
+        self.due = Some(pause);
         Ok(Next::End)
     }
 
     /// Ends an operation of which nothing is left.
     async fn fail(&self, change: Change, kind: Kind) -> Result<Next, Halt> {
+        // Only a tenant that was being created is nothing without the operation.
         tenants::Entity::update_many()
             .col_expr(tenants::Column::Status, Expr::value(Status::Failed.as_str()))
             .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))

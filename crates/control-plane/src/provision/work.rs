@@ -5,14 +5,14 @@ use std::sync::Arc;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::TenantId;
+use tenancy::route::Revision;
 use tenancy::seal::{Purpose, Sealed, Subject};
 use url::Url;
 use uuid::Uuid;
 
 use super::lease::Lease;
 use super::steps::StepError;
-use crate::api::servers::admin_url_subject;
-use crate::engine::{DatabaseName, Engine, EngineKind, engine_for};
+use crate::engine::{DatabaseName, Engine};
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{databases, servers, tenants};
@@ -59,12 +59,7 @@ impl Work {
     pub(super) async fn server(&self, id: Uuid) -> Result<(servers::Model, Arc<dyn Engine>), StepError> {
         let row = servers::Entity::find_by_id(id).one(self.plane.registry.db()).await?;
         let row = row.ok_or_else(|| StepError::refused("the tenant's server is gone from the registry"))?;
-        let sealed = Sealed::from_stored(row.sealed_admin_url.as_str());
-        let admin_url = self.plane.servers_ring.open(admin_url_subject(&row), &sealed).map_err(|error| {
-            StepError::refused(format!("the admin URL of server {:?} does not open: {error}", row.name))
-        })?;
-        let kind: EngineKind = row.engine.parse()?;
-        let engine = engine_for(kind, &admin_url)?;
+        let engine = self.plane.engine(&row)?;
         Ok((row, engine))
     }
 
@@ -85,13 +80,31 @@ impl Work {
         self.database().await?.ok_or_else(|| StepError::refused("the tenant has no database in the registry"))
     }
 
+    /// Data planes that may serve or dial something older than this.
+    pub(super) async fn nodes_behind(&self, revision: Revision) -> Result<Vec<Uuid>, StepError> {
+        let registry = &self.plane.registry;
+        Ok(registry.nodes_behind(revision, registry.now() - self.plane.stale_after).await?)
+    }
+
     /// The password in a database's sealed URL; empty where its engine knows none.
     pub(super) fn password(&self, row: &databases::Model) -> Result<SecretString, StepError> {
-        let subject = url_subject(row.tenant_id, row.generation.unsigned_abs());
+        self.password_in(row.tenant_id, row.generation, &row.sealed_url)
+    }
+
+    /// The password of the login role that is made ready.
+    pub(super) fn next_password(&self, row: &databases::Model) -> Result<SecretString, StepError> {
+        match (row.next_generation, &row.next_sealed_url) {
+            (Some(generation), Some(sealed)) => self.password_in(row.tenant_id, generation, sealed),
+            _ => Err(StepError::refused("the tenant's next database URL is gone from the registry")),
+        }
+    }
+
+    fn password_in(&self, tenant: Uuid, generation: i64, sealed: &str) -> Result<SecretString, StepError> {
+        let subject = url_subject(tenant, generation.unsigned_abs());
         let url = self
             .plane
             .tenants_ring
-            .open(subject, &Sealed::from_stored(row.sealed_url.as_str()))
+            .open(subject, &Sealed::from_stored(sealed))
             .map_err(|error| StepError::refused(format!("the tenant's database URL does not open: {error}")))?;
         let url = Url::parse(url.expose_secret())
             .map_err(|_| StepError::refused("the tenant's database URL is damaged: rotate its credentials"))?;

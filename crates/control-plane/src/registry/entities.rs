@@ -1,6 +1,16 @@
 //! The registry's rows. Words are stored as the language's own (`active`, `postgres`); what they allow is decided
 //! elsewhere.
 
+#[allow(dead_code, reason = "provisioning grows into them")]
+mod remains;
+#[allow(dead_code, reason = "provisioning grows into them")]
+mod stock;
+
+#[allow(unused_imports, reason = "provisioning grows into them")]
+pub(crate) use remains::{erasures, held_slugs, outbox};
+#[allow(unused_imports, reason = "provisioning grows into them")]
+pub(crate) use stock::{templates, warm_databases};
+
 /// The registry's history: one row.
 pub(crate) mod history {
     use sea_orm::entity::prelude::*;
@@ -62,6 +72,7 @@ pub(crate) mod servers {
         pub sealed_admin_url: String,
         pub generation: i64,
         pub created_at: DateTimeUtc,
+        pub next_sealed_admin_url: Option<String>,
     }
 
     impl std::fmt::Debug for Model {
@@ -191,7 +202,8 @@ pub(crate) mod config {
 pub(crate) mod databases {
     use sea_orm::entity::prelude::*;
 
-    /// `slot` names the login role in use, `a` or `b`; the sealed URL holds its password.
+    /// `slot` names the login role in use, `a` or `b`; the sealed URL holds its password. `next_…` are those of the role
+    /// that is made ready to take over, if one is.
     #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "databases")]
     pub(crate) struct Model {
@@ -203,6 +215,10 @@ pub(crate) mod databases {
         pub generation: i64,
         pub sealed_url: String,
         pub created_at: DateTimeUtc,
+        pub next_slot: Option<String>,
+        pub next_generation: Option<i64>,
+        pub next_sealed_url: Option<String>,
+        pub rotated_at: Option<DateTimeUtc>,
     }
 
     impl std::fmt::Debug for Model {
@@ -221,7 +237,7 @@ pub(crate) mod databases {
 pub(crate) mod operations {
     use sea_orm::entity::prelude::*;
 
-    /// `kind` is `create` or `delete`; `state` is `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
+    /// `kind` is `create`, `delete` or `rotate`; `state` is `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "operations")]
     pub(crate) struct Model {
@@ -237,6 +253,9 @@ pub(crate) mod operations {
         pub run_after: DateTimeUtc,
         pub created_at: DateTimeUtc,
         pub finished_at: Option<DateTimeUtc>,
+        pub is_forced: bool,
+        pub note: Option<String>,
+        pub requested_by: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

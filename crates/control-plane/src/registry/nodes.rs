@@ -6,9 +6,13 @@ use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, Qu
 use tenancy::feed::FeedRequest;
 use tenancy::id::NodeId;
 use tenancy::route::Revision;
+use uuid::Uuid;
 
 use super::Registry;
 use super::entities::nodes;
+
+/// Nodes that are named as behind, at most.
+const MOST_BEHIND: u64 = 1_000;
 
 impl Registry {
     /// Notes that a node was heard, and what it said to have applied.
@@ -27,15 +31,23 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether every node that still counts serves and dials nothing older than this revision.
-    pub(crate) async fn is_applied(&self, revision: Revision, alive_since: DateTime<Utc>) -> Result<bool, DbErr> {
+    /// Nodes that still count, and may serve or dial something older than this revision.
+    pub(crate) async fn nodes_behind(
+        &self,
+        revision: Revision,
+        alive_since: DateTime<Utc>,
+    ) -> Result<Vec<Uuid>, DbErr> {
         let wanted = i64::try_from(revision.0).unwrap_or(i64::MAX);
-        let behind = nodes::Entity::find()
+        nodes::Entity::find()
+            .select_only()
+            .column(nodes::Column::Id)
             .filter(nodes::Column::LastSeen.gte(alive_since))
             .filter(nodes::Column::Applied.lt(wanted))
-            .one(self.db())
-            .await?;
-        Ok(behind.is_none())
+            .order_by_asc(nodes::Column::Id)
+            .limit(MOST_BEHIND)
+            .into_tuple()
+            .all(self.db())
+            .await
     }
 
     /// All nodes, the oldest first, after this id.

@@ -92,10 +92,10 @@ async fn a_pool_is_shared_and_replaced_with_its_generation_after_its_last_user()
     let served = table.get(tenant(1)).unwrap();
     let mut entered = join_all((0..64).map(|_| pools.of(&served))).await.into_iter().map(Result::unwrap);
     let first = entered.next().unwrap();
-    assert!(entered.all(|other| Arc::ptr_eq(&other.pool, &first.pool)));
+    assert!(entered.all(|other| Arc::ptr_eq(&other.0, &first.0)));
     hear(&table, &pools, route(1, 6, 2, &url)).await;
     let second = pools.of(&table.get(tenant(1)).unwrap()).await.unwrap();
-    assert!(!Arc::ptr_eq(&first.pool, &second.pool));
+    assert!(!Arc::ptr_eq(&first.0, &second.0));
     assert!(first.db().ping().await.is_ok(), "whoever has it may finish");
     drop(served);
     assert_eq!(table.applied(), Revision(5));

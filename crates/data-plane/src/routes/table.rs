@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::absence::{Absence, HeardKeys};
 use crate::session::Principal;
-use crate::uses::{Use, Uses};
+use crate::uses::Uses;
 
 /// A tenant that this node serves, by one version of its route.
 #[derive(Debug)]
@@ -43,16 +43,26 @@ pub(crate) struct Served {
 
 /// A tenant that a request is at work for. While it lives, nothing newer counts as applied.
 #[derive(Debug)]
-pub(crate) struct InUse {
-    served: Arc<Served>,
-    _use: Use,
-}
+pub(crate) struct InUse(Arc<Served>);
 
 impl Deref for InUse {
     type Target = Served;
 
     fn deref(&self) -> &Served {
-        &self.served
+        &self.0
+    }
+}
+
+impl InUse {
+    fn begin(served: Arc<Served>) -> Self {
+        served.uses.enter();
+        Self(served)
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.uses.leave();
     }
 }
 
@@ -162,11 +172,10 @@ impl RouteTable {
 
     pub(crate) fn get(&self, tenant: TenantId) -> Option<InUse> {
         loop {
-            let served = self.served.get(&tenant)?;
-            let begun = served.uses.begin();
+            let begun = InUse::begin(self.served.get(&tenant)?);
             // Replaced meanwhile, it may have been counted as unused already.
-            if !served.is_left.load(Ordering::SeqCst) {
-                return Some(InUse { served, _use: begun });
+            if !begun.is_left.load(Ordering::SeqCst) {
+                return Some(begun);
             }
         }
     }

@@ -11,7 +11,7 @@ use service::problem::ProblemBody;
 use tenancy::{Status, TenantId};
 use utoipa::ToSchema;
 
-use super::{Tenant, TenantAndOperation, email, plan, slug, slug_taken, text};
+use super::{Tenant, TenantAndOperation, email, order, plan, slug, slug_taken, text};
 use crate::api::once::{Answer, Once};
 use crate::api::operations::Operation;
 use crate::api::precondition::{etag, preferred_wait};
@@ -99,7 +99,7 @@ pub(crate) async fn create(
     for (key, value) in body.config {
         config::put(change.db(), row.id, key, value, now).await?;
     }
-    let operation = provision::enqueue(&change, Kind::Create, row.id, now).await?;
+    let operation = provision::enqueue(&change, order(Kind::Create, row.id, now)).await?;
     let (id, tenant) = (row.id, row.clone());
     let accepted = answer(StatusCode::ACCEPTED, Tenant::of(row, None), tenant.version, operation.clone())?;
     let patience = preferred_wait(&headers);

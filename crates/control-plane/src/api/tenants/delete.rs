@@ -9,7 +9,7 @@ use service::extract::Path;
 use service::problem::ProblemBody;
 use tenancy::Status;
 
-use super::{Tenant, TenantAndOperation, accepted, find_to_change, illegal, save, shown, status_of};
+use super::{Tenant, TenantAndOperation, accepted, find_to_change, illegal, order, save, shown, status_of};
 use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::once::{Answer, Ticket};
@@ -51,7 +51,7 @@ pub(crate) async fn delete(
     if next == Status::Deleting {
         change.touch(row.id);
     }
-    let operation = provision::enqueue(&change, Kind::Delete, row.id, after).await?;
+    let operation = provision::enqueue(&change, order(Kind::Delete, row.id, after)).await?;
     change.commit().await?;
     plane.wake.ring();
     let version = row.version;

@@ -1,20 +1,16 @@
 //! Claim: gives the tenant a database's name and a password. Both are written down before anything is made with them.
 
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
-use secrecy::SecretString;
 
 use super::{Step, StepError};
-use crate::engine::{DatabaseName, Slot};
+use crate::engine::{DatabaseName, Slot, new_password};
 use crate::provision::work::{Work, url_subject};
 use crate::registry::change::Change;
 use crate::registry::entities::databases;
 
 /// The number of a new database's URL.
 const FIRST: u64 = 1;
-const PASSWORD_BYTES: usize = 32;
 
 pub(super) struct Claim;
 
@@ -31,7 +27,7 @@ impl Step for Claim {
         let row = {
             let mut rng = rand::rng();
             let name = DatabaseName::generate(&mut rng);
-            let url = engine.url(&name, Slot::A, &password(&mut rng));
+            let url = engine.url(&name, Slot::A, &new_password(&mut rng));
             let sealed = work.plane.tenants_ring.seal(url_subject(tenant.id, FIRST), &url, &mut rng);
             databases::ActiveModel {
                 name: Set(name.as_str().to_owned()),
@@ -41,6 +37,10 @@ impl Step for Claim {
                 generation: Set(FIRST.cast_signed()),
                 sealed_url: Set(sealed.as_stored().to_owned()),
                 created_at: Set(work.plane.registry.now()),
+                next_slot: Set(None),
+                next_generation: Set(None),
+                next_sealed_url: Set(None),
+                rotated_at: Set(None),
             }
         };
         let change = work.change().await?;
@@ -56,11 +56,4 @@ impl Step for Claim {
             .await?;
         Ok(change)
     }
-}
-
-/// 256 random bits, in letters that need no escape in a URL.
-fn password(rng: &mut impl rand::CryptoRng) -> SecretString {
-    let mut bytes = [0u8; PASSWORD_BYTES];
-    rng.fill_bytes(&mut bytes);
-    URL_SAFE_NO_PAD.encode(bytes).into()
 }

@@ -17,14 +17,7 @@ impl Step for Disconnect {
     }
 
     async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let registry = &work.plane.registry;
-        let revision = Revision(work.tenant_row().await?.revision.unsigned_abs());
-        if registry.is_applied(revision, registry.now() - work.plane.stale_after).await? {
-            return work.change().await;
-        }
-        Err(StepError::unavailable(
-            "a data plane has not let go of the tenant yet: GET /v1/nodes shows which is behind; DELETE /v1/nodes/{id} \
-             forgets one that is gone for good",
-        ))
+        let behind = work.nodes_behind(Revision(work.tenant_row().await?.revision.unsigned_abs())).await?;
+        if behind.is_empty() { work.change().await } else { Err(StepError::awaiting(&behind)) }
     }
 }

@@ -46,7 +46,7 @@ async fn a_deletion_waits_until_every_data_plane_has_let_go(stage: &Stage) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     assert_eq!(waiting.state, "running");
-    assert!(waiting.error.unwrap().starts_with("disconnect: a data plane has not let go of the tenant yet"));
+    assert!(waiting.error.unwrap().starts_with("disconnect: 1 data planes have not let go of what was before yet"));
     assert_eq!(stage.names().await, names, "its database is untouched");
     assert_eq!(stage.status(&operation).await, Status::Deleting);
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, Database, DatabaseConnection, EntityTrait,
@@ -24,7 +24,7 @@ use crate::provision::faults::Faults;
 use crate::provision::pace::Pace;
 use crate::provision::runner::run_at;
 use crate::provision::steps::Step;
-use crate::provision::{Kind, Wake, enqueue, wait};
+use crate::provision::{Kind, Order, Wake, enqueue, wait};
 use crate::registry::Registry;
 use crate::registry::entities::{config, databases, domains, operations, servers, tenants};
 
@@ -136,6 +136,7 @@ impl Stage {
             stale_after: Duration::from_hours(1),
             grace: Duration::ZERO,
             stopping: CancellationToken::new(),
+            engines: crate::engine::Engines::default(),
         });
         let mut stage = Self { plane, server: Uuid::nil(), admin_url, registry_name, folder };
         stage.server = stage.add_server("one", "eu", kind, 1_000).await;
@@ -174,6 +175,7 @@ impl Stage {
             sealed_admin_url: Set(self.seal_admin_url(id, &self.admin_url)),
             generation: Set(1),
             created_at: Set(Utc::now()),
+            next_sealed_admin_url: Set(None),
         };
         row.insert(self.plane.registry.db()).await.unwrap();
         id
@@ -217,7 +219,7 @@ impl Stage {
         let host = format!("{slug}.example.org");
         let domain = domains::ActiveModel { host: Set(host), tenant_id: Set(id), created_at: Set(now) };
         domain.insert(change.db()).await.unwrap();
-        let operation = enqueue(&change, Kind::Create, id, now).await.unwrap();
+        let operation = enqueue(&change, order(Kind::Create, id, now)).await.unwrap();
         change.commit().await.unwrap();
         operation
     }
@@ -236,7 +238,7 @@ impl Stage {
         if to == Status::Deleting {
             change.touch(created.tenant_id);
         }
-        let operation = enqueue(&change, Kind::Delete, created.tenant_id, Utc::now()).await.unwrap();
+        let operation = enqueue(&change, order(Kind::Delete, created.tenant_id, Utc::now())).await.unwrap();
         change.commit().await.unwrap();
         operation
     }
@@ -367,4 +369,9 @@ impl Stage {
 /// The names of a kind's steps, in their order.
 pub(super) fn names_of(kind: Kind) -> Vec<&'static str> {
     kind.steps().iter().map(|step: &&'static dyn Step| step.name()).collect()
+}
+
+/// What a test orders.
+fn order(kind: Kind, tenant: Uuid, run_after: DateTime<Utc>) -> Order {
+    Order { kind, tenant, run_after, is_forced: false, requested_by: "a test".to_owned() }
 }

@@ -1,0 +1,98 @@
+//! `POST /v1/tenants/{tenant}/rotate-credentials`: another login role with a new password. No request fails for it.
+
+use axum::extract::State;
+use http::{HeaderMap, StatusCode};
+use sea_orm::EntityTrait;
+use serde::Deserialize;
+use service::Problem;
+use service::extract::{Path, Query};
+use service::problem::ProblemBody;
+use utoipa::IntoParams;
+
+use super::{Tenant, TenantAndOperation, find_alive, order, status_of};
+use crate::api::Api;
+use crate::api::once::{Answer, Ticket};
+use crate::api::operations::Operation;
+use crate::api::precondition::{etag, if_match, preferred_wait};
+use crate::provision::{self, Kind, Order};
+use crate::registry::entities::{operations, tenants};
+
+/// How.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotateQuery {
+    /// Waits for no data plane: one that has not taken the new URL yet is cut off, and named in the operation's note.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Rotates the credentials of a tenant's database. With `Prefer: wait=SECONDS` the answer waits until the old ones are barred.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/rotate-credentials", tag = "tenants",
+    params(("tenant" = String, Path, description = "Id or slug"), RotateQuery, ("If-Match" = Option<String>, Header),
+           ("Idempotency-Key" = Option<String>, Header),
+           ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
+    responses((status = 200, description = "Rotated", body = TenantAndOperation),
+              (status = 202, description = "Being rotated", body = TenantAndOperation),
+              (status = 404, body = ProblemBody),
+              (status = 409, description = "It has no credentials, or they are being rotated", body = ProblemBody),
+              (status = 412, description = "It was changed since", body = ProblemBody))
+)]
+pub(crate) async fn rotate(
+    State(api): State<Api>,
+    Path(tenant): Path<String>,
+    Query(query): Query<RotateQuery>,
+    headers: HeaderMap,
+    mut ticket: Ticket,
+) -> Result<Answer, Problem> {
+    let plane = &api.plane;
+    let change = plane.registry.change().await?;
+    let row = find_alive(&change, &tenant).await?;
+    if_match(&headers, row.version)?;
+    if !status_of(&row)?.is_visible() {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "illegal-transition",
+            "The tenant has no credentials yet. Rotate them once it is active.",
+        ));
+    }
+    if provision::is_busy(&change, row.id, Kind::Rotate).await? {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "rotation-at-work",
+            "The tenant's credentials are being rotated already. GET /v1/operations?tenant= shows how far that is.",
+        ));
+    }
+    let order = Order { is_forced: query.force, ..order(Kind::Rotate, row.id, change.now()) };
+    let operation = provision::enqueue(&change, order).await?;
+    let (id, operation_id) = (row.id, operation.id);
+    let accepted = answer(&api, StatusCode::ACCEPTED, row, operation).await?;
+    let patience = preferred_wait(&headers);
+    match patience {
+        Some(_) => ticket.record_for_now(&change, &accepted).await?,
+        None => ticket.record(&change, &accepted).await?,
+    }
+    change.commit().await?;
+    plane.wake.ring();
+
+    let Some(patience) = patience else { return Ok(accepted) };
+    let ended = provision::wait(plane, operation_id, patience).await?;
+    let Some(row) = tenants::Entity::find_by_id(id).one(plane.registry.db()).await? else { return Ok(accepted) };
+    let status = if provision::is_done(&ended) { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let answer = answer(&api, status, row, ended).await?;
+    ticket.amend(plane, &answer).await?;
+    Ok(answer)
+}
+
+async fn answer(
+    api: &Api,
+    status: StatusCode,
+    row: tenants::Model,
+    operation: operations::Model,
+) -> Result<Answer, Problem> {
+    let (tag, location) = (etag(row.version), format!("/v1/operations/{}", operation.id));
+    let tenant = Tenant::read(api.plane.registry.db(), row).await?;
+    let body = TenantAndOperation { tenant, operation: Operation::without_steps(operation) };
+    Ok(Answer::new(status, &body)?.at(location).tagged(&tag))
+}

@@ -1,0 +1,47 @@
+//! Await nodes: until no data plane serves or dials the old URL. A forced rotation waits for none, and says whom it cut off.
+
+use async_trait::async_trait;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use tenancy::route::Revision;
+
+use super::{Step, StepError};
+use crate::provision::work::Work;
+use crate::registry::change::Change;
+use crate::registry::entities::operations;
+
+/// Data planes named in a note, at most.
+const NAMED: usize = 10;
+
+pub(super) struct AwaitNodes;
+
+#[async_trait]
+impl Step for AwaitNodes {
+    fn name(&self) -> &'static str {
+        "await_nodes"
+    }
+
+    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+        let behind = work.nodes_behind(Revision(work.tenant_row().await?.revision.unsigned_abs())).await?;
+        if behind.is_empty() {
+            return work.change().await;
+        }
+        if !work.lease.operation().is_forced {
+            return Err(StepError::awaiting(&behind));
+        }
+        let named: Vec<String> = behind.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = if behind.len() > NAMED { " and more" } else { "" };
+        let note = format!(
+            "forced: {} data planes had not taken the new URL yet, and were cut off: {}{more}",
+            behind.len(),
+            named.join(", ")
+        );
+        let change = work.change().await?;
+        operations::Entity::update_many()
+            .col_expr(operations::Column::Note, Expr::value(note))
+            .filter(operations::Column::Id.eq(work.lease.operation().id))
+            .exec(change.db())
+            .await?;
+        Ok(change)
+    }
+}

@@ -1,0 +1,58 @@
+//! New URL: chooses the login role that is not in use, and a password for it. Both are written down before the server
+//! hears of them.
+
+use async_trait::async_trait;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use tenancy::Status;
+
+use super::{Step, StepError};
+use crate::engine::{Slot, new_password};
+use crate::provision::work::{Work, url_subject};
+use crate::registry::change::Change;
+use crate::registry::entities::databases;
+
+pub(super) struct NewUrl;
+
+#[async_trait]
+impl Step for NewUrl {
+    fn name(&self) -> &'static str {
+        "new_url"
+    }
+
+    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+        let tenant = work.tenant_row().await?;
+        if !tenant.status.parse::<Status>().is_ok_and(Status::is_visible) {
+            return Err(StepError::refused("the tenant has no credentials to rotate any more"));
+        }
+        let database = work.claimed().await?;
+        let slot = database.row.slot.parse::<Slot>()?.other();
+        let generation = database.row.generation.unsigned_abs() + 1;
+        let sealed = {
+            let mut rng = rand::rng();
+            let url = database.engine.url(&database.name, slot, &new_password(&mut rng));
+            work.plane.tenants_ring.seal(url_subject(tenant.id, generation), &url, &mut rng)
+        };
+        let change = work.change().await?;
+        databases::Entity::update_many()
+            .col_expr(databases::Column::NextSlot, Expr::value(slot.as_str()))
+            .col_expr(databases::Column::NextGeneration, Expr::value(generation.cast_signed()))
+            .col_expr(databases::Column::NextSealedUrl, Expr::value(sealed.as_stored()))
+            .filter(databases::Column::TenantId.eq(tenant.id))
+            .exec(change.db())
+            .await?;
+        Ok(change)
+    }
+
+    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
+        let change = work.change().await?;
+        databases::Entity::update_many()
+            .col_expr(databases::Column::NextSlot, Expr::value(None::<String>))
+            .col_expr(databases::Column::NextGeneration, Expr::value(None::<i64>))
+            .col_expr(databases::Column::NextSealedUrl, Expr::value(None::<String>))
+            .filter(databases::Column::TenantId.eq(work.tenant_id()))
+            .exec(change.db())
+            .await?;
+        Ok(change)
+    }
+}
