@@ -22,6 +22,8 @@ mod converge;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
 mod news;
 #[cfg(test)]
 mod pets;

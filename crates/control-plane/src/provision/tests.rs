@@ -5,6 +5,7 @@ mod kill;
 mod notes;
 mod outcome;
 mod place;
+mod rotate;
 mod share;
 mod stage;
 mod undo;

@@ -17,6 +17,8 @@ on_both! {
     a_creation_survives_a_kill_at_every_point_and_a_half_built_tenant_never_routes,
     an_undo_survives_a_kill_at_every_point,
     a_deletion_survives_a_kill_at_every_point,
+    a_rotation_survives_a_kill_at_every_point,
+    the_undo_of_a_rotation_survives_a_kill_at_every_point,
 }
 
 const SIDES: [Side; 3] = [Side::Before, Side::Effect, Side::Committed];
@@ -117,6 +119,43 @@ async fn a_deletion_survives_a_kill_at_every_point(stage: &Stage) {
             assert_eq!((ended.state.as_str(), ended.error), ("done", None), "{step} {side:?}");
             stage.assert_forgotten(&operation).await;
             assert_eq!(stage.leftovers(&names).await, [""; 0], "{step} {side:?}");
+            kills += 1;
+        }
+    }
+    assert_eq!(kills, 9);
+}
+
+async fn a_rotation_survives_a_kill_at_every_point(stage: &Stage) {
+    let created = stage.create("acme", None).await;
+    stage.work_until_ended(&created, &Faults::default()).await;
+    let mut kills = 0;
+    for step in names_of(Kind::Rotate) {
+        for side in SIDES {
+            let operation = stage.rotate(&created, false).await;
+            let first = die_at(stage, Point { step, is_undo: false, side }, None).await;
+            let ended = go_on(stage, &operation, &first, None).await;
+            assert_eq!((ended.state.as_str(), ended.error), ("done", None), "{step} {side:?}");
+            kills += 1;
+            assert_eq!(stage.tenant(&created).await.generation, 1 + kills, "each took effect once");
+            stage.assert_credentials(&created).await;
+        }
+    }
+    assert_eq!(kills, 15);
+}
+
+async fn the_undo_of_a_rotation_survives_a_kill_at_every_point(stage: &Stage) {
+    let created = stage.create("acme", None).await;
+    stage.work_until_ended(&created, &Faults::default()).await;
+    let mut kills = 0;
+    for step in ["new_url", "new_role", "switch"] {
+        for side in SIDES {
+            let operation = stage.rotate(&created, false).await;
+            let first = die_at(stage, Point { step, is_undo: true, side }, Some("switch")).await;
+            let ended = go_on(stage, &operation, &first, Some("switch")).await;
+            assert_eq!(ended.state, "failed", "{step} {side:?}");
+            assert_eq!(stage.status(&created).await, Status::Active, "the tenant is served as before");
+            assert_eq!(stage.tenant(&created).await.generation, 1);
+            stage.assert_credentials(&created).await;
             kills += 1;
         }
     }

@@ -62,4 +62,25 @@ impl Stage {
         assert!(keys::Entity::find().filter(keys::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
         assert!(databases::Entity::find().filter(databases::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
     }
+
+    /// The tenant's one URL dials, and no other login role of its database may log in.
+    pub(super) async fn assert_credentials(&self, created: &operations::Model) {
+        let tenant = self.tenant(created).await;
+        let all = databases::Entity::find().filter(databases::Column::TenantId.eq(tenant.id));
+        let row = all.one(self.plane.registry.db()).await.unwrap().unwrap();
+        assert_eq!((row.generation, Some(&row.sealed_url)), (tenant.generation, tenant.sealed_url.as_ref()));
+        let db = Database::connect(self.open_url(&row).expose_secret()).await.unwrap();
+        db.execute_unprepared("SELECT text FROM notes").await.unwrap();
+        db.close().await.unwrap();
+        if self.kind() == EngineKind::Postgres {
+            let admin = self.admin().await;
+            let sql = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 || '%' AND rolcanlogin";
+            let statement =
+                Statement::from_sql_and_values(admin.get_database_backend(), sql, [row.name.as_str().into()]);
+            let rows = admin.query_all_raw(statement).await.unwrap();
+            let may_log_in: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+            assert_eq!(may_log_in, [format!("{}_{}", row.name, row.slot)]);
+            admin.close().await.unwrap();
+        }
+    }
 }

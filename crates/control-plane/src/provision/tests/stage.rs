@@ -243,6 +243,15 @@ impl Stage {
         operation
     }
 
+    /// As the API's rotate-credentials does it.
+    pub(super) async fn rotate(&self, created: &operations::Model, is_forced: bool) -> operations::Model {
+        let change = self.plane.registry.change().await.unwrap();
+        let order = Order { is_forced, ..order(Kind::Rotate, created.tenant_id, Utc::now()) };
+        let operation = enqueue(&change, order).await.unwrap();
+        change.commit().await.unwrap();
+        operation
+    }
+
     /// As the API's retry does it.
     pub(super) async fn retry(&self, id: Uuid) -> Result<operations::Model, service::Problem> {
         let change = self.plane.registry.change().await?;
@@ -361,7 +370,8 @@ impl Stage {
     }
 
     pub(super) fn open_url(&self, row: &databases::Model) -> SecretString {
-        let subject = Subject { purpose: Purpose::TenantUrl, id: row.tenant_id, generation: 1 };
+        let generation = row.generation.unsigned_abs();
+        let subject = Subject { purpose: Purpose::TenantUrl, id: row.tenant_id, generation };
         self.plane.tenants_ring.open(subject, &Sealed::from_stored(row.sealed_url.as_str())).unwrap()
     }
 }

@@ -1,0 +1,157 @@
+//! Rotation: the old password works until every data plane has the new one, and never after.
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, Database, EntityTrait, QueryFilter, SqlErr};
+use secrecy::ExposeSecret;
+use tenancy::feed::FeedRequest;
+use tenancy::id::NodeId;
+use tenancy::route::Revision;
+use uuid::Uuid;
+
+use super::stage::{Stage, on_both};
+use crate::engine::EngineKind;
+use crate::provision::faults::Faults;
+use crate::provision::lease::take;
+use crate::registry::entities::{databases, operations};
+
+on_both! {
+    the_two_login_roles_take_turns_and_only_one_may_log_in,
+    a_rotation_waits_until_every_data_plane_has_the_new_url,
+    a_forced_rotation_waits_for_none_and_says_whom_it_cut_off,
+    one_operation_at_a_time_is_at_work_for_a_tenant,
+    a_tenant_that_is_deleted_meanwhile_has_nothing_to_rotate,
+}
+
+async fn built(stage: &Stage) -> operations::Model {
+    let created = stage.create("acme", None).await;
+    assert_eq!(stage.work_until_ended(&created, &Faults::default()).await.state, "done");
+    created
+}
+
+async fn database(stage: &Stage, created: &operations::Model) -> databases::Model {
+    let all = databases::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    all.into_iter().find(|row| row.tenant_id == created.tenant_id).unwrap()
+}
+
+fn behind() -> FeedRequest {
+    FeedRequest {
+        node: NodeId::generate(),
+        epoch: None,
+        after: Revision(0),
+        heard: Revision(0),
+        applied: Revision(0),
+        wait: 0,
+    }
+}
+
+async fn the_two_login_roles_take_turns_and_only_one_may_log_in(stage: &Stage) {
+    let created = built(stage).await;
+    let mut slots = Vec::new();
+    for generation in 2..=4 {
+        let before = stage.tenant(&created).await;
+        let old = database(stage, &created).await;
+        let session = Database::connect(stage.open_url(&old).expose_secret()).await.unwrap();
+        let operation = stage.rotate(&created, false).await;
+        assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+        let after = stage.tenant(&created).await;
+        assert_eq!(after.generation, generation);
+        assert!(
+            after.revision > before.revision && after.version > before.version,
+            "data planes and operators hear of it"
+        );
+        stage.assert_credentials(&created).await;
+        let row = database(stage, &created).await;
+        assert!(row.rotated_at.is_some() && row.next_slot.is_none() && row.next_sealed_url.is_none());
+        if stage.kind() == EngineKind::Postgres {
+            assert!(session.execute_unprepared("SELECT 1").await.is_err(), "sessions of the old role were ended");
+            assert!(Database::connect(stage.open_url(&old).expose_secret()).await.is_err(), "it makes no new ones");
+        }
+        slots.push(row.slot);
+    }
+    assert_eq!(slots, ["b", "a", "b"]);
+}
+
+async fn a_rotation_waits_until_every_data_plane_has_the_new_url(stage: &Stage) {
+    let created = built(stage).await;
+    let old = database(stage, &created).await;
+    let mut node = behind();
+    let registry = &stage.plane.registry;
+    registry.heard(&node, registry.now()).await.unwrap();
+    let operation = stage.rotate(&created, false).await;
+    let runner = stage.runner(&Faults::default());
+    let waiting = loop {
+        let row = stage.operation(&operation).await;
+        if row.error.is_some() {
+            break row;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(waiting.state, "running");
+    let error = waiting.error.unwrap();
+    assert!(error.starts_with("await_nodes: 1 data planes") && error.contains(&node.node.to_string()), "{error}");
+    // Old and new work side by side.
+    Database::connect(stage.open_url(&old).expose_secret()).await.unwrap().close().await.unwrap();
+    let new = database(stage, &created).await;
+    Database::connect(stage.open_url(&new).expose_secret()).await.unwrap().close().await.unwrap();
+
+    node.applied = Revision(stage.tenant(&created).await.revision.unsigned_abs());
+    registry.heard(&node, registry.now()).await.unwrap();
+    let ended = stage.ended(&operation).await;
+    runner.stop().await;
+    assert_eq!((ended.state.as_str(), ended.error), ("done", None));
+    stage.assert_credentials(&created).await;
+}
+
+async fn a_forced_rotation_waits_for_none_and_says_whom_it_cut_off(stage: &Stage) {
+    let created = built(stage).await;
+    let node = behind();
+    let registry = &stage.plane.registry;
+    registry.heard(&node, registry.now()).await.unwrap();
+    let operation = stage.rotate(&created, true).await;
+    let ended = stage.work_until_ended(&operation, &Faults::default()).await;
+    assert_eq!(ended.state, "done");
+    let said = ended.note.unwrap();
+    assert!(said.starts_with("forced: 1 data planes") && said.contains(&node.node.to_string()), "{said}");
+    stage.assert_credentials(&created).await;
+}
+
+async fn one_operation_at_a_time_is_at_work_for_a_tenant(stage: &Stage) {
+    let created = built(stage).await;
+    let (first, second) = (stage.rotate(&created, false).await, stage.rotate(&created, false).await);
+    let (registry, pace) = (&stage.plane.registry, Stage::pace(&Faults::default()));
+    let take = || take(registry, Uuid::new_v4(), &pace, 10);
+    // Two look at the same moment.
+    let (one, other) = tokio::join!(take(), take());
+    let held: Vec<_> = one.unwrap().into_iter().chain(other.unwrap()).collect();
+    assert_eq!(held.len(), 1, "{held:?}");
+    assert!(take().await.unwrap().is_empty(), "a later look finds it too");
+    // Whoever overlooked the first is held to it.
+    let waiting = if held[0].operation().id == first.id { &second } else { &first };
+    let begun = operations::Entity::update_many()
+        .col_expr(operations::Column::State, Expr::value("running"))
+        .filter(operations::Column::Id.eq(waiting.id))
+        .exec(registry.db())
+        .await;
+    assert!(matches!(begun.unwrap_err().sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
+
+    held[0].release(registry.now()).await.unwrap();
+    let runner = stage.runner(&Faults::default());
+    for operation in [&first, &second] {
+        assert_eq!(stage.ended(operation).await.state, "done");
+    }
+    runner.stop().await;
+    assert_eq!(stage.tenant(&created).await.generation, 3);
+    stage.assert_credentials(&created).await;
+}
+
+async fn a_tenant_that_is_deleted_meanwhile_has_nothing_to_rotate(stage: &Stage) {
+    let created = built(stage).await;
+    let names = stage.names().await;
+    let deleted = stage.delete(&created, tenancy::Status::Active).await;
+    stage.work_until_ended(&deleted, &Faults::default()).await;
+    let operation = stage.rotate(&created, false).await;
+    let ended = stage.work_until_ended(&operation, &Faults::default()).await;
+    assert_eq!(ended.state, "failed");
+    assert_eq!(ended.error.as_deref(), Some("new_url: the tenant has no credentials to rotate any more"));
+    assert_eq!(stage.leftovers(&names).await, [""; 0]);
+}
