@@ -11,6 +11,7 @@ mod operations;
 mod page;
 mod plans;
 mod precondition;
+mod rewrap;
 pub(crate) mod servers;
 mod tenants;
 
@@ -75,6 +76,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(servers::show, servers::update))
         .routes(routes!(plans::list))
         .routes(routes!(plans::show, plans::put))
+        .routes(routes!(rewrap::rewrap))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::forget))
         .routes(routes!(feed::routes))

@@ -1,5 +1,7 @@
 //! The control plane's configuration: the sections of any service, and its own.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
@@ -75,12 +77,27 @@ pub struct TenantsConfig {
     pub grace_seconds: u64,
     /// Seconds without a word after which a data plane serves no longer; 60 to 31536000.
     pub stale_after_seconds: u64,
+    /// Seconds during which nobody else may take a deleted tenant's slug; 0 to 315360000.
+    pub hold_slug_seconds: u64,
+    /// Days after which a tenant's database credentials are rotated by themselves; 0 for never, up to 3650.
+    pub rotate_after_days: u64,
+}
+
+impl TenantsConfig {
+    pub(crate) fn rotate_after(&self) -> Option<Duration> {
+        (self.rotate_after_days > 0).then(|| Duration::from_secs(self.rotate_after_days * 86_400))
+    }
 }
 
 impl Default for TenantsConfig {
-    /// A week to change one's mind; a day for a data plane to hear from us.
+    /// A week to change one's mind; a day for a data plane to hear from us; a quarter for links of before to be forgotten.
     fn default() -> Self {
-        Self { grace_seconds: 7 * 86_400, stale_after_seconds: 86_400 }
+        Self {
+            grace_seconds: 7 * 86_400,
+            stale_after_seconds: 86_400,
+            hold_slug_seconds: 90 * 86_400,
+            rotate_after_days: 0,
+        }
     }
 }
 
@@ -100,6 +117,16 @@ pub struct ServerConfig {
     pub capacity: u32,
     /// Connections that all planes together may hold.
     pub connection_budget: u32,
+    /// Databases that are kept ready for tenants to come.
+    #[serde(default = "ServerConfig::warm")]
+    pub warm: u32,
+}
+
+impl ServerConfig {
+    /// Enough that a sign-up rarely waits.
+    pub(crate) const fn warm() -> u32 {
+        2
+    }
 }
 
 impl Default for Config {
@@ -159,6 +186,12 @@ impl Validate for Config {
         }
         if !(60..=31_536_000).contains(&self.tenants.stale_after_seconds) {
             return Err(Invalid::new("tenants.stale_after_seconds", "must be from 60 to 31536000"));
+        }
+        if self.tenants.hold_slug_seconds > 315_360_000 {
+            return Err(Invalid::new("tenants.hold_slug_seconds", "must be at most 315360000"));
+        }
+        if self.tenants.rotate_after_days > 3_650 {
+            return Err(Invalid::new("tenants.rotate_after_days", "must be at most 3650"));
         }
         Ok(())
     }

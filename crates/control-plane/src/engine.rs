@@ -4,6 +4,7 @@
 //! may have died before it could write down that it was done.
 
 mod database;
+mod entered;
 mod error;
 mod postgres;
 mod sqlite;
@@ -17,12 +18,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use moka::sync::Cache;
 use secrecy::SecretString;
-use tenancy::TenantId;
 use uuid::Uuid;
 
 use crate::registry::entities::servers;
-use crate::schema::{NewTenant, TenantSchema};
 pub(crate) use database::{DatabaseName, Slot, new_password};
+pub(crate) use entered::Entered;
 pub(crate) use error::EngineError;
 pub(crate) use postgres::ensure_database;
 
@@ -70,19 +70,18 @@ pub(crate) trait Engine: Send + Sync {
     ) -> Result<(), EngineError>;
     /// Ends a login role's sessions, and lets it make no new ones.
     async fn disable_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError>;
-    /// Brings the schema to a version; answers the version that it has now.
-    async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError>;
-    /// Says in the database whose it is; refuses one that says otherwise.
-    async fn stamp(&self, database: &DatabaseName, tenant: TenantId) -> Result<(), EngineError>;
-    /// Fills the database, once.
-    async fn seed(
-        &self,
-        database: &DatabaseName,
-        schema: &dyn TenantSchema,
-        tenant: &NewTenant,
-    ) -> Result<(), EngineError>;
+    /// Enters the database as its owner.
+    async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError>;
+    /// Makes a database that was made and migrated ready to be copied, and to nothing else.
+    async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError>;
+    /// As [`Engine::create_database`], with all that the template has.
+    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<(), EngineError>;
+    /// Whether there is such a database.
+    async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError>;
     /// Drops the database and its roles, ending their sessions first.
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError>;
+    /// Ends the sessions of a process of ours whose work was taken over: nothing that it began goes on.
+    async fn end_sessions_of(&self, holder: Uuid) -> Result<(), EngineError>;
     /// What a data plane dials.
     fn url(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> SecretString;
 }
@@ -105,6 +104,7 @@ impl Engines {
     pub(crate) fn of(
         &self,
         server: &servers::Model,
+        holder: Uuid,
         admin_url: impl FnOnce() -> Result<SecretString, EngineError>,
     ) -> Result<Arc<dyn Engine>, EngineError> {
         // Another admin URL is another engine.
@@ -112,16 +112,20 @@ impl Engines {
         if let Some(engine) = self.0.get(&key) {
             return Ok(engine);
         }
-        let engine = engine_for(server.engine.parse()?, &admin_url()?)?;
+        let engine = engine_for(server.engine.parse()?, &admin_url()?, holder)?;
         self.0.insert(key, Arc::clone(&engine));
         Ok(engine)
     }
 }
 
-/// The engine for a server.
-pub(crate) fn engine_for(kind: EngineKind, admin_url: &SecretString) -> Result<Arc<dyn Engine>, EngineError> {
+/// The engine for a server, which tells the server in whose name it works.
+pub(crate) fn engine_for(
+    kind: EngineKind,
+    admin_url: &SecretString,
+    holder: Uuid,
+) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match kind {
-        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url)?),
+        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url, holder)?),
         EngineKind::Sqlite => Arc::new(sqlite::Sqlite::new(admin_url)?),
     })
 }

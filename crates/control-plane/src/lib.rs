@@ -8,6 +8,7 @@ mod engine;
 mod plane;
 mod provision;
 mod registry;
+mod rewrap;
 mod schema;
 mod start;
 

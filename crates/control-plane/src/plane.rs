@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tenancy::Product;
 use tenancy::seal::{KeyRing, Sealed};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::api::servers::admin_url_subject;
 use crate::engine::{Engine, EngineError, Engines};
@@ -20,6 +22,8 @@ pub(crate) struct Plane(Arc<Parts>);
 
 /// The parts of a plane.
 pub(crate) struct Parts {
+    /// Names this process in leases, and on servers.
+    pub(crate) id: Uuid,
     /// What the control plane knows.
     pub(crate) registry: Registry,
     /// Seals tenants' database URLs.
@@ -32,10 +36,16 @@ pub(crate) struct Parts {
     pub(crate) schema: Arc<dyn TenantSchema>,
     /// Tells the runner that there is work.
     pub(crate) wake: Wake,
+    /// Tells the keeper of ready databases that one was taken.
+    pub(crate) restock: Notify,
     /// A node that was not heard for this long counts no more.
     pub(crate) stale_after: Duration,
     /// How long a deleted tenant can be restored.
     pub(crate) grace: Duration,
+    /// How long the slug of a deleted tenant is held back.
+    pub(crate) hold_slugs: Duration,
+    /// How old a tenant's credentials may become, if they are rotated by themselves.
+    pub(crate) rotate_after: Option<Duration>,
     /// Cancelled once the service was told to stop.
     pub(crate) stopping: CancellationToken,
     /// Of servers that were worked lately, with connections that are kept.
@@ -50,7 +60,7 @@ impl Plane {
 
     /// The engine of a server.
     pub(crate) fn engine(&self, server: &servers::Model) -> Result<Arc<dyn Engine>, EngineError> {
-        self.engines.of(server, || {
+        self.engines.of(server, self.id, || {
             let sealed = Sealed::from_stored(server.sealed_admin_url.as_str());
             self.servers_ring.open(admin_url_subject(server), &sealed).map_err(|error| {
                 EngineError::refused(format!("the admin URL of server {:?} does not open: {error}", server.name))

@@ -10,7 +10,9 @@ mod lease;
 mod pace;
 mod queue;
 mod runner;
+mod schedule;
 mod steps;
+mod stock;
 #[cfg(test)]
 mod tests;
 mod wake;
@@ -21,6 +23,9 @@ use std::str::FromStr;
 
 pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, retry, wait};
 pub(crate) use runner::run;
+pub(crate) use schedule::rotate_by_age;
+pub(crate) use steps::{emptiest, no_room};
+pub(crate) use stock::keep;
 pub(crate) use wake::Wake;
 
 use crate::registry::entities::operations;

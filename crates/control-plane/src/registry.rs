@@ -14,8 +14,8 @@ use std::time::Duration;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveValue::Set, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ActiveValue::Set, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    DbErr, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
@@ -50,6 +50,14 @@ impl Registry {
             .sqlx_logging(false)
             .test_before_acquire(false)
             .test_before_acquire_if_idle_for(Duration::from_secs(5))
+            .map_sqlx_postgres_opts(|options| {
+                options.application_name("freehold-registry").options([
+                    // A process that froze in the middle of a change keeps its rows from nobody for long.
+                    ("idle_in_transaction_session_timeout", "5s"),
+                    ("lock_timeout", "10s"),
+                    ("statement_timeout", "60s"),
+                ])
+            })
             .map_sqlx_sqlite_opts(|options| {
                 options
                     .journal_mode(sea_orm::sqlx::sqlite::SqliteJournalMode::Wal)
@@ -110,8 +118,14 @@ impl Registry {
 
     /// The registry's history.
     pub(crate) async fn history(&self) -> Result<history::Model, DbErr> {
+        self.history_in(&self.db).await
+    }
+
+    /// As a change has it.
+    #[allow(clippy::unused_self, reason = "whose history it is")]
+    pub(crate) async fn history_in(&self, db: &impl ConnectionTrait) -> Result<history::Model, DbErr> {
         history::Entity::find_by_id(1)
-            .one(&self.db)
+            .one(db)
             .await?
             .ok_or_else(|| DbErr::RecordNotFound("the registry has no history; it was not set up".to_owned()))
     }

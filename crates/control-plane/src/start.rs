@@ -8,6 +8,8 @@ use service::Service;
 use service::problem::BoxError;
 use tenancy::Product;
 use tenancy::seal::KeyRing;
+use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::api::{self, Tokens};
 use crate::config::Config;
@@ -15,6 +17,7 @@ use crate::engine;
 use crate::plane::{Parts, Plane};
 use crate::provision::{self, Wake};
 use crate::registry::Registry;
+use crate::rewrap;
 use crate::schema::TenantSchema;
 
 /// Starts a control plane for a product, and answers its API.
@@ -59,17 +62,22 @@ pub async fn start(
     let registry = Registry::open(&config.registry.url, newest).await?;
     let stopping = service.lifecycle.stopping();
     let plane = Plane::new(Parts {
+        id: Uuid::new_v4(),
         registry: registry.clone(),
         tenants_ring: KeyRing::new(&config.seal.tenants)?,
         servers_ring: KeyRing::new(&config.seal.servers)?,
         product,
         schema,
         wake: Wake::default(),
+        restock: Notify::new(),
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
         grace: Duration::from_secs(config.tenants.grace_seconds),
+        hold_slugs: Duration::from_secs(config.tenants.hold_slug_seconds),
+        rotate_after: config.tenants.rotate_after(),
         stopping: stopping.clone(),
         engines: engine::Engines::default(),
     });
+    rewrap::check_keys(&plane).await?;
     for server in config.servers {
         let name = server.name.clone();
         api::servers::ensure(&plane, server).await.map_err(|problem| {
@@ -83,6 +91,10 @@ pub async fn start(
         async move { registry.history().await.map(drop).map_err(|_| "the registry does not answer".to_owned()) }
     });
     service.lifecycle.spawn("watch", registry.watch(stopping.clone()));
-    service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping));
+    service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("stock", provision::keep(plane.clone(), stopping.clone()));
+    if let Some(age) = plane.rotate_after {
+        service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping));
+    }
     Ok(api::router(plane, Tokens::new(&config.tokens.operator, &config.tokens.node))?)
 }

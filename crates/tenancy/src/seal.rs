@@ -32,6 +32,8 @@ pub enum Purpose {
     TenantUrl,
     /// A server's admin URL. Only control planes can open it.
     ServerAdminUrl,
+    /// The URL of a database that has no tenant yet. Only control planes can open it.
+    WarmUrl,
     /// A recorded answer that may hold a new key's secret. Only control planes can open it.
     RecordedAnswer,
 }
@@ -41,6 +43,7 @@ impl Purpose {
         match self {
             Self::TenantUrl => "tenant-url",
             Self::ServerAdminUrl => "server-admin-url",
+            Self::WarmUrl => "warm-url",
             Self::RecordedAnswer => "recorded-answer",
         }
     }
@@ -170,6 +173,21 @@ impl KeyRing {
             return Err(InvalidKeyRing::NoPrimary(config.primary.clone()));
         }
         Ok(Self { primary: config.primary.clone(), ciphers })
+    }
+
+    /// The id of the key that seals.
+    pub fn primary(&self) -> &str {
+        &self.primary
+    }
+
+    /// The ids of all keys that open.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.ciphers.keys().map(String::as_str)
+    }
+
+    /// What every text begins with that this key has sealed.
+    pub fn prefix_of(id: &str) -> String {
+        format!("{FORMAT}.{id}.")
     }
 
     /// Encrypts `secret` for `subject` under the primary key, with a random nonce from `rng`.

@@ -45,6 +45,9 @@ fn columns() -> Vec<(&'static str, ColumnDef)> {
         ("databases", string_null("next_sealed_url")),
         // When the URL in use was made.
         ("databases", timestamp_with_time_zone_null("rotated_at")),
+        ("databases", boolean("is_warm").default(false).to_owned()),
+        // Databases that are kept ready.
+        ("servers", integer("warm_target").default(0).to_owned()),
         // Waits for no data plane.
         ("operations", boolean("is_forced").default(false).to_owned()),
         // What its reader should know of how it went.
@@ -110,7 +113,7 @@ fn tables() -> Vec<TableCreateStatement> {
             .col(uuid("tenant_id").primary_key())
             .col(string_null("requested_by"))
             .col(timestamp_with_time_zone("requested_at"))
-            .col(timestamp_with_time_zone("erased_at"))
+            .col(timestamp_with_time_zone_null("erased_at"))
             .col(string_null("server"))
             .col(string_null("database"))
             .col(json("row_counts"))

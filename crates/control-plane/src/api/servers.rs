@@ -42,6 +42,9 @@ pub(super) struct CreateServer {
     capacity: u32,
     /// Connections that all planes together may hold.
     connection_budget: u32,
+    /// Databases that are kept ready for tenants to come, 0 to 1000; 2 unless told.
+    #[serde(default = "ServerConfig::warm")]
+    warm: u32,
 }
 
 /// What changes of a server.
@@ -54,6 +57,8 @@ pub(super) struct UpdateServer {
     capacity: Option<u32>,
     /// Connections that all planes together may hold.
     connection_budget: Option<u32>,
+    /// Databases that are kept ready for tenants to come, 0 to 1000.
+    warm: Option<u32>,
 }
 
 /// A server.
@@ -67,6 +72,8 @@ pub(super) struct Server {
     state: String,
     capacity: i32,
     connection_budget: i32,
+    /// Databases that are kept ready for tenants to come.
+    warm: i32,
     created_at: DateTime<Utc>,
     /// Databases on it; only where one server is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +90,7 @@ impl From<servers::Model> for Server {
             state: row.state,
             capacity: row.capacity,
             connection_budget: row.connection_budget,
+            warm: row.warm_target,
             created_at: row.created_at,
             databases: None,
         }
@@ -131,6 +139,7 @@ pub(super) async fn create(
         admin_url: body.admin_url,
         capacity: body.capacity,
         connection_budget: body.connection_budget,
+        warm: body.warm,
     };
     let row = row(plane, wanted).await?;
     let change = plane.registry.change().await?;
@@ -173,6 +182,7 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         wanted.engine.parse().map_err(|_| Problem::invalid_field("engine", "is none of: postgres, sqlite"))?;
     let capacity = amount("capacity", wanted.capacity)?;
     let connection_budget = amount("connection_budget", wanted.connection_budget)?;
+    let warm_target = warm(wanted.warm)?;
     let unusable = |error: crate::engine::EngineError| {
         Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -182,7 +192,7 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         .with_field("admin_url", error.to_string())
         .with_source(error)
     };
-    engine_for(kind, &wanted.admin_url).map_err(unusable)?.check().await.map_err(unusable)?;
+    engine_for(kind, &wanted.admin_url, plane.id).map_err(unusable)?.check().await.map_err(unusable)?;
     let id = Uuid::now_v7();
     let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
     let sealed = plane.servers_ring.seal(subject, &wanted.admin_url, &mut rand::rng());
@@ -198,6 +208,7 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         generation: Set(1),
         created_at: Set(plane.registry.now()),
         next_sealed_admin_url: Set(None),
+        warm_target: Set(warm_target),
     })
 }
 
@@ -218,6 +229,13 @@ fn amount(field: &'static str, number: u32) -> Result<i32, Problem> {
     match i32::try_from(number) {
         Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
         _ => Err(Problem::invalid_field(field, "must be from 1 to 1000000")),
+    }
+}
+
+fn warm(number: u32) -> Result<i32, Problem> {
+    match i32::try_from(number) {
+        Ok(number) if number <= 1_000 => Ok(number),
+        _ => Err(Problem::invalid_field("warm", "must be from 0 to 1000")),
     }
 }
 
@@ -268,5 +286,10 @@ pub(super) async fn update(
     if let Some(budget) = body.connection_budget {
         row.connection_budget = Set(amount("connection_budget", budget)?);
     }
-    Ok(Json(row.update(api.plane.registry.db()).await?.into()))
+    if let Some(number) = body.warm {
+        row.warm_target = Set(warm(number)?);
+    }
+    let row = row.update(api.plane.registry.db()).await?;
+    api.plane.restock.notify_one();
+    Ok(Json(row.into()))
 }

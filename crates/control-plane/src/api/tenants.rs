@@ -30,7 +30,7 @@ use super::operations::Operation;
 use super::precondition::etag;
 use crate::provision::{Kind, Order};
 use crate::registry::change::Change;
-use crate::registry::entities::{operations, plans, servers, tenants};
+use crate::registry::entities::{erasures, held_slugs, operations, plans, servers, tenants};
 
 /// A tenant.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -52,6 +52,38 @@ pub(crate) struct Tenant {
     updated_at: DateTime<Utc>,
     /// Until when a `deleting` tenant can be restored.
     delete_after: Option<DateTime<Utc>>,
+    /// What was destroyed of a `deleted` one; only where one tenant is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erasure: Option<Erasure>,
+}
+
+/// What was destroyed of a tenant.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Erasure {
+    /// By whose will.
+    requested_by: Option<String>,
+    requested_at: DateTime<Utc>,
+    erased_at: Option<DateTime<Utc>>,
+    /// The server that its database was on.
+    server: Option<String>,
+    /// The database's name there.
+    database: Option<String>,
+    /// Rows by table when the database was dropped; null where there was none.
+    #[schema(value_type = Option<Object>)]
+    row_counts: serde_json::Value,
+}
+
+impl From<erasures::Model> for Erasure {
+    fn from(row: erasures::Model) -> Self {
+        Self {
+            requested_by: row.requested_by,
+            requested_at: row.requested_at,
+            erased_at: row.erased_at,
+            server: row.server,
+            database: row.database,
+            row_counts: row.row_counts,
+        }
+    }
 }
 
 /// A tenant, and what is being done with it.
@@ -77,16 +109,22 @@ impl Tenant {
             created_at: row.created_at,
             updated_at: row.updated_at,
             delete_after: row.delete_after,
+            erasure: None,
         }
     }
 
-    /// With its server's name.
+    /// With its server's name, and what remains of one that is deleted.
     async fn read(db: &impl ConnectionTrait, row: tenants::Model) -> Result<Self, DbErr> {
+        let erasure = if row.status == Status::Deleted.as_str() {
+            erasures::Entity::find_by_id(row.id).one(db).await?.map(Erasure::from)
+        } else {
+            None
+        };
         let server = match row.server_id {
             Some(id) => servers::Entity::find_by_id(id).one(db).await?.map(|server| server.name),
             None => None,
         };
-        Ok(Self::of(row, server))
+        Ok(Self { erasure, ..Self::of(row, server) })
     }
 }
 
@@ -192,6 +230,22 @@ pub(super) fn slug_taken(error: DbErr) -> Problem {
         }
         _ => error.into(),
     }
+}
+
+/// Refuses a slug that is held back since its tenant was deleted.
+pub(super) async fn not_held(change: &Change, slug: &Slug) -> Result<(), Problem> {
+    let held = held_slugs::Entity::find_by_id(slug.as_str())
+        .filter(held_slugs::Column::Until.gt(change.now()))
+        .one(change.db())
+        .await?;
+    let Some(held) = held else { return Ok(()) };
+    let until = held.until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    Err(Problem::new(
+        StatusCode::CONFLICT,
+        "slug-held",
+        format!("A tenant of this slug was deleted, and nobody else may take it until {until}. Choose another."),
+    )
+    .with_field("slug", "is held back"))
 }
 
 pub(super) fn slug(text: &str) -> Result<Slug, Problem> {

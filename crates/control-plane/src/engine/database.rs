@@ -6,7 +6,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::CryptoRng;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
 use sea_orm_migration::{MigrationTrait, SchemaManager};
 use secrecy::SecretString;
 use tenancy::{TenantId, stamp};
@@ -104,6 +104,9 @@ impl FromStr for Slot {
     }
 }
 
+/// Which migrations a database has.
+pub(super) const MIGRATIONS: &str = "freehold_migrations";
+
 /// Marks a database as seeded, in the transaction of the seed.
 pub(super) const SEEDED: &str = "freehold_seed";
 const CREATE_SEEDED: &str = "CREATE TABLE IF NOT EXISTS freehold_seed (id INTEGER PRIMARY KEY CHECK (id = 1))";
@@ -188,4 +191,37 @@ pub(super) async fn seed(
     }
     schema.seed(&transaction, tenant).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)
+}
+
+/// How many rows each table has, but for those that are ours.
+pub(super) async fn count_rows(
+    db: &DatabaseConnection,
+) -> Result<serde_json::Map<String, serde_json::Value>, EngineError> {
+    let failed = |error| EngineError::of("count the rows of the database", error);
+    let backend = db.get_database_backend();
+    let tables = match backend {
+        DbBackend::Sqlite => {
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' \
+             AND name NOT LIKE 'freehold_%' ORDER BY name"
+        }
+        // Quoted by the server: a product names its tables as it likes.
+        _ => {
+            "SELECT c.relname::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') \
+             AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND c.relname NOT LIKE 'freehold%' ORDER BY 1"
+        }
+    };
+    let mut counts = serde_json::Map::new();
+    for row in db.query_all_raw(Statement::from_string(backend, tables)).await.map_err(failed)? {
+        let name: String = row.try_get_by_index(0).map_err(failed)?;
+        let quoted = match backend {
+            DbBackend::Sqlite => format!("\"{}\"", name.replace('"', "\"\"")),
+            _ => row.try_get_by_index(1).map_err(failed)?,
+        };
+        let count = Statement::from_string(backend, format!("SELECT count(*) FROM {quoted}"));
+        let counted = db.query_one_raw(count).await.map_err(failed)?;
+        let count: Option<i64> = counted.map(|row| row.try_get_by_index(0)).transpose().map_err(failed)?;
+        counts.insert(name, count.unwrap_or_default().into());
+    }
+    Ok(counts)
 }

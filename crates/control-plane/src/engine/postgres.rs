@@ -12,13 +12,12 @@ use async_trait::async_trait;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
-use tenancy::{TenantId, stamp};
 use tokio::sync::OnceCell;
 use url::Url;
+use uuid::Uuid;
 
-use super::database::{self, DatabaseName, SEEDED, Slot};
-use super::{Engine, EngineError};
-use crate::schema::{NewTenant, TenantSchema};
+use super::database::{DatabaseName, Slot};
+use super::{Engine, EngineError, Entered};
 
 const OWNER: &str = "freehold_owner";
 const GROUP: &str = "freehold_rw";
@@ -43,11 +42,13 @@ const KEPT_FOR: Duration = Duration::from_mins(1);
 /// One Postgres server, by its admin's URL.
 pub(super) struct Postgres {
     url: Url,
+    /// Tells the server whose sessions they are.
+    holder: Uuid,
     admin: OnceCell<DatabaseConnection>,
 }
 
 impl Postgres {
-    pub(super) fn new(admin_url: &SecretString) -> Result<Self, EngineError> {
+    pub(super) fn new(admin_url: &SecretString, holder: Uuid) -> Result<Self, EngineError> {
         let admin = Url::parse(admin_url.expose_secret()).ok().filter(|url| {
             matches!(url.scheme(), "postgres" | "postgresql")
                 && !url.username().is_empty()
@@ -55,7 +56,7 @@ impl Postgres {
                 && url.host_str().is_some_and(|host| !host.is_empty() && !host.to_ascii_lowercase().starts_with("%2f"))
                 && url.query_pairs().all(|(key, _)| QUERY.contains(&key.as_ref()))
         });
-        admin.map(|url| Self { url, admin: OnceCell::new() }).ok_or_else(|| {
+        admin.map(|url| Self { url, holder, admin: OnceCell::new() }).ok_or_else(|| {
             EngineError::refused(
                 "the admin URL of a Postgres server is postgres://admin:password@host:5432/postgres, with sslmode and \
                  sslrootcert behind it at most",
@@ -65,7 +66,7 @@ impl Postgres {
 
     /// The admin's own connections, outside of every tenant's database.
     async fn admin(&self) -> Result<&DatabaseConnection, EngineError> {
-        let connected = self.admin.get_or_try_init(|| connect(self.url.as_str(), ADMIN_CONNECTIONS)).await;
+        let connected = self.admin.get_or_try_init(|| connect(self.url.as_str(), self.holder, ADMIN_CONNECTIONS)).await;
         connected.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
@@ -73,9 +74,22 @@ impl Postgres {
     async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
         let mut url = self.url.clone();
         url.set_path(database.as_str());
-        let db = connect(url.as_str(), 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
+        let db = connect(url.as_str(), self.holder, 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
         run(&db, "become the owner of the database", &format!("SET ROLE \"{OWNER}\"")).await?;
         Ok(db)
+    }
+
+    async fn make(&self, database: &DatabaseName, template: &str) -> Result<(), EngineError> {
+        let admin = self.admin().await?;
+        let what = "create the database";
+        let made = format!("CREATE DATABASE \"{database}\" OWNER \"{OWNER}\" TEMPLATE \"{template}\"");
+        // It may be there already: whoever made it died before that was written down.
+        match run(admin, what, &made).await {
+            Err(error) if !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Bars a login role that there may be, and makes the admin its member: only members may end a role's sessions, and
@@ -123,7 +137,7 @@ impl Postgres {
     }
 }
 
-async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {
+async fn connect(url: &str, holder: Uuid, connections: u32) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url.to_owned());
     options
         .max_connections(connections)
@@ -134,14 +148,19 @@ async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbEr
         .acquire_timeout(PATIENCE)
         .connect_timeout(PATIENCE)
         .sqlx_logging(false)
-        .map_sqlx_postgres_opts(|options: PgConnectOptions| {
-            options.application_name("freehold-control-plane").options([
+        .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
+            options.application_name(&application_name(holder)).options([
                 ("statement_timeout", "60s"),
                 ("lock_timeout", "10s"),
                 ("client_min_messages", "warning"),
             ])
         });
     Database::connect(options).await
+}
+
+/// Whose session it is. Shorter than the 63 bytes that a server keeps of it.
+fn application_name(holder: Uuid) -> String {
+    format!("freehold {holder}")
 }
 
 async fn run(db: &DatabaseConnection, what: &str, sql: &str) -> Result<(), EngineError> {
@@ -181,7 +200,7 @@ pub(crate) async fn ensure_database(admin: &SecretString, wanted: &SecretString)
         ));
     }
     let failed = |error| EngineError::of("create the registry's database", error);
-    let admin = connect(admin.expose_secret(), 1).await.map_err(failed)?;
+    let admin = connect(admin.expose_secret(), Uuid::nil(), 1).await.map_err(failed)?;
     if !exists(&admin, name).await.map_err(failed)?
         && let Err(error) = admin.execute_unprepared(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0")).await
         && !exists(&admin, name).await.map_err(failed)?
@@ -217,18 +236,8 @@ impl Engine for Postgres {
     }
 
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        let admin = self.admin().await?;
-        self.ensure_roles(admin).await?;
-        let what = "create the database";
-        if !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
-            let made = format!("CREATE DATABASE \"{database}\" OWNER \"{OWNER}\" TEMPLATE template0");
-            // The statement of somebody who died meanwhile may have come to its end after our look.
-            if let Err(error) = run(admin, what, &made).await
-                && !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))?
-            {
-                return Err(error);
-            }
-        }
+        self.ensure_roles(self.admin().await?).await?;
+        self.make(database, "template0").await?;
         let owner = self.as_owner(database).await?;
         let closed = format!(
             "REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC; \
@@ -275,31 +284,26 @@ impl Engine for Postgres {
         run(self.admin().await?, "end a login role's sessions", &ended).await
     }
 
-    async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
-        let db = self.as_owner(database).await?;
-        let version = database::migrate(&db, schema, to).await?;
-        run(&db, "protect the migrations' table", &read_only("freehold_migrations")).await?;
-        close(db).await?;
-        Ok(version)
+    async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
+        Ok(Entered::new(self.as_owner(database).await?, true))
     }
 
-    async fn stamp(&self, database: &DatabaseName, tenant: TenantId) -> Result<(), EngineError> {
-        let db = self.as_owner(database).await?;
-        database::stamp(&db, tenant).await?;
-        run(&db, "protect the stamp", &read_only(stamp::TABLE)).await?;
-        close(db).await
+    async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        // Nobody is in it when it is copied, or it could not be.
+        let closed = format!("ALTER DATABASE \"{database}\" WITH ALLOW_CONNECTIONS false");
+        run(self.admin().await?, "close the template", &closed).await
     }
 
-    async fn seed(
-        &self,
-        database: &DatabaseName,
-        schema: &dyn TenantSchema,
-        tenant: &NewTenant,
-    ) -> Result<(), EngineError> {
-        let db = self.as_owner(database).await?;
-        database::seed(&db, schema, tenant).await?;
-        run(&db, "protect the seed's mark", &read_only(SEEDED)).await?;
-        close(db).await
+    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<(), EngineError> {
+        self.make(database, template.as_str()).await?;
+        // What a database lets whom do is not copied with it.
+        let closed = format!("REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC");
+        run(self.admin().await?, "close the database to others", &closed).await
+    }
+
+    async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError> {
+        let found = exists(self.admin().await?, database.as_str()).await;
+        found.map_err(|error| EngineError::of("look for the database", error))
     }
 
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
@@ -317,6 +321,13 @@ impl Engine for Postgres {
         Ok(())
     }
 
+    async fn end_sessions_of(&self, holder: Uuid) -> Result<(), EngineError> {
+        let name = application_name(holder);
+        let ended =
+            format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'");
+        run(self.admin().await?, "end the sessions of a control plane that was taken over from", &ended).await
+    }
+
     fn url(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> SecretString {
         let mut url = self.url.clone();
         url.set_path(database.as_str());
@@ -327,6 +338,8 @@ impl Engine for Postgres {
     }
 }
 
-fn read_only(table: &str) -> String {
-    format!("REVOKE ALL ON \"{table}\" FROM \"{GROUP}\"; GRANT SELECT ON \"{table}\" TO \"{GROUP}\"")
+/// Closes a table of ours to tenants' roles, but for reading.
+pub(super) async fn protect(db: &DatabaseConnection, table: &str) -> Result<(), EngineError> {
+    let closed = format!("REVOKE ALL ON \"{table}\" FROM \"{GROUP}\"; GRANT SELECT ON \"{table}\" TO \"{GROUP}\"");
+    run(db, "protect a table", &closed).await
 }

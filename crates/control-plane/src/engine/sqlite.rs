@@ -1,22 +1,23 @@
 //! SQLite: a server is a folder, a database a folder in it that only we may enter. There are no roles.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sea_orm::sqlx::sqlite::SqliteJournalMode;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use secrecy::{ExposeSecret, SecretString};
-use tenancy::TenantId;
+use uuid::Uuid;
 
-use super::database::{self, DatabaseName, Slot};
-use super::{Engine, EngineError};
-use crate::schema::{NewTenant, TenantSchema};
+use super::database::{DatabaseName, Slot};
+use super::{Engine, EngineError, Entered};
 
 const FILE: &str = "database.db";
+/// A copy that is not whole yet.
+const COPY: &str = "database.copy";
 
 /// A folder of databases.
 pub(super) struct Sqlite {
@@ -34,6 +35,14 @@ impl Sqlite {
 
     fn home(&self, database: &DatabaseName) -> PathBuf {
         self.folder.join(database.as_str())
+    }
+
+    /// Not the server's folder itself: one that is gone, as when its disk is not mounted, is not made anew.
+    fn make_home(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        match DirBuilder::new().mode(0o700).create(self.home(database)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     async fn open(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
@@ -61,11 +70,7 @@ impl Engine for Sqlite {
     }
 
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        // Not the server's folder itself: one that is gone, as when its disk is not mounted, is not made anew.
-        match DirBuilder::new().mode(0o700).create(self.home(database)) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
+        self.make_home(database)?;
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.home(database).join(FILE))?;
         close(self.open(database).await?).await
     }
@@ -78,30 +83,34 @@ impl Engine for Sqlite {
         Ok(())
     }
 
-    async fn migrate(&self, database: &DatabaseName, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
-        let db = self.open(database).await?;
-        let version = database::migrate(&db, schema, to).await;
-        close(db).await?;
-        version
+    async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
+        Ok(Entered::new(self.open(database).await?, false))
     }
 
-    async fn stamp(&self, database: &DatabaseName, tenant: TenantId) -> Result<(), EngineError> {
+    async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        // Whole in its one file: what is in the log beside it would not be copied.
         let db = self.open(database).await?;
-        let stamped = database::stamp(&db, tenant).await;
-        close(db).await?;
-        stamped
+        db.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
+            .await
+            .map_err(|error| EngineError::of("close the template", error))?;
+        close(db).await
     }
 
-    async fn seed(
-        &self,
-        database: &DatabaseName,
-        schema: &dyn TenantSchema,
-        tenant: &NewTenant,
-    ) -> Result<(), EngineError> {
-        let db = self.open(database).await?;
-        let seeded = database::seed(&db, schema, tenant).await;
-        close(db).await?;
-        seeded
+    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<(), EngineError> {
+        self.make_home(database)?;
+        let file = self.home(database).join(FILE);
+        if !file.exists() {
+            // Whole or not there at all.
+            let copy = self.home(database).join(COPY);
+            fs::copy(self.home(template).join(FILE), &copy)?;
+            fs::set_permissions(&copy, Permissions::from_mode(0o600))?;
+            fs::rename(&copy, &file)?;
+        }
+        Ok(())
+    }
+
+    async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError> {
+        Ok(self.home(database).join(FILE).try_exists()?)
     }
 
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
@@ -109,6 +118,10 @@ impl Engine for Sqlite {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    async fn end_sessions_of(&self, _: Uuid) -> Result<(), EngineError> {
+        Ok(())
     }
 
     fn url(&self, database: &DatabaseName, _: Slot, _: &SecretString) -> SecretString {

@@ -3,8 +3,10 @@
 use sea_orm::{ConnectionTrait, Database, DatabaseTransaction, DbErr};
 use sea_orm_migration::prelude::{MigrationName, MigrationTrait, SchemaManager};
 use secrecy::ExposeSecret;
+use tenancy::TenantId;
 
 use super::*;
+use crate::schema::{NewTenant, TenantSchema};
 
 struct Notes;
 
@@ -46,7 +48,7 @@ fn password() -> SecretString {
 fn postgres() -> Arc<dyn Engine> {
     let url =
         std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`, which starts a Postgres");
-    engine_for(EngineKind::Postgres, &url.into()).unwrap()
+    engine_for(EngineKind::Postgres, &url.into(), Uuid::nil()).unwrap()
 }
 
 /// Each step twice, as after a crash before its record.
@@ -55,9 +57,11 @@ async fn build_twice(engine: &dyn Engine, tenant: &NewTenant) -> DatabaseName {
     for _ in 0..2 {
         engine.create_database(&name).await.unwrap();
         engine.create_role(&name, Slot::A, &password(), 4).await.unwrap();
-        assert_eq!(engine.migrate(&name, &Notes, 1).await.unwrap(), 1);
-        engine.stamp(&name, tenant.id).await.unwrap();
-        engine.seed(&name, &Notes, tenant).await.unwrap();
+        let entered = engine.enter(&name).await.unwrap();
+        assert_eq!(entered.migrate(&Notes, 1).await.unwrap(), 1);
+        entered.stamp(tenant.id).await.unwrap();
+        entered.seed(&Notes, tenant).await.unwrap();
+        entered.leave().await.unwrap();
     }
     name
 }
@@ -70,8 +74,11 @@ async fn steps_may_be_repeated(engine: &dyn Engine) {
     let rows = db.query_all_raw(sea_orm::Statement::from_string(db.get_database_backend(), "SELECT text FROM notes"));
     assert_eq!(rows.await.unwrap().len(), 1, "seeded once");
     db.close().await.unwrap();
-    assert!(engine.stamp(&name, TenantId::generate()).await.is_err(), "stamped for another tenant");
-    assert!(engine.migrate(&name, &Notes, 2).await.is_err(), "a version that the program lacks");
+    let entered = engine.enter(&name).await.unwrap();
+    assert!(entered.stamp(TenantId::generate()).await.is_err(), "stamped for another tenant");
+    assert!(entered.migrate(&Notes, 2).await.is_err(), "a version that the program lacks");
+    assert_eq!(serde_json::Value::from(entered.count_rows().await.unwrap()), serde_json::json!({ "notes": 1 }));
+    entered.leave().await.unwrap();
     engine.drop_database(&name).await.unwrap();
     engine.drop_database(&name).await.unwrap();
     assert!(Database::connect(format!("{}?mode=rw", url.expose_secret()).replace("?mode=rw", "")).await.is_err());
@@ -81,7 +88,7 @@ async fn steps_may_be_repeated(engine: &dyn Engine) {
 async fn every_step_may_be_repeated_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().display());
-    let engine = engine_for(EngineKind::Sqlite, &url.into()).unwrap();
+    let engine = engine_for(EngineKind::Sqlite, &url.into(), Uuid::nil()).unwrap();
     engine.check().await.unwrap();
     steps_may_be_repeated(engine.as_ref()).await;
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left over");
@@ -134,7 +141,7 @@ async fn a_sqlite_file_that_is_gone_is_not_replaced_by_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();
     let server = folder.path().join("server");
     std::fs::create_dir(&server).unwrap();
-    let engine = engine_for(EngineKind::Sqlite, &format!("sqlite://{}", server.display()).into()).unwrap();
+    let engine = engine_for(EngineKind::Sqlite, &format!("sqlite://{}", server.display()).into(), Uuid::nil()).unwrap();
     let tenant = new_tenant();
     let name = build_twice(engine.as_ref(), &tenant).await;
     let home = server.join(name.as_str());
@@ -143,9 +150,7 @@ async fn a_sqlite_file_that_is_gone_is_not_replaced_by_an_empty_one() {
         assert_eq!(mode & 0o077, 0, "only we may read it");
     }
     std::fs::remove_dir_all(&home).unwrap();
-    assert!(engine.migrate(&name, &Notes, 1).await.is_err());
-    assert!(engine.stamp(&name, tenant.id).await.is_err());
-    assert!(engine.seed(&name, &Notes, &tenant).await.is_err());
+    assert!(engine.enter(&name).await.is_err());
     std::fs::remove_dir(&server).unwrap();
     assert!(engine.create_database(&name).await.is_err(), "a folder whose disk is not mounted");
     assert!(!server.exists());
@@ -155,7 +160,7 @@ async fn a_sqlite_file_that_is_gone_is_not_replaced_by_an_empty_one() {
 async fn replicas_check_a_sqlite_server_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().display());
-    let engine = engine_for(EngineKind::Sqlite, &url.into()).unwrap();
+    let engine = engine_for(EngineKind::Sqlite, &url.into(), Uuid::nil()).unwrap();
     let checks = (0..64).map(|_| Arc::clone(&engine)).map(|engine| tokio::spawn(async move { engine.check().await }));
     for check in checks.collect::<Vec<_>>() {
         check.await.unwrap().unwrap();
@@ -167,7 +172,8 @@ async fn a_wrong_password_is_told_as_a_wrong_admin_url() {
     let url = std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`");
     let mut url = url::Url::parse(&url).unwrap();
     url.set_password(Some("planted")).unwrap();
-    let error = engine_for(EngineKind::Postgres, &String::from(url).into()).unwrap().check().await.unwrap_err();
+    let error =
+        engine_for(EngineKind::Postgres, &String::from(url).into(), Uuid::nil()).unwrap().check().await.unwrap_err();
     assert!(error.to_string().contains("check the server's admin URL"), "{error}");
     assert!(!format!("{error:?}").contains("planted"));
 }
@@ -193,7 +199,7 @@ fn a_url_of_another_kind_is_refused_without_being_told() {
         (EngineKind::Sqlite, "sqlite://planted"),
         (EngineKind::Sqlite, "postgres://planted@h/d"),
     ] {
-        let error = engine_for(kind, &url.to_owned().into()).err().unwrap().to_string();
+        let error = engine_for(kind, &url.to_owned().into(), Uuid::nil()).err().unwrap().to_string();
         assert!(!error.contains("planted"), "{error}");
     }
 }

@@ -23,6 +23,20 @@ use crate::registry::Registry;
 use crate::registry::change::Change;
 use crate::registry::entities::operations;
 
+/// Does work until a moment; none if that came first. A process that was frozen may find its work ready before its timers:
+/// time is looked at first.
+pub(super) async fn before<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let mut over = pin!(tokio::time::sleep_until(deadline));
+    poll_fn(|context| {
+        if Instant::now() >= deadline || over.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
 /// The lease is another's, or its time has passed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lost;
@@ -33,6 +47,8 @@ pub(super) struct Lease {
     registry: Registry,
     operation: operations::Model,
     holder: Uuid,
+    /// Who held it before, and may still be at work on a server.
+    before: Option<Uuid>,
     length: Duration,
     heartbeat: Duration,
     /// By this process's monotonic clock, and never later than what the registry says.
@@ -122,6 +138,7 @@ impl Lease {
             registry: registry.clone(),
             operation,
             holder,
+            before: seen.lease_holder.filter(|before| *before != holder),
             length: pace.lease,
             heartbeat: pace.heartbeat(),
             until: Mutex::new(begins + pace.lease),
@@ -132,6 +149,11 @@ impl Lease {
     /// The operation as it was when it was taken.
     pub(super) const fn operation(&self) -> &operations::Model {
         &self.operation
+    }
+
+    /// Who held it before and did not let go of it.
+    pub(super) const fn before(&self) -> Option<Uuid> {
+        self.before
     }
 
     /// Begins a change that nobody else's work on this operation can come between: the row is locked, and the number on

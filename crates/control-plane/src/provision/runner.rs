@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::lease::take;
 use super::pace::Pace;
@@ -23,7 +22,7 @@ pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
 
 /// As [`run`], at another pace.
 pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken) {
-    let holder = Uuid::new_v4();
+    let holder = plane.id;
     // Dropped with this future: whoever ends the runner ends its work.
     let mut walks = JoinSet::new();
     // When what was put off here is due again.

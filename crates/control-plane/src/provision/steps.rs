@@ -7,6 +7,7 @@ mod activate;
 mod await_nodes;
 mod bar_old_role;
 mod claim;
+mod count_rows;
 mod create_database;
 mod disconnect;
 mod drop_database;
@@ -19,6 +20,8 @@ mod roles;
 mod seed;
 mod stamp;
 mod switch;
+
+pub(crate) use place::{emptiest, no_room};
 
 use async_trait::async_trait;
 use sea_orm::DbErr;
@@ -42,7 +45,8 @@ pub(super) const CREATE: &[&dyn Step] = &[
 ];
 
 /// They run when the grace period has ended.
-pub(super) const DELETE: &[&dyn Step] = &[&disconnect::Disconnect, &drop_database::DropDatabase, &forget::Forget];
+pub(super) const DELETE: &[&dyn Step] =
+    &[&disconnect::Disconnect, &count_rows::CountRows, &drop_database::DropDatabase, &forget::Forget];
 
 /// The database's two login roles take turns: one is in use while the other gets a new password.
 pub(super) const ROTATE: &[&dyn Step] =
@@ -51,18 +55,37 @@ pub(super) const ROTATE: &[&dyn Step] =
 /// With the third, data planes are told.
 pub(super) const ROTATE_UNTIL_TOLD: usize = 3;
 
-/// One step of an operation.
+/// One step of an operation: what it does outside of the registry, and what it writes there in the change in which it is
+/// marked as done.
 #[async_trait]
 pub(super) trait Step: Send + Sync {
     /// Its name, in the registry and in the API.
     fn name(&self) -> &'static str;
 
-    /// Does it; answers the change in which it is written down, with the step's own writes in it.
-    async fn run(&self, work: &Work) -> Result<Change, StepError>;
+    /// Does it.
+    async fn run(&self, _work: &Work) -> Result<(), StepError> {
+        Ok(())
+    }
 
-    /// Takes it back, likewise. A step whose effect goes with that of an earlier one has nothing of its own to take back.
-    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
-        work.change().await
+    /// Writes what came of it. The change is the lease holder's alone.
+    async fn record(&self, _work: &Work, _change: &mut Change) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// Whether it has nothing to do outside of the registry, as the change has it: it may share the commit of the step
+    /// before it then.
+    async fn joins(&self, _work: &Work, _change: &Change) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    /// Takes it back. A step whose effect goes with that of an earlier one has nothing of its own to take back.
+    async fn undo(&self, _work: &Work) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// Writes that it was taken back.
+    async fn record_undo(&self, _work: &Work, _change: &mut Change) -> Result<(), StepError> {
+        Ok(())
     }
 }
 

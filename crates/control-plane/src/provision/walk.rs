@@ -31,11 +31,22 @@ const LEFT_TO_OTHERS: Duration = Duration::from_secs(30);
 /// Works on a leased operation until it has ended, is put off, the lease is lost or the service stops. Answers how soon it
 /// is due again, if it was put off.
 pub(super) async fn walk(plane: Plane, lease: Lease, pace: Pace, stopping: CancellationToken) -> Option<Duration> {
-    let work = Work { plane, lease };
+    let work = Work::new(plane, lease);
     let mut retries = pace.retries();
     let soon = pace.put_off(0);
-    let mut walk = Walk { work: &work, pace, stopping, steps: Vec::new(), is_undoing: false, error: None, due: None };
-    match work.lease.hold(walk.go()).await {
+    let mut walk = Walk {
+        work: &work,
+        pace,
+        stopping,
+        steps: Vec::new(),
+        is_undoing: false,
+        error: None,
+        due: None,
+        is_alone: false,
+    };
+    let outcome = work.lease.hold(Box::pin(walk.go())).await;
+    work.leave().await;
+    match outcome {
         Ok(Ok(())) => return walk.due,
         Ok(Err(Halt::Registry(error))) => {
             tracing::warn!(%error, "the registry failed; whoever takes the operation next goes on");
@@ -106,6 +117,8 @@ struct Walk<'a> {
     error: Option<String>,
     /// When it is due again, if it was let go of until then.
     due: Option<Duration>,
+    /// The next step shares its commit with none.
+    is_alone: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -155,17 +168,63 @@ impl<'a> Walk<'a> {
         };
         match self.attempt(at, Direction::Run).await? {
             None => Ok(Next::Step),
-            Some(Ok(change)) => {
+            Some(Ok(mut change)) => {
                 self.mark(&change, at, StepState::Done, None).await?;
-                let is_last = at + 1 == self.steps.len();
+                // If what joined failed, it took the change with it: the step once more, and alone.
+                let Some(until) = self.join(&mut change, at + 1).await? else { return Ok(Next::Step) };
+                let is_last = until == self.steps.len();
                 let next = if is_last { self.end(change, kind, State::Done).await? } else { commit(change).await? };
-                self.reached(at).await;
+                for written in at..until {
+                    self.reached(written).await;
+                }
                 Ok(next)
             }
             Some(Err(Unfinished::Waits(text))) => self.wait(at, text).await,
             Some(Err(Unfinished::GivenUp(given_up))) if at < kind.can_be_undone() => self.turn_back(at, given_up).await,
             Some(Err(Unfinished::GivenUp(given_up))) => self.put_off(at, given_up).await,
         }
+    }
+
+    /// Writes steps that have nothing to do outside of the registry into the change of the step before them; answers the
+    /// first that did not join. None: one of them failed, and the change is void.
+    async fn join(&mut self, change: &mut Change, from: usize) -> Result<Option<usize>, Halt> {
+        let mut at = from;
+        while at < self.steps.len() && !self.is_alone {
+            let joined = self.join_one(change, at).await;
+            match joined {
+                Ok(true) => self.mark(change, at, StepState::Done, None).await?,
+                Ok(false) => break,
+                Err(StepError::Lost) => return Err(Halt::Lost),
+                Err(error) => {
+                    tracing::debug!(
+                        ?error,
+                        step = self.steps[at].step.name(),
+                        "a step could not join the one before it"
+                    );
+                    self.is_alone = true;
+                    for step in &mut self.steps[from - 1..at] {
+                        (step.state, step.attempts) = (StepState::Pending, step.attempts - 1);
+                    }
+                    return Ok(None);
+                }
+            }
+            at += 1;
+        }
+        self.is_alone = false;
+        Ok(Some(at))
+    }
+
+    async fn join_one(&self, change: &mut Change, at: usize) -> Result<bool, StepError> {
+        let step = self.steps[at].step;
+        if !step.joins(self.work, change).await? {
+            return Ok(false);
+        }
+        #[cfg(test)]
+        self.pace.faults.meet(step.name(), false, super::faults::Side::Before).await?;
+        step.record(self.work, change).await?;
+        #[cfg(test)]
+        self.pace.faults.meet(step.name(), false, super::faults::Side::Effect).await?;
+        Ok(true)
     }
 
     /// Takes back the last step that has an effect.
@@ -213,6 +272,7 @@ impl<'a> Walk<'a> {
             let text = format!("{undo}{name}: {text}");
             let attempts = self.steps[at].attempts + 1;
             tracing::warn!(attempts, source = source.map(tracing::field::display), "a step failed: {text}");
+            self.work.leave().await;
             let retry = if may_pass { retries.next() } else { None };
             let Some(pause) = retry else { return Ok(Some(Err(Unfinished::GivenUp(GivenUp { text, attempts })))) };
             let change = self.change().await?;
@@ -231,9 +291,15 @@ impl<'a> Walk<'a> {
         let attempt = async {
             #[cfg(test)]
             self.pace.faults.meet(step.name(), direction == Direction::Undo, super::faults::Side::Before).await?;
-            let change = match direction {
+            self.work.be_alone().await?;
+            match direction {
                 Direction::Run => step.run(self.work).await,
                 Direction::Undo => step.undo(self.work).await,
+            }?;
+            let mut change = self.work.change().await?;
+            match direction {
+                Direction::Run => step.record(self.work, &mut change).await,
+                Direction::Undo => step.record_undo(self.work, &mut change).await,
             }?;
             #[cfg(test)]
             self.pace.faults.meet(step.name(), direction == Direction::Undo, super::faults::Side::Effect).await?;

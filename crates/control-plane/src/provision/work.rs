@@ -1,26 +1,39 @@
 //! What a step works with: the plane, the lease, and the rows and the server of the operation's tenant.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::TenantId;
 use tenancy::route::Revision;
 use tenancy::seal::{Purpose, Sealed, Subject};
+use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 use uuid::Uuid;
 
 use super::lease::Lease;
 use super::steps::StepError;
-use crate::engine::{DatabaseName, Engine};
+use crate::engine::{DatabaseName, Engine, Entered};
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{databases, servers, tenants};
+
+/// Numbers of rows, by table.
+pub(super) type Counts = serde_json::Map<String, serde_json::Value>;
 
 /// One operation's context.
 pub(super) struct Work {
     pub(super) plane: Plane,
     pub(super) lease: Lease,
+    /// The tenant's database, entered by one step and used by those after it.
+    entered: Mutex<Option<Arc<Entered>>>,
+    /// What a migration came to, until it is written down.
+    schema_version: AtomicU32,
+    /// How many rows were counted, until it is written down.
+    row_counts: OnceCell<Option<Counts>>,
+    /// Whoever held the lease before works on no server any more.
+    is_alone: OnceCell<()>,
 }
 
 /// A tenant's database as it was claimed, and the engine of the server that it is on, or will be.
@@ -37,9 +50,33 @@ pub(super) fn url_subject(tenant: Uuid, generation: u64) -> Subject {
 }
 
 impl Work {
+    pub(super) const fn new(plane: Plane, lease: Lease) -> Self {
+        Self {
+            plane,
+            lease,
+            entered: Mutex::const_new(None),
+            schema_version: AtomicU32::new(0),
+            row_counts: OnceCell::const_new(),
+            is_alone: OnceCell::const_new(),
+        }
+    }
+
     /// A change that only the holder of the lease can commit.
     pub(super) async fn change(&self) -> Result<Change, StepError> {
         self.lease.change().await
+    }
+
+    /// Ends what whoever held the lease before may still be doing on the tenant's server: a statement that it sent before
+    /// it was taken over could take effect after ours.
+    pub(super) async fn be_alone(&self) -> Result<(), StepError> {
+        let Some(before) = self.lease.before() else { return Ok(()) };
+        let end = async {
+            match self.database().await? {
+                Some(database) => Ok(database.engine.end_sessions_of(before).await?),
+                None => Ok(()),
+            }
+        };
+        self.is_alone.get_or_try_init(|| end).await.copied()
     }
 
     pub(super) fn tenant_id(&self) -> Uuid {
@@ -51,16 +88,64 @@ impl Work {
     }
 
     pub(super) async fn tenant_row(&self) -> Result<tenants::Model, StepError> {
-        let row = tenants::Entity::find_by_id(self.tenant_id()).one(self.plane.registry.db()).await?;
+        self.tenant_in(self.plane.registry.db()).await
+    }
+
+    /// As the change has it.
+    pub(super) async fn tenant_in(&self, db: &impl ConnectionTrait) -> Result<tenants::Model, StepError> {
+        let row = tenants::Entity::find_by_id(self.tenant_id()).one(db).await?;
         row.ok_or_else(|| StepError::refused("the tenant is gone from the registry"))
     }
 
-    /// The server of this id and its engine.
-    pub(super) async fn server(&self, id: Uuid) -> Result<(servers::Model, Arc<dyn Engine>), StepError> {
-        let row = servers::Entity::find_by_id(id).one(self.plane.registry.db()).await?;
-        let row = row.ok_or_else(|| StepError::refused("the tenant's server is gone from the registry"))?;
-        let engine = self.plane.engine(&row)?;
-        Ok((row, engine))
+    pub(super) async fn server_row(&self, db: &impl ConnectionTrait, id: Uuid) -> Result<servers::Model, StepError> {
+        let row = servers::Entity::find_by_id(id).one(db).await?;
+        row.ok_or_else(|| StepError::refused("the tenant's server is gone from the registry"))
+    }
+
+    /// The row of the tenant's database, which an earlier step claimed.
+    pub(super) async fn claimed_row(&self, db: &impl ConnectionTrait) -> Result<databases::Model, StepError> {
+        let row = databases::Entity::find().filter(databases::Column::TenantId.eq(self.tenant_id())).one(db).await?;
+        row.ok_or_else(|| StepError::refused("the tenant has no database in the registry"))
+    }
+
+    /// The tenant's database, entered as its owner.
+    pub(super) async fn entered(&self) -> Result<Arc<Entered>, StepError> {
+        let mut entered = self.entered.lock().await;
+        if let Some(entered) = &*entered {
+            return Ok(Arc::clone(entered));
+        }
+        let database = self.claimed().await?;
+        let now = Arc::new(database.engine.enter(&database.name).await?);
+        *entered = Some(Arc::clone(&now));
+        Ok(now)
+    }
+
+    /// Leaves the tenant's database: it is done with, or the connection may be what was wrong.
+    pub(super) async fn leave(&self) {
+        let entered = self.entered.lock().await.take().and_then(Arc::into_inner);
+        if let Some(entered) = entered
+            && let Err(error) = entered.leave().await
+        {
+            tracing::debug!(%error, "a tenant's database was not left cleanly");
+        }
+    }
+
+    pub(super) fn note_schema_version(&self, version: u32) {
+        self.schema_version.store(version, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_row_counts(&self, counts: Option<Counts>) {
+        // A repeated count is of the same rows: nobody writes any more.
+        let _ = self.row_counts.set(counts);
+    }
+
+    /// None: there was no database to count in.
+    pub(super) fn row_counts(&self) -> Option<&Counts> {
+        self.row_counts.get()?.as_ref()
+    }
+
+    pub(super) fn schema_version(&self) -> Option<u32> {
+        Some(self.schema_version.load(Ordering::Relaxed)).filter(|version| *version > 0)
     }
 
     /// The tenant's database, if it was claimed.
@@ -71,7 +156,8 @@ impl Work {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let name = row.name.parse()?;
-        let (server, engine) = self.server(row.server_id).await?;
+        let server = self.server_row(self.plane.registry.db(), row.server_id).await?;
+        let engine = self.plane.engine(&server)?;
         Ok(Some(Claimed { name, row, server, engine }))
     }
 

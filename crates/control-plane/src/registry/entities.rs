@@ -1,14 +1,11 @@
 //! The registry's rows. Words are stored as the language's own (`active`, `postgres`); what they allow is decided
 //! elsewhere.
 
-#[allow(dead_code, reason = "provisioning grows into them")]
+#[allow(dead_code, reason = "the outbox is not used yet")]
 mod remains;
-#[allow(dead_code, reason = "provisioning grows into them")]
 mod stock;
 
-#[allow(unused_imports, reason = "provisioning grows into them")]
-pub(crate) use remains::{erasures, held_slugs, outbox};
-#[allow(unused_imports, reason = "provisioning grows into them")]
+pub(crate) use remains::{erasures, held_slugs};
 pub(crate) use stock::{templates, warm_databases};
 
 /// The registry's history: one row.
@@ -57,7 +54,7 @@ pub(crate) mod plans {
 pub(crate) mod servers {
     use sea_orm::entity::prelude::*;
 
-    /// `state` is `open` or `draining`.
+    /// `state` is `open` or `draining`; `warm_target` is how many databases are kept ready.
     #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "servers")]
     pub(crate) struct Model {
@@ -73,6 +70,7 @@ pub(crate) mod servers {
         pub generation: i64,
         pub created_at: DateTimeUtc,
         pub next_sealed_admin_url: Option<String>,
+        pub warm_target: i32,
     }
 
     impl std::fmt::Debug for Model {
@@ -203,7 +201,7 @@ pub(crate) mod databases {
     use sea_orm::entity::prelude::*;
 
     /// `slot` names the login role in use, `a` or `b`; the sealed URL holds its password. `next_…` are those of the role
-    /// that is made ready to take over, if one is.
+    /// that is made ready to take over, if one is. `is_warm`: it was ready before its tenant came.
     #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "databases")]
     pub(crate) struct Model {
@@ -219,6 +217,7 @@ pub(crate) mod databases {
         pub next_generation: Option<i64>,
         pub next_sealed_url: Option<String>,
         pub rotated_at: Option<DateTimeUtc>,
+        pub is_warm: bool,
     }
 
     impl std::fmt::Debug for Model {

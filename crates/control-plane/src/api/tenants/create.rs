@@ -11,7 +11,7 @@ use service::problem::ProblemBody;
 use tenancy::{Status, TenantId};
 use utoipa::ToSchema;
 
-use super::{Tenant, TenantAndOperation, email, order, plan, slug, slug_taken, text};
+use super::{Tenant, TenantAndOperation, email, not_held, order, plan, slug, slug_taken, text};
 use crate::api::once::{Answer, Once};
 use crate::api::operations::Operation;
 use crate::api::precondition::{etag, preferred_wait};
@@ -47,7 +47,7 @@ pub(crate) struct CreateTenant {
            ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`")),
     responses((status = 201, description = "Active", body = TenantAndOperation),
               (status = 202, description = "Being provisioned", body = TenantAndOperation),
-              (status = 409, description = "The slug is taken", body = ProblemBody),
+              (status = 409, description = "The slug is taken, or no server has room", body = ProblemBody),
               (status = 422, description = "A field is not valid", body = ProblemBody))
 )]
 pub(crate) async fn create(
@@ -63,6 +63,7 @@ pub(crate) async fn create(
     config::check(&plane.product, &body.config)?;
 
     let change = plane.registry.change().await?;
+    not_held(&change, &slug).await?;
     let plan = plan(&change, body.plan.as_deref().unwrap_or("free")).await?;
     if let Some(region) = &region {
         let somewhere = servers::Entity::find().filter(servers::Column::Region.eq(region.as_str()));
@@ -74,6 +75,11 @@ pub(crate) async fn create(
             )
             .with_field("region", "is unknown"));
         }
+    }
+    // Told at once where it can be. Whether there still is room is seen when the database is placed.
+    if provision::emptiest(change.db(), region.as_deref()).await?.is_none() {
+        let why = provision::no_room(region.as_deref());
+        return Err(Problem::new(StatusCode::CONFLICT, "no-room", format!("There is no room for the tenant: {why}.")));
     }
     let now = plane.registry.now();
     let row = tenants::ActiveModel {

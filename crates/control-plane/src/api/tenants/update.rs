@@ -9,7 +9,7 @@ use service::extract::{Json, Path, present};
 use service::problem::ProblemBody;
 use utoipa::ToSchema;
 
-use super::{Tenant, email, find_alive, plan, save, shown, slug, status_of, text};
+use super::{Tenant, email, find_alive, not_held, plan, save, shown, slug, status_of, text};
 use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::once::Answer;
@@ -58,6 +58,9 @@ pub(crate) async fn update(
         Some(name) => Some(plan(&change, &name).await?),
         None => None,
     };
+    if let Some(slug) = &slug {
+        not_held(&change, slug).await?;
+    }
     let row = find_alive(&change, &tenant).await?;
     if_match(&headers, row.version)?;
     let (id, is_visible) = (row.id, status_of(&row)?.is_visible());

@@ -19,9 +19,12 @@ impl Step for Activate {
         "activate"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let database = work.claimed().await?.row;
-        let mut change = work.change().await?;
+    async fn joins(&self, _: &Work, _: &Change) -> Result<bool, StepError> {
+        Ok(true)
+    }
+
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        let database = work.claimed_row(change.db()).await?;
         // Plans are locked before tenants. A plan that is changed meanwhile is news for this tenant too, or changed before.
         let plan = work.tenant_row().await?.plan;
         plans::Entity::find_by_id(plan.as_str()).lock(LockType::Share).one(change.db()).await?;
@@ -45,6 +48,6 @@ impl Step for Activate {
             return Err(StepError::refused("the tenant is not being provisioned any more"));
         }
         change.touch(work.tenant_id());
-        Ok(change)
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use tenancy::route::Revision;
+use uuid::Uuid;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
@@ -21,13 +22,16 @@ impl Step for AwaitNodes {
         "await_nodes"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let behind = work.nodes_behind(Revision(work.tenant_row().await?.revision.unsigned_abs())).await?;
-        if behind.is_empty() {
-            return work.change().await;
-        }
-        if !work.lease.operation().is_forced {
-            return Err(StepError::awaiting(&behind));
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
+        let behind = behind(work).await?;
+        let is_done = behind.is_empty() || work.lease.operation().is_forced;
+        if is_done { Ok(()) } else { Err(StepError::awaiting(&behind)) }
+    }
+
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        let behind = behind(work).await?;
+        if behind.is_empty() || !work.lease.operation().is_forced {
+            return Ok(());
         }
         let named: Vec<String> = behind.iter().take(NAMED).map(ToString::to_string).collect();
         let more = if behind.len() > NAMED { " and more" } else { "" };
@@ -36,12 +40,15 @@ impl Step for AwaitNodes {
             behind.len(),
             named.join(", ")
         );
-        let change = work.change().await?;
         operations::Entity::update_many()
             .col_expr(operations::Column::Note, Expr::value(note))
             .filter(operations::Column::Id.eq(work.lease.operation().id))
             .exec(change.db())
             .await?;
-        Ok(change)
+        Ok(())
     }
+}
+
+async fn behind(work: &Work) -> Result<Vec<Uuid>, StepError> {
+    work.nodes_behind(Revision(work.tenant_row().await?.revision.unsigned_abs())).await
 }

@@ -5,7 +5,6 @@ use async_trait::async_trait;
 use super::{Step, StepError};
 use crate::engine::Slot;
 use crate::provision::work::Work;
-use crate::registry::change::Change;
 
 pub(super) struct BarOldRole;
 
@@ -15,10 +14,10 @@ impl Step for BarOldRole {
         "bar_old_role"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
         let database = work.claimed().await?;
         let slot = database.row.slot.parse::<Slot>()?.other();
         database.engine.disable_role(&database.name, slot).await?;
-        work.change().await
+        Ok(())
     }
 }

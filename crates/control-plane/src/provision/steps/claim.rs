@@ -1,13 +1,16 @@
-//! Claim: gives the tenant a database's name and a password. Both are written down before anything is made with them.
+//! Claim: gives the tenant a database that is ready, or else a name and a password for one. Both are written down before
+//! anything is made with them.
 
 use async_trait::async_trait;
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{Step, StepError};
 use crate::engine::{DatabaseName, Slot, new_password};
+use crate::provision::stock;
 use crate::provision::work::{Work, url_subject};
 use crate::registry::change::Change;
-use crate::registry::entities::databases;
+use crate::registry::entities::{databases, tenants};
 
 /// The number of a new database's URL.
 const FIRST: u64 = 1;
@@ -20,40 +23,53 @@ impl Step for Claim {
         "claim"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let tenant = work.tenant_row().await?;
-        let server = tenant.server_id.ok_or_else(|| StepError::refused("the tenant is on no server"))?;
-        let (_, engine) = work.server(server).await?;
-        let row = {
-            let mut rng = rand::rng();
-            let name = DatabaseName::generate(&mut rng);
-            let url = engine.url(&name, Slot::A, &new_password(&mut rng));
-            let sealed = work.plane.tenants_ring.seal(url_subject(tenant.id, FIRST), &url, &mut rng);
-            databases::ActiveModel {
-                name: Set(name.as_str().to_owned()),
-                server_id: Set(server),
-                tenant_id: Set(tenant.id),
-                slot: Set(Slot::A.as_str().to_owned()),
-                generation: Set(FIRST.cast_signed()),
-                sealed_url: Set(sealed.as_stored().to_owned()),
-                created_at: Set(work.plane.registry.now()),
-                next_slot: Set(None),
-                next_generation: Set(None),
-                next_sealed_url: Set(None),
-                rotated_at: Set(None),
-            }
-        };
-        let change = work.change().await?;
-        row.insert(change.db()).await?;
-        Ok(change)
+    async fn joins(&self, _: &Work, _: &Change) -> Result<bool, StepError> {
+        Ok(true)
     }
 
-    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
-        let change = work.change().await?;
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        let tenant = work.tenant_in(change.db()).await?;
+        let server = tenant.server_id.ok_or_else(|| StepError::refused("the tenant is on no server"))?;
+        let server = work.server_row(change.db(), server).await?;
+        let ready = stock::take(&work.plane, change, server.id).await?;
+        let is_warm = ready.is_some();
+        let (name, url) = if let Some(ready) = ready {
+            tenants::Entity::update_many()
+                .col_expr(tenants::Column::SchemaVersion, Expr::value(ready.schema_version))
+                .filter(tenants::Column::Id.eq(tenant.id))
+                .exec(change.db())
+                .await?;
+            (ready.name, ready.url)
+        } else {
+            let mut rng = rand::rng();
+            let name = DatabaseName::generate(&mut rng);
+            let url = work.plane.engine(&server)?.url(&name, Slot::A, &new_password(&mut rng));
+            (name, url)
+        };
+        let sealed = work.plane.tenants_ring.seal(url_subject(tenant.id, FIRST), &url, &mut rand::rng());
+        let row = databases::ActiveModel {
+            name: Set(name.as_str().to_owned()),
+            server_id: Set(server.id),
+            tenant_id: Set(tenant.id),
+            slot: Set(Slot::A.as_str().to_owned()),
+            generation: Set(FIRST.cast_signed()),
+            sealed_url: Set(sealed.as_stored().to_owned()),
+            created_at: Set(work.plane.registry.now()),
+            next_slot: Set(None),
+            next_generation: Set(None),
+            next_sealed_url: Set(None),
+            rotated_at: Set(None),
+            is_warm: Set(is_warm),
+        };
+        databases::Entity::insert(row).exec_without_returning(change.db()).await?;
+        Ok(())
+    }
+
+    async fn record_undo(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         databases::Entity::delete_many()
             .filter(databases::Column::TenantId.eq(work.tenant_id()))
             .exec(change.db())
             .await?;
-        Ok(change)
+        Ok(())
     }
 }

@@ -1,8 +1,10 @@
-//! Create database: makes the claimed database, empty. Undone, it is dropped with all that later steps made in it.
+//! Create database: makes the claimed database, from the server's template if there is one, unless it was ready. Undone, it
+//! is dropped with all that later steps made in it.
 
 use async_trait::async_trait;
 
 use super::{Step, StepError};
+use crate::provision::stock;
 use crate::provision::work::Work;
 use crate::registry::change::Change;
 
@@ -14,16 +16,24 @@ impl Step for CreateDatabase {
         "create_database"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let database = work.claimed().await?;
-        database.engine.create_database(&database.name).await?;
-        work.change().await
+    async fn joins(&self, work: &Work, change: &Change) -> Result<bool, StepError> {
+        Ok(work.claimed_row(change.db()).await?.is_warm)
     }
 
-    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
+        let database = work.claimed().await?;
+        match stock::ready_template(&work.plane, database.server.id).await? {
+            Some(template) => database.engine.copy_database(&template, &database.name).await?,
+            None => database.engine.create_database(&database.name).await?,
+        }
+        Ok(())
+    }
+
+    async fn undo(&self, work: &Work) -> Result<(), StepError> {
+        work.leave().await;
         if let Some(database) = work.database().await? {
             database.engine.drop_database(&database.name).await?;
         }
-        work.change().await
+        Ok(())
     }
 }

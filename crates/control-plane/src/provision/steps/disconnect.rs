@@ -6,7 +6,6 @@ use tenancy::route::Revision;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
-use crate::registry::change::Change;
 
 pub(super) struct Disconnect;
 
@@ -16,8 +15,8 @@ impl Step for Disconnect {
         "disconnect"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
         let behind = work.nodes_behind(Revision(work.tenant_row().await?.revision.unsigned_abs())).await?;
-        if behind.is_empty() { work.change().await } else { Err(StepError::awaiting(&behind)) }
+        if behind.is_empty() { Ok(()) } else { Err(StepError::awaiting(&behind)) }
     }
 }

@@ -4,7 +4,6 @@ use async_trait::async_trait;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
-use crate::registry::change::Change;
 
 pub(super) struct DropDatabase;
 
@@ -14,11 +13,11 @@ impl Step for DropDatabase {
         "drop_database"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
         // A tenant whose creation failed has none.
         if let Some(database) = work.database().await? {
             database.engine.drop_database(&database.name).await?;
         }
-        work.change().await
+        Ok(())
     }
 }

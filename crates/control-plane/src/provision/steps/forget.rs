@@ -1,16 +1,17 @@
-//! Forget: leaves of the tenant a tombstone alone. Its keys, hosts, configuration and sealed URL are gone for good.
+//! Forget: leaves of the tenant a tombstone with its record of erasure. Its keys, hosts, configuration and sealed URL are
+//! gone for good, and its slug is held back for a while: links and host names of before lead to nobody else's data.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
 use tenancy::Status;
 use uuid::Uuid;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
-use crate::registry::entities::{config, databases, domains, keys, tenants};
+use crate::registry::entities::{config, databases, domains, erasures, held_slugs, keys, tenants};
 
 pub(super) struct Forget;
 
@@ -20,9 +21,12 @@ impl Step for Forget {
         "forget"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn joins(&self, _: &Work, _: &Change) -> Result<bool, StepError> {
+        Ok(true)
+    }
+
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         let tenant = work.tenant_id();
-        let mut change = work.change().await?;
         let db = change.db();
         // The tenant first: whoever adds something of it meanwhile waits for this, and finds it deleted.
         // One whose creation failed is `deleted` already, and was never visible.
@@ -47,7 +51,22 @@ impl Step for Forget {
         domains::Entity::delete_many().filter(domains::Column::TenantId.eq(tenant)).exec(db).await?;
         config::Entity::delete_many().filter(config::Column::TenantId.eq(tenant)).exec(db).await?;
         databases::Entity::delete_many().filter(databases::Column::TenantId.eq(tenant)).exec(db).await?;
+        let now = work.plane.registry.now();
+        erasures::Entity::update_many()
+            .col_expr(erasures::Column::ErasedAt, Expr::value(now))
+            .filter(erasures::Column::TenantId.eq(tenant))
+            .exec(db)
+            .await?;
+        let slug = work.tenant_in(db).await?.slug;
+        let until = now + work.plane.hold_slugs;
+        let held = held_slugs::ActiveModel { slug: Set(slug), tenant_id: Set(tenant), until: Set(until) };
+        let longer = OnConflict::column(held_slugs::Column::Slug)
+            .update_columns([held_slugs::Column::TenantId, held_slugs::Column::Until])
+            .to_owned();
+        held_slugs::Entity::insert(held).on_conflict(longer).exec_without_returning(db).await?;
+        // What is over need not be kept.
+        held_slugs::Entity::delete_many().filter(held_slugs::Column::Until.lte(now)).exec(db).await?;
         change.touch(tenant);
-        Ok(change)
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
@@ -17,7 +17,14 @@ impl Step for Migrate {
         "migrate"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn joins(&self, work: &Work, change: &Change) -> Result<bool, StepError> {
+        // A database that was ready has it already, unless the fleet went on meanwhile.
+        let database = work.claimed_row(change.db()).await?;
+        let has = work.tenant_in(change.db()).await?.schema_version;
+        Ok(database.is_warm && has == work.plane.registry.history_in(change.db()).await?.schema_version)
+    }
+
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
         let fleet = work.plane.registry.history().await?.schema_version;
         let contained = work.plane.schema.migrations().len();
         if usize::try_from(fleet).unwrap_or(0) > contained {
@@ -26,23 +33,26 @@ impl Step for Migrate {
                  retry"
             )));
         }
-        let database = work.claimed().await?;
-        let schema = work.plane.schema.as_ref();
-        let version = database.engine.migrate(&database.name, schema, fleet.unsigned_abs()).await?;
-        let change = work.change().await?;
-        record(&change, work, i32::try_from(version).unwrap_or(i32::MAX)).await?;
-        Ok(change)
+        let version = work.entered().await?.migrate(work.plane.schema.as_ref(), fleet.unsigned_abs()).await?;
+        work.note_schema_version(version);
+        Ok(())
     }
 
-    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
-        let change = work.change().await?;
-        record(&change, work, 0).await?;
-        Ok(change)
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        match work.schema_version() {
+            Some(version) => record(change, work, i32::try_from(version).unwrap_or(i32::MAX)).await,
+            // It joined: what was claimed was recorded then.
+            None => Ok(()),
+        }
+    }
+
+    async fn record_undo(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        record(change, work, 0).await
     }
 }
 
 /// The version that the database has, for the route.
-async fn record(change: &Change, work: &Work, version: i32) -> Result<(), DbErr> {
+async fn record(change: &Change, work: &Work, version: i32) -> Result<(), StepError> {
     tenants::Entity::update_many()
         .col_expr(tenants::Column::SchemaVersion, Expr::value(version))
         .filter(tenants::Column::Id.eq(work.tenant_id()))

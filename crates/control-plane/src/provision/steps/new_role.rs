@@ -5,7 +5,6 @@ use async_trait::async_trait;
 use super::{Step, StepError};
 use crate::engine::Slot;
 use crate::provision::work::Work;
-use crate::registry::change::Change;
 
 pub(super) struct NewRole;
 
@@ -15,21 +14,21 @@ impl Step for NewRole {
         "new_role"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
         let database = work.claimed().await?;
         let slot = database.row.slot.parse::<Slot>()?.other();
         let password = work.next_password(&database.row)?;
         let connections = database.server.connection_budget.unsigned_abs();
         database.engine.create_role(&database.name, slot, &password, connections).await?;
-        work.change().await
+        Ok(())
     }
 
-    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
+    async fn undo(&self, work: &Work) -> Result<(), StepError> {
         // Of a tenant that was deleted meanwhile there is no role left.
         if let Some(database) = work.database().await? {
             let slot = database.row.slot.parse::<Slot>()?.other();
             database.engine.disable_role(&database.name, slot).await?;
         }
-        work.change().await
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ impl Step for NewUrl {
         "new_url"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         let tenant = work.tenant_row().await?;
         if !tenant.status.parse::<Status>().is_ok_and(Status::is_visible) {
             return Err(StepError::refused("the tenant has no credentials to rotate any more"));
@@ -33,7 +33,6 @@ impl Step for NewUrl {
             let url = database.engine.url(&database.name, slot, &new_password(&mut rng));
             work.plane.tenants_ring.seal(url_subject(tenant.id, generation), &url, &mut rng)
         };
-        let change = work.change().await?;
         databases::Entity::update_many()
             .col_expr(databases::Column::NextSlot, Expr::value(slot.as_str()))
             .col_expr(databases::Column::NextGeneration, Expr::value(generation.cast_signed()))
@@ -41,11 +40,10 @@ impl Step for NewUrl {
             .filter(databases::Column::TenantId.eq(tenant.id))
             .exec(change.db())
             .await?;
-        Ok(change)
+        Ok(())
     }
 
-    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
-        let change = work.change().await?;
+    async fn record_undo(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         databases::Entity::update_many()
             .col_expr(databases::Column::NextSlot, Expr::value(None::<String>))
             .col_expr(databases::Column::NextGeneration, Expr::value(None::<i64>))
@@ -53,6 +51,6 @@ impl Step for NewUrl {
             .filter(databases::Column::TenantId.eq(work.tenant_id()))
             .exec(change.db())
             .await?;
-        Ok(change)
+        Ok(())
     }
 }

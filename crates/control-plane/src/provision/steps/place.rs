@@ -23,37 +23,44 @@ impl Step for Place {
         "place"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let tenant = work.tenant_row().await?;
-        for server in emptiest_first(work.plane.registry.db(), tenant.region.as_deref()).await? {
-            let change = work.change().await?;
-            if has_room(change.db(), server).await? {
-                put(&change, tenant.id, Some(server), work).await?;
-                return Ok(change);
-            }
-            // Filled since. Its lock goes with the change: no two of us wait for each other's.
-        }
-        Err(StepError::refused(match tenant.region {
-            Some(region) => format!(
-                "no open server in region {region:?} has room: add one there (POST /v1/servers), raise a capacity or \
-                 open a draining one, then retry"
-            ),
-            None => "no open server has room: add one (POST /v1/servers), raise a capacity or open a draining one, \
-                     then retry"
-                .to_owned(),
-        }))
+    async fn joins(&self, _: &Work, _: &Change) -> Result<bool, StepError> {
+        Ok(true)
     }
 
-    async fn undo(&self, work: &Work) -> Result<Change, StepError> {
-        let change = work.change().await?;
-        put(&change, work.tenant_id(), None, work).await?;
-        Ok(change)
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        let tenant = work.tenant_in(change.db()).await?;
+        let Some(server) = emptiest(change.db(), tenant.region.as_deref()).await? else {
+            return Err(StepError::refused(no_room(tenant.region.as_deref())));
+        };
+        if !has_room(change.db(), server).await? {
+            // Not the next in this change: two that lock one after the other may wait for each other's.
+            return Err(StepError::unavailable("the server was filled at the same moment"));
+        }
+        put(change, tenant.id, Some(server), work).await
+    }
+
+    async fn record_undo(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        put(change, work.tenant_id(), None, work).await
     }
 }
 
-/// Servers that are open, in the region if one is demanded, by the share of their capacity that is taken. A guess: others
-/// place at the same moment.
-async fn emptiest_first(db: &impl ConnectionTrait, region: Option<&str>) -> Result<Vec<Uuid>, DbErr> {
+/// What to do when no server takes a database.
+pub(crate) fn no_room(region: Option<&str>) -> String {
+    match region {
+        Some(region) => format!(
+            "no open server in region {region:?} has room: add one there (POST /v1/servers), raise a capacity or open a \
+             draining one, then retry"
+        ),
+        None => {
+            "no open server has room: add one (POST /v1/servers), raise a capacity or open a draining one, then retry"
+                .to_owned()
+        }
+    }
+}
+
+/// The server that is open, in the region if one is demanded, and has room: the one with the least share of its capacity
+/// taken. A guess: others place at the same moment.
+pub(crate) async fn emptiest(db: &impl ConnectionTrait, region: Option<&str>) -> Result<Option<Uuid>, DbErr> {
     let mut open = servers::Entity::find().filter(servers::Column::State.eq(OPEN));
     if let Some(region) = region {
         open = open.filter(servers::Column::Region.eq(region));
@@ -72,8 +79,10 @@ async fn emptiest_first(db: &impl ConnectionTrait, region: Option<&str>) -> Resu
         .collect();
     let taken = |server: &servers::Model| taken.get(&server.id).copied().unwrap_or(0);
     open.retain(|server| taken(server) < i64::from(server.capacity));
-    open.sort_by(|one, other| share(taken(one), one, taken(other), other).then_with(|| one.name.cmp(&other.name)));
-    Ok(open.into_iter().map(|server| server.id).collect())
+    let least = open
+        .into_iter()
+        .min_by(|one, other| share(taken(one), one, taken(other), other).then_with(|| one.name.cmp(&other.name)));
+    Ok(least.map(|server| server.id))
 }
 
 /// Compares two fractions without dividing.
@@ -96,7 +105,7 @@ async fn has_room(db: &impl ConnectionTrait, server: Uuid) -> Result<bool, DbErr
     Ok(taken < u64::from(open.capacity.unsigned_abs()))
 }
 
-async fn put(change: &Change, tenant: Uuid, server: Option<Uuid>, work: &Work) -> Result<(), DbErr> {
+async fn put(change: &Change, tenant: Uuid, server: Option<Uuid>, work: &Work) -> Result<(), StepError> {
     tenants::Entity::update_many()
         .col_expr(tenants::Column::ServerId, Expr::value(server))
         .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))

@@ -1,4 +1,4 @@
-//! Roles: makes the login role that data planes enter the database by. It goes with the database.
+//! Roles: makes the login role that data planes enter the database by. It goes with the database. One that was ready has it.
 
 use async_trait::async_trait;
 
@@ -15,13 +15,17 @@ impl Step for Roles {
         "roles"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn joins(&self, work: &Work, change: &Change) -> Result<bool, StepError> {
+        Ok(work.claimed_row(change.db()).await?.is_warm)
+    }
+
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
         let database = work.claimed().await?;
         let password = work.password(&database.row)?;
         // Data planes keep a tenant within its plan, and a plan may change. The role's own limit is the last resort: no
         // tenant takes more than all of its server's budget.
         let connections = database.server.connection_budget.unsigned_abs();
         database.engine.create_role(&database.name, Slot::A, &password, connections).await?;
-        work.change().await
+        Ok(())
     }
 }

@@ -4,7 +4,6 @@ use async_trait::async_trait;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
-use crate::registry::change::Change;
 use crate::schema::NewTenant;
 
 pub(super) struct Seed;
@@ -15,12 +14,11 @@ impl Step for Seed {
         "seed"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
         let tenant = work.tenant_row().await?;
         let slug = tenant.slug.parse().map_err(|_| StepError::refused("the tenant's slug is damaged: change it"))?;
         let tenant = NewTenant { id: work.tenant(), slug, name: tenant.name, admin_email: tenant.admin_email };
-        let database = work.claimed().await?;
-        database.engine.seed(&database.name, work.plane.schema.as_ref(), &tenant).await?;
-        work.change().await
+        work.entered().await?.seed(work.plane.schema.as_ref(), &tenant).await?;
+        Ok(())
     }
 }

@@ -4,7 +4,6 @@ use async_trait::async_trait;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
-use crate::registry::change::Change;
 
 pub(super) struct Stamp;
 
@@ -14,9 +13,8 @@ impl Step for Stamp {
         "stamp"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let database = work.claimed().await?;
-        database.engine.stamp(&database.name, work.tenant()).await?;
-        work.change().await
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
+        work.entered().await?.stamp(work.tenant()).await?;
+        Ok(())
     }
 }

@@ -18,13 +18,16 @@ impl Step for Switch {
         "switch"
     }
 
-    async fn run(&self, work: &Work) -> Result<Change, StepError> {
-        let row = work.claimed().await?.row;
+    async fn joins(&self, _: &Work, _: &Change) -> Result<bool, StepError> {
+        Ok(true)
+    }
+
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        let row = work.claimed_row(change.db()).await?;
         let (Some(slot), Some(generation), Some(sealed)) = (row.next_slot, row.next_generation, row.next_sealed_url)
         else {
             return Err(StepError::refused("the tenant's next database URL is gone from the registry"));
         };
-        let mut change = work.change().await?;
         let now = work.plane.registry.now();
         let visible = Status::ALL.into_iter().filter(|status| status.is_visible()).map(Status::as_str);
         let switched = tenants::Entity::update_many()
@@ -51,6 +54,6 @@ impl Step for Switch {
             .exec(change.db())
             .await?;
         change.touch(work.tenant_id());
-        Ok(change)
+        Ok(())
     }
 }

@@ -61,7 +61,8 @@ async fn two_runners_do_twenty_operations_exactly_once_each(stage: &Stage) {
 }
 
 async fn who_lost_the_lease_writes_nothing(stage: &Stage) {
-    for step in names_of(Kind::Create) {
+    // Those that do something outside of the registry; what the others do is in the change that the loser cannot commit.
+    for step in names_of(Kind::Create).into_iter().filter(|step| !matches!(*step, "claim" | "activate")) {
         let (arrived, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (bell, until) = (arrived.clone(), goes_on.clone());
         let faults = Faults::new(move |point| {

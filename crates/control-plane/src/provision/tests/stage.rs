@@ -124,17 +124,21 @@ impl Stage {
             KeyRing::new(&KeyRingConfig { primary: "k".to_owned(), keys }).unwrap()
         };
         let admin_url = SecretString::from(admin_url);
-        crate::engine::engine_for(kind, &admin_url).unwrap().check().await.unwrap();
+        crate::engine::engine_for(kind, &admin_url, Uuid::nil()).unwrap().check().await.unwrap();
         let schema_version = 2;
         let plane = Plane::new(Parts {
+            id: Uuid::new_v4(),
             registry: Registry::open(&registry.into(), schema_version).await.unwrap(),
             tenants_ring: ring(),
             servers_ring: ring(),
             product: Product { name: "Notes", mount: "/api", schema_version, scopes: &[], config_keys: Vec::new() },
             schema: Arc::new(Notes),
             wake: Wake::default(),
+            restock: tokio::sync::Notify::new(),
             stale_after: Duration::from_hours(1),
             grace: Duration::ZERO,
+            hold_slugs: Duration::from_hours(1),
+            rotate_after: None,
             stopping: CancellationToken::new(),
             engines: crate::engine::Engines::default(),
         });
@@ -176,6 +180,7 @@ impl Stage {
             generation: Set(1),
             created_at: Set(Utc::now()),
             next_sealed_admin_url: Set(None),
+            warm_target: Set(0),
         };
         row.insert(self.plane.registry.db()).await.unwrap();
         id
@@ -360,7 +365,7 @@ impl Stage {
 
     /// Leaves nothing on the shared server.
     pub(super) async fn clear(&self) {
-        let engine = crate::engine::engine_for(self.kind(), &self.admin_url).unwrap();
+        let engine = crate::engine::engine_for(self.kind(), &self.admin_url, Uuid::nil()).unwrap();
         for name in self.names().await {
             engine.drop_database(&name.parse().unwrap()).await.unwrap();
         }

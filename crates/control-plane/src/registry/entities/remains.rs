@@ -57,7 +57,7 @@ pub(crate) mod held_slugs {
 pub(crate) mod erasures {
     use sea_orm::entity::prelude::*;
 
-    /// `row_counts` has the number of rows by table.
+    /// `row_counts` has the number of rows by table; null where there was no database. Not erased while `erased_at` is null.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "erasures")]
     pub(crate) struct Model {
@@ -65,7 +65,7 @@ pub(crate) mod erasures {
         pub tenant_id: Uuid,
         pub requested_by: Option<String>,
         pub requested_at: DateTimeUtc,
-        pub erased_at: DateTimeUtc,
+        pub erased_at: Option<DateTimeUtc>,
         pub server: Option<String>,
         pub database: Option<String>,
         pub row_counts: Json,

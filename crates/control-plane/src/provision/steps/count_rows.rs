@@ -1,0 +1,52 @@
+//! Count rows: notes how much is about to be destroyed, for the record of erasure.
+
+use async_trait::async_trait;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{ActiveValue::Set, EntityTrait};
+
+use super::{Step, StepError};
+use crate::provision::work::Work;
+use crate::registry::change::Change;
+use crate::registry::entities::erasures;
+
+pub(super) struct CountRows;
+
+#[async_trait]
+impl Step for CountRows {
+    fn name(&self) -> &'static str {
+        "count_rows"
+    }
+
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
+        let counts = match work.database().await? {
+            // One that is gone already is no reason to keep the rest.
+            Some(database) if database.engine.has_database(&database.name).await? => {
+                let counts = work.entered().await?.count_rows().await?;
+                work.leave().await;
+                Some(counts)
+            }
+            _ => None,
+        };
+        work.note_row_counts(counts);
+        Ok(())
+    }
+
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        let database = work.database().await?;
+        let operation = work.lease.operation();
+        let row = erasures::ActiveModel {
+            tenant_id: Set(work.tenant_id()),
+            requested_by: Set(operation.requested_by.clone()),
+            requested_at: Set(operation.created_at),
+            erased_at: Set(None),
+            server: Set(database.as_ref().map(|database| database.server.name.clone())),
+            database: Set(database.map(|database| database.row.name)),
+            row_counts: Set(work.row_counts().cloned().into()),
+        };
+        let again = OnConflict::column(erasures::Column::TenantId)
+            .update_columns([erasures::Column::RowCounts, erasures::Column::RequestedBy, erasures::Column::RequestedAt])
+            .to_owned();
+        erasures::Entity::insert(row).on_conflict(again).exec_without_returning(change.db()).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! The keeper: sees to it that each server has as many databases ready as it should. Any number of them may work on one
+//! registry.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::LEAVING;
+use super::make::{Maker, StockError};
+use crate::plane::Plane;
+use crate::provision::pace::Pace;
+use crate::registry::entities::{servers, warm_databases};
+
+/// How long one look is from the next when nothing was taken.
+const SCAN: Duration = Duration::from_secs(5);
+/// Longest that a server which fails is left alone.
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// How a server did.
+struct Trouble {
+    since: u32,
+    until: Instant,
+}
+
+struct Metrics {
+    made: Counter<u64>,
+    ready: Gauge<u64>,
+}
+
+/// Keeps the stock until told to stop. One server that fails holds no other up for long.
+pub(crate) async fn keep(plane: Plane, stopping: CancellationToken) {
+    let meter = opentelemetry::global::meter("control-plane");
+    let metrics = Metrics {
+        made: meter
+            .u64_counter("warm_databases_made")
+            .with_description("Databases made ready, or that failed to be.")
+            .build(),
+        ready: meter.u64_gauge("warm_databases").with_description("Databases ready for tenants, by server.").build(),
+    };
+    let pace = Pace::default();
+    let mut troubles: HashMap<Uuid, Trouble> = HashMap::new();
+    let mut pause = SCAN;
+    while !stopping.is_cancelled() {
+        tokio::select! {
+            looked = look(&plane, &pace, &mut troubles, &metrics) => match looked {
+                Ok(()) => pause = SCAN,
+                Err(error) => {
+                    tracing::warn!(%error, "could not look after the databases that are kept ready");
+                    pause = (pause * 2).min(LONGEST);
+                }
+            },
+            () = stopping.cancelled() => return,
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = plane.restock.notified() => {}
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+async fn look(
+    plane: &Plane,
+    pace: &Pace,
+    troubles: &mut HashMap<Uuid, Trouble>,
+    metrics: &Metrics,
+) -> Result<(), DbErr> {
+    let version = plane.registry.history().await?.schema_version;
+    let all = servers::Entity::find().all(plane.registry.db()).await?;
+    troubles.retain(|server, _| all.iter().any(|known| known.id == *server));
+    for server in &all {
+        if troubles.get(&server.id).is_some_and(|trouble| Instant::now() < trouble.until) {
+            continue;
+        }
+        let maker = Maker { plane, server, version, pace };
+        match stock(&maker, metrics).await {
+            Ok(()) => {
+                troubles.remove(&server.id);
+            }
+            Err(StockError::Registry(error)) => return Err(error),
+            Err(error) => {
+                metrics.made.add(1, &[KeyValue::new("outcome", "failed")]);
+                let trouble = troubles.entry(server.id).or_insert(Trouble { since: 0, until: Instant::now() });
+                trouble.since += 1;
+                let pause = Duration::from_secs(1).saturating_mul(1 << trouble.since.min(6)).min(LONGEST);
+                trouble.until = Instant::now() + pause;
+                tracing::warn!(server = server.name, %error, ?pause, "could not keep databases ready on a server");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Brings one server's stock to what it should be.
+async fn stock(maker: &Maker<'_>, metrics: &Metrics) -> Result<(), StockError> {
+    let is_open = maker.server.state == "open";
+    let target = if is_open { u64::from(maker.server.warm_target.unsigned_abs()) } else { 0 };
+    maker.drop_old(target == 0).await?;
+    let mut ready = count(maker).await?;
+    if is_open && let Some(template) = maker.template().await? {
+        while ready < target {
+            maker.one(&template).await?;
+            metrics.made.add(1, &[KeyValue::new("outcome", "made")]);
+            ready = count(maker).await?;
+        }
+    }
+    metrics.ready.record(ready, &[KeyValue::new("server", maker.server.name.clone())]);
+    Ok(())
+}
+
+/// Those that are ready or being made, by whomever.
+async fn count(maker: &Maker<'_>) -> Result<u64, DbErr> {
+    warm_databases::Entity::find()
+        .filter(warm_databases::Column::ServerId.eq(maker.server.id))
+        .filter(warm_databases::Column::SchemaVersion.eq(maker.version))
+        .filter(warm_databases::Column::State.ne(LEAVING))
+        .count(maker.plane.registry.db())
+        .await
+}

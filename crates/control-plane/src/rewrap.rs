@@ -1,0 +1,209 @@
+//! Seal keys: every sealed text is sealed anew under its ring's primary key, so that an old key can be taken away.
+//!
+//! It may be broken off anywhere and begun again: what is sealed under the primary is left alone. Neither generations nor
+//! revisions rise, since what the texts say stays the same.
+
+use sea_orm::sea_query::{CaseStatement, Expr, LikeExpr};
+use sea_orm::{
+    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+use service::problem::BoxError;
+use tenancy::seal::{KeyRing, Purpose, Sealed, Subject};
+use uuid::Uuid;
+
+use crate::plane::Plane;
+use crate::registry::entities::{databases, idempotency, servers, tenants, warm_databases};
+
+/// Texts that are sealed anew in one statement.
+const AT_ONCE: u64 = 500;
+/// Texts that one call looks at, at most.
+const BUDGET: u64 = 10_000;
+
+/// What one call did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Texts that are sealed under the primary now, and were not before.
+    pub(crate) rewrapped: u64,
+    /// Texts that are yet to be.
+    pub(crate) remaining: u64,
+    /// Texts that no key of the ring opens. They stay as they are.
+    pub(crate) unopened: u64,
+}
+
+/// A column of sealed texts, and for whom they are sealed.
+struct Texts<E: EntityTrait> {
+    of: &'static str,
+    /// For whom, and the row's unique key.
+    id: E::Column,
+    generation: Expr,
+    text: E::Column,
+    purpose: Purpose,
+}
+
+/// Every column of sealed texts, each with its ring: `$do!(plane, texts)` for one after the other.
+macro_rules! for_all_texts {
+    ($plane:expr, |$ring:ident, $texts:ident| $do:expr) => {{
+        let $ring = &$plane.tenants_ring;
+        let $texts = Texts::<tenants::Entity> {
+            of: "a tenant's database URL",
+            id: tenants::Column::Id,
+            generation: tenants::Column::Generation.into_expr(),
+            text: tenants::Column::SealedUrl,
+            purpose: Purpose::TenantUrl,
+        };
+        $do;
+        let $texts = Texts::<databases::Entity> {
+            of: "a tenant's database URL",
+            id: databases::Column::TenantId,
+            generation: databases::Column::Generation.into_expr(),
+            text: databases::Column::SealedUrl,
+            purpose: Purpose::TenantUrl,
+        };
+        $do;
+        let $texts = Texts::<databases::Entity> {
+            of: "a tenant's next database URL",
+            id: databases::Column::TenantId,
+            generation: databases::Column::NextGeneration.into_expr(),
+            text: databases::Column::NextSealedUrl,
+            purpose: Purpose::TenantUrl,
+        };
+        $do;
+        let $ring = &$plane.servers_ring;
+        let $texts = Texts::<warm_databases::Entity> {
+            of: "the URL of a database that is ready",
+            id: warm_databases::Column::Id,
+            generation: Expr::value(1_i64),
+            text: warm_databases::Column::SealedUrl,
+            purpose: Purpose::WarmUrl,
+        };
+        $do;
+        let $texts = Texts::<servers::Entity> {
+            of: "a server's admin URL",
+            id: servers::Column::Id,
+            generation: servers::Column::Generation.into_expr(),
+            text: servers::Column::SealedAdminUrl,
+            purpose: Purpose::ServerAdminUrl,
+        };
+        $do;
+        let $texts = Texts::<servers::Entity> {
+            of: "a server's next admin URL",
+            id: servers::Column::Id,
+            generation: servers::Column::Generation.into_expr().add(1_i64),
+            text: servers::Column::NextSealedAdminUrl,
+            purpose: Purpose::ServerAdminUrl,
+        };
+        $do;
+        let $texts = Texts::<idempotency::Entity> {
+            of: "a recorded answer",
+            id: idempotency::Column::Claim,
+            generation: Expr::value(0_i64),
+            text: idempotency::Column::SealedAnswer,
+            purpose: Purpose::RecordedAnswer,
+        };
+        $do;
+    }};
+}
+
+/// Seals anew what is not sealed under its primary key, up to a bound. Call it until nothing remains.
+pub(crate) async fn rewrap(plane: &Plane) -> Result<Progress, DbErr> {
+    let (mut done, mut budget) = (Progress::default(), BUDGET);
+    for_all_texts!(plane, |ring, texts| rewrap_texts(plane, ring, texts, &mut done, &mut budget).await?);
+    done.remaining = done.remaining.saturating_sub(done.unopened);
+    Ok(done)
+}
+
+async fn rewrap_texts<E: EntityTrait>(
+    plane: &Plane,
+    ring: &KeyRing,
+    texts: Texts<E>,
+    done: &mut Progress,
+    budget: &mut u64,
+) -> Result<(), DbErr>
+where
+    E::Model: Sync,
+{
+    let db = plane.registry.db();
+    let mut after = Uuid::nil();
+    while *budget > 0 {
+        let page: Vec<(Uuid, i64, String)> = E::find()
+            .select_only()
+            .column(texts.id)
+            .column_as(texts.generation.clone(), "generation")
+            .column(texts.text)
+            .filter(not_sealed_by(texts.text, [ring.primary()]))
+            .filter(texts.id.gt(after))
+            .order_by_asc(texts.id)
+            .limit(Ord::min(AT_ONCE, *budget))
+            .into_tuple()
+            .all(db)
+            .await?;
+        let Some((last, _, _)) = page.last() else { return Ok(()) };
+        after = *last;
+        *budget -= page.len() as u64;
+        let mut anew = Vec::new();
+        for (id, generation, text) in page {
+            let subject = Subject { purpose: texts.purpose, id, generation: generation.unsigned_abs() };
+            match ring.open(subject, &Sealed::from_stored(text.as_str())) {
+                Ok(secret) => anew.push((text, ring.seal(subject, &secret, &mut rand::rng()))),
+                Err(error) => {
+                    tracing::warn!(%id, %error, "{} does not open, and stays as it is", texts.of);
+                    done.unopened += 1;
+                }
+            }
+        }
+        if anew.is_empty() {
+            continue;
+        }
+        let mut case = CaseStatement::new();
+        for (old, new) in &anew {
+            case = case.case(texts.text.eq(old.as_str()), Expr::value(new.as_stored()));
+        }
+        // By the old text: one that was replaced meanwhile is left alone.
+        let updated = E::update_many()
+            .col_expr(texts.text, case.finally(texts.text.into_expr()).into())
+            .filter(texts.text.is_in(anew.iter().map(|(old, _)| old.as_str())))
+            .exec(db)
+            .await?;
+        done.rewrapped += updated.rows_affected;
+    }
+    // Counted where the bound was met: nothing of the others was looked at.
+    let remaining = E::find().filter(not_sealed_by(texts.text, [ring.primary()]));
+    done.remaining += remaining.count(db).await?;
+    Ok(())
+}
+
+/// Refuses to start with a ring that lacks a key which something is sealed with.
+pub(crate) async fn check_keys(plane: &Plane) -> Result<(), BoxError> {
+    for_all_texts!(plane, |ring, texts| check_texts(plane, ring, texts).await?);
+    Ok(())
+}
+
+async fn check_texts<E: EntityTrait>(plane: &Plane, ring: &KeyRing, texts: Texts<E>) -> Result<(), BoxError> {
+    let foreign: Option<(Uuid, String)> = E::find()
+        .select_only()
+        .column(texts.id)
+        .column(texts.text)
+        .filter(not_sealed_by(texts.text, ring.ids()))
+        .into_tuple()
+        .one(plane.registry.db())
+        .await?;
+    let Some((id, text)) = foreign else { return Ok(()) };
+    let section = if texts.purpose == Purpose::TenantUrl { "seal.tenants" } else { "seal.servers" };
+    let sealed = Sealed::from_stored(text);
+    let key = sealed.key_id().unwrap_or("of no name");
+    Err(format!(
+        "{} (of {id}) is sealed with key {key:?}, which {section}.keys lacks: add the key to the configuration; once \
+         `freehold tenant rewrap` is done, it can be taken away",
+        texts.of
+    )
+    .into())
+}
+
+/// Texts that were sealed by none of these keys.
+fn not_sealed_by<'a, C: ColumnTrait>(text: C, keys: impl IntoIterator<Item = &'a str>) -> Condition {
+    keys.into_iter().fold(Condition::all().add(text.is_not_null()), |condition, key| {
+        // A key's id may hold a wildcard of LIKE.
+        let prefix = KeyRing::prefix_of(key).replace('_', "\\_");
+        condition.add(text.into_expr().not_like(LikeExpr::new(format!("{prefix}%")).escape('\\')))
+    })
+}
