@@ -253,7 +253,7 @@ fn sections(store: Store, folder: &TempDir) -> (Value, String) {
     };
     let server = format!(
         "[[servers]]\nname = \"local\"\nengine = \"{engine}\"\nregion = \"here\"\nadmin_url = \"{admin_url}\"\n\
-         capacity = 1000\nconnection_budget = 100\n"
+         capacity = 1000\nconnection_budget = 100\nwarm = 0\n"
     );
     (registry, server)
 }

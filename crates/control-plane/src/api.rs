@@ -74,6 +74,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(operations::retry))
         .routes(routes!(servers::list, servers::create))
         .routes(routes!(servers::show, servers::update))
+        .routes(routes!(servers::rotate::rotate_admin))
         .routes(routes!(plans::list))
         .routes(routes!(plans::show, plans::put))
         .routes(routes!(rewrap::rewrap))

@@ -11,6 +11,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,12 @@ impl FromStr for EngineKind {
 pub(crate) trait Engine: Send + Sync {
     /// Whether the server can be worked: reached, new enough, with the rights that are needed.
     async fn check(&self) -> Result<(), EngineError>;
+    /// Whether the server takes the admin's credentials.
+    async fn reach(&self) -> Result<(), EngineError>;
+    /// Gives the admin another password.
+    async fn set_admin_password(&self, password: &SecretString) -> Result<(), EngineError>;
+    /// The admin's URL with another password; none where this kind of server has no passwords.
+    fn admin_url_with(&self, password: &SecretString) -> Option<SecretString>;
     /// Makes an empty database that nobody but its own roles may enter.
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError>;
     /// Makes a login role for the database, or gives it this password.
@@ -90,42 +97,76 @@ pub(crate) trait Engine: Send + Sync {
 const MOST_KEPT: u64 = 1_000;
 const KEPT_FOR: Duration = Duration::from_mins(5);
 
-/// The engines of servers that were worked lately. An engine keeps connections.
-pub(crate) struct Engines(Cache<(Uuid, String), Arc<dyn Engine>>);
-
-impl Default for Engines {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(MOST_KEPT).time_to_idle(KEPT_FOR).build())
+/// Drops what was made for a tenant, or for none yet; leaves a database that is stamped for another and says so. A registry
+/// that was restored from a backup may take for its own what went to a tenant that it does not know any more.
+pub(crate) async fn drop_unless_anothers(
+    engine: &dyn Engine,
+    database: &DatabaseName,
+    tenant: Option<Uuid>,
+) -> Result<bool, EngineError> {
+    if engine.has_database(database).await? {
+        let entered = engine.enter(database).await?;
+        let stamped = entered.stamped().await?;
+        entered.leave().await?;
+        if stamped.is_some() && stamped != tenant.map(|tenant| tenant.to_string()) {
+            tracing::error!(
+                database = database.as_str(),
+                stamped,
+                audit = "database-kept",
+                "a database that was to be dropped is stamped for another tenant, and is left"
+            );
+            return Ok(false);
+        }
     }
+    engine.drop_database(database).await?;
+    Ok(true)
+}
+
+/// Who works servers, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Worker {
+    /// This process, as its sessions tell a server.
+    pub(crate) id: Uuid,
+    /// Of the verifiers of new passwords.
+    pub(crate) scram_iterations: NonZeroU32,
+}
+
+/// The engines of servers that were worked lately. An engine keeps connections.
+pub(crate) struct Engines {
+    worker: Worker,
+    kept: Cache<(Uuid, String), Arc<dyn Engine>>,
 }
 
 impl Engines {
+    pub(crate) fn new(worker: Worker) -> Self {
+        Self { worker, kept: Cache::builder().max_capacity(MOST_KEPT).time_to_idle(KEPT_FOR).build() }
+    }
+
+    /// An engine for a server that is not registered, or not by this URL.
+    pub(crate) fn new_for(&self, kind: EngineKind, admin_url: &SecretString) -> Result<Arc<dyn Engine>, EngineError> {
+        engine_for(kind, admin_url, self.worker)
+    }
+
     /// The engine of a server as its row has it; its admin URL is opened if it is not at hand.
     pub(crate) fn of(
         &self,
         server: &servers::Model,
-        holder: Uuid,
         admin_url: impl FnOnce() -> Result<SecretString, EngineError>,
     ) -> Result<Arc<dyn Engine>, EngineError> {
         // Another admin URL is another engine.
         let key = (server.id, server.sealed_admin_url.clone());
-        if let Some(engine) = self.0.get(&key) {
+        if let Some(engine) = self.kept.get(&key) {
             return Ok(engine);
         }
-        let engine = engine_for(server.engine.parse()?, &admin_url()?, holder)?;
-        self.0.insert(key, Arc::clone(&engine));
+        let engine = self.new_for(server.engine.parse()?, &admin_url()?)?;
+        self.kept.insert(key, Arc::clone(&engine));
         Ok(engine)
     }
 }
 
-/// The engine for a server, which tells the server in whose name it works.
-pub(crate) fn engine_for(
-    kind: EngineKind,
-    admin_url: &SecretString,
-    holder: Uuid,
-) -> Result<Arc<dyn Engine>, EngineError> {
+fn engine_for(kind: EngineKind, admin_url: &SecretString, worker: Worker) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match kind {
-        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url, holder)?),
+        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url, worker)?),
         EngineKind::Sqlite => Arc::new(sqlite::Sqlite::new(admin_url)?),
     })
 }

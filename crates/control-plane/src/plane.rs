@@ -60,7 +60,7 @@ impl Plane {
 
     /// The engine of a server.
     pub(crate) fn engine(&self, server: &servers::Model) -> Result<Arc<dyn Engine>, EngineError> {
-        self.engines.of(server, self.id, || {
+        self.engines.of(server, || {
             let sealed = Sealed::from_stored(server.sealed_admin_url.as_str());
             self.servers_ring.open(admin_url_subject(server), &sealed).map_err(|error| {
                 EngineError::refused(format!("the admin URL of server {:?} does not open: {error}", server.name))

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::{self, Tokens};
 use crate::config::Config;
-use crate::engine;
+use crate::engine::{self, Engines, Worker};
 use crate::plane::{Parts, Plane};
 use crate::provision::{self, Wake};
 use crate::registry::Registry;
@@ -61,8 +61,9 @@ pub async fn start(
     let newest = u32::try_from(schema.migrations().len()).unwrap_or(u32::MAX);
     let registry = Registry::open(&config.registry.url, newest).await?;
     let stopping = service.lifecycle.stopping();
+    let id = Uuid::new_v4();
     let plane = Plane::new(Parts {
-        id: Uuid::new_v4(),
+        id,
         registry: registry.clone(),
         tenants_ring: KeyRing::new(&config.seal.tenants)?,
         servers_ring: KeyRing::new(&config.seal.servers)?,
@@ -75,7 +76,7 @@ pub async fn start(
         hold_slugs: Duration::from_secs(config.tenants.hold_slug_seconds),
         rotate_after: config.tenants.rotate_after(),
         stopping: stopping.clone(),
-        engines: engine::Engines::default(),
+        engines: Engines::new(Worker { id, scram_iterations: config.tenants.scram_iterations }),
     });
     rewrap::check_keys(&plane).await?;
     for server in config.servers {

@@ -1,5 +1,7 @@
 //! `/v1/servers`: where databases are placed. An admin URL goes in and never comes out.
 
+pub(super) mod rotate;
+
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
@@ -21,7 +23,7 @@ use super::auth::Operator;
 use super::once::{Answer, Once};
 use super::page::{Page, PageQuery, after, limit};
 use crate::config::ServerConfig;
-use crate::engine::{EngineKind, engine_for};
+use crate::engine::EngineKind;
 use crate::plane::Plane;
 use crate::registry::entities::{databases, servers};
 
@@ -59,6 +61,9 @@ pub(super) struct UpdateServer {
     connection_budget: Option<u32>,
     /// Databases that are kept ready for tenants to come, 0 to 1000.
     warm: Option<u32>,
+    /// How its admin reaches it from now on, after a look whether it can be worked so.
+    #[schema(value_type = Option<String>)]
+    admin_url: Option<SecretString>,
 }
 
 /// A server.
@@ -183,16 +188,7 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
     let capacity = amount("capacity", wanted.capacity)?;
     let connection_budget = amount("connection_budget", wanted.connection_budget)?;
     let warm_target = warm(wanted.warm)?;
-    let unusable = |error: crate::engine::EngineError| {
-        Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "server-unusable",
-            format!("The server cannot be used: {error}."),
-        )
-        .with_field("admin_url", error.to_string())
-        .with_source(error)
-    };
-    engine_for(kind, &wanted.admin_url, plane.id).map_err(unusable)?.check().await.map_err(unusable)?;
+    check(plane, kind, &wanted.admin_url).await?;
     let id = Uuid::now_v7();
     let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
     let sealed = plane.servers_ring.seal(subject, &wanted.admin_url, &mut rand::rng());
@@ -210,6 +206,20 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         next_sealed_admin_url: Set(None),
         warm_target: Set(warm_target),
     })
+}
+
+/// Refuses a server that cannot be worked by this URL, and says what it lacks.
+async fn check(plane: &Plane, kind: EngineKind, admin_url: &SecretString) -> Result<(), Problem> {
+    let unusable = |error: crate::engine::EngineError| {
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "server-unusable",
+            format!("The server cannot be used: {error}."),
+        )
+        .with_field("admin_url", error.to_string())
+        .with_source(error)
+    };
+    plane.engines.new_for(kind, admin_url).map_err(unusable)?.check().await.map_err(unusable)
 }
 
 fn label(field: &'static str, text: &str) -> Result<String, Problem> {
@@ -273,7 +283,17 @@ pub(super) async fn update(
     Path(name): Path<String>,
     Json(body): Json<UpdateServer>,
 ) -> Result<Json<Server>, Problem> {
-    let mut row = named(&api, &name).await?.into_active_model();
+    let found = named(&api, &name).await?;
+    let (kind, generation) = (found.engine.parse().map_err(Problem::internal)?, found.generation + 1);
+    let subject = Subject { generation: generation.unsigned_abs(), ..admin_url_subject(&found) };
+    let mut row = found.into_active_model();
+    if let Some(url) = body.admin_url {
+        check(&api.plane, kind, &url).await?;
+        let sealed = api.plane.servers_ring.seal(subject, &url, &mut rand::rng());
+        row.sealed_admin_url = Set(sealed.as_stored().to_owned());
+        row.next_sealed_admin_url = Set(None);
+        row.generation = Set(generation);
+    }
     if let Some(state) = body.state {
         if !matches!(state.as_str(), "open" | "draining") {
             return Err(Problem::invalid_field("state", "must be open or draining"));

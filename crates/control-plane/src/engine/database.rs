@@ -156,6 +156,22 @@ async fn apply(db: &DatabaseConnection, position: usize, migration: &dyn Migrati
     transaction.commit().await
 }
 
+/// Whose the database is, by its stamp; none if it has none.
+pub(super) async fn stamped(db: &DatabaseConnection) -> Result<Option<String>, EngineError> {
+    let failed = |error| EngineError::of("read the stamp of the database", error);
+    let backend = db.get_database_backend();
+    let table = match backend {
+        DbBackend::Sqlite => "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = $1",
+        _ => "SELECT tablename::text FROM pg_tables WHERE tablename = $1",
+    };
+    let table = Statement::from_sql_and_values(backend, table, [stamp::TABLE.into()]);
+    if db.query_one_raw(table).await.map_err(failed)?.is_none() {
+        return Ok(None);
+    }
+    let row = db.query_one_raw(Statement::from_string(backend, stamp::SELECT)).await.map_err(failed)?;
+    row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed)
+}
+
 /// Writes the stamp, or finds it right.
 pub(super) async fn stamp(db: &DatabaseConnection, tenant: TenantId) -> Result<(), EngineError> {
     let failed = |error| EngineError::of("stamp the database", error);

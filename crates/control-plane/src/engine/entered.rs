@@ -32,6 +32,11 @@ impl Entered {
         self.protect(stamp::TABLE).await
     }
 
+    /// Whose the database is, by its stamp; none if it has none.
+    pub(crate) async fn stamped(&self) -> Result<Option<String>, EngineError> {
+        database::stamped(&self.db).await
+    }
+
     /// Fills the database, once.
     pub(crate) async fn seed(&self, schema: &dyn TenantSchema, tenant: &NewTenant) -> Result<(), EngineError> {
         database::seed(&self.db, schema, tenant).await?;

@@ -29,7 +29,9 @@ impl EngineError {
         // Bad name or password, no such database, no right to enter it: a server that answers, and says no.
         let is_closed =
             matches!(source, DbErr::Conn(_)) && (code.starts_with("28") || code == "3D000" || code == "42501");
-        let is_unavailable = !is_closed && (may_pass(&code) || service::problem::is_unavailable(&source));
+        // A password may be on its way from the server to the registry.
+        let may_pass_soon = code == "28P01" || !is_closed;
+        let is_unavailable = may_pass_soon && (may_pass(&code) || service::problem::is_unavailable(&source));
         let detail = if is_closed {
             format!(
                 "could not {what}: the server takes no such user, password or database; check the server's admin URL"
@@ -51,9 +53,9 @@ impl EngineError {
 }
 
 /// SQLSTATEs of what another attempt may get past: serialization failure, deadlock, object in use, lock not available,
-/// query canceled by a timeout, and `internal_error`, which is what concurrent changes to one role are answered with.
+/// query canceled by a timeout, a password that is being changed, and `internal_error`, which is what concurrent changes to one role are answered with.
 fn may_pass(code: &str) -> bool {
-    matches!(code, "40001" | "40P01" | "55006" | "55P03" | "57014" | "XX000")
+    matches!(code, "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "XX000")
 }
 
 fn sqlstate(error: &DbErr) -> Option<String> {

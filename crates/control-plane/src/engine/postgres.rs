@@ -17,7 +17,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::database::{DatabaseName, Slot};
-use super::{Engine, EngineError, Entered};
+use super::{Engine, EngineError, Entered, Worker};
 
 const OWNER: &str = "freehold_owner";
 const GROUP: &str = "freehold_rw";
@@ -42,13 +42,12 @@ const KEPT_FOR: Duration = Duration::from_mins(1);
 /// One Postgres server, by its admin's URL.
 pub(super) struct Postgres {
     url: Url,
-    /// Tells the server whose sessions they are.
-    holder: Uuid,
+    worker: Worker,
     admin: OnceCell<DatabaseConnection>,
 }
 
 impl Postgres {
-    pub(super) fn new(admin_url: &SecretString, holder: Uuid) -> Result<Self, EngineError> {
+    pub(super) fn new(admin_url: &SecretString, worker: Worker) -> Result<Self, EngineError> {
         let admin = Url::parse(admin_url.expose_secret()).ok().filter(|url| {
             matches!(url.scheme(), "postgres" | "postgresql")
                 && !url.username().is_empty()
@@ -56,7 +55,7 @@ impl Postgres {
                 && url.host_str().is_some_and(|host| !host.is_empty() && !host.to_ascii_lowercase().starts_with("%2f"))
                 && url.query_pairs().all(|(key, _)| QUERY.contains(&key.as_ref()))
         });
-        admin.map(|url| Self { url, holder, admin: OnceCell::new() }).ok_or_else(|| {
+        admin.map(|url| Self { url, worker, admin: OnceCell::new() }).ok_or_else(|| {
             EngineError::refused(
                 "the admin URL of a Postgres server is postgres://admin:password@host:5432/postgres, with sslmode and \
                  sslrootcert behind it at most",
@@ -66,7 +65,8 @@ impl Postgres {
 
     /// The admin's own connections, outside of every tenant's database.
     async fn admin(&self) -> Result<&DatabaseConnection, EngineError> {
-        let connected = self.admin.get_or_try_init(|| connect(self.url.as_str(), self.holder, ADMIN_CONNECTIONS)).await;
+        let connected =
+            self.admin.get_or_try_init(|| connect(self.url.as_str(), self.worker.id, ADMIN_CONNECTIONS)).await;
         connected.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
@@ -74,7 +74,7 @@ impl Postgres {
     async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
         let mut url = self.url.clone();
         url.set_path(database.as_str());
-        let db = connect(url.as_str(), self.holder, 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
+        let db = connect(url.as_str(), self.worker.id, 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
         run(&db, "become the owner of the database", &format!("SET ROLE \"{OWNER}\"")).await?;
         Ok(db)
     }
@@ -235,6 +235,22 @@ impl Engine for Postgres {
         self.ensure_roles(db).await
     }
 
+    async fn reach(&self) -> Result<(), EngineError> {
+        self.admin().await?.ping().await.map_err(|error| EngineError::of(AS_ADMIN, error))
+    }
+
+    async fn set_admin_password(&self, password: &SecretString) -> Result<(), EngineError> {
+        let verifier = scram::verifier(password, self.worker.scram_iterations, &mut rand::rng());
+        let changed = format!("ALTER ROLE CURRENT_USER PASSWORD '{verifier}'");
+        run(self.admin().await?, "change the admin's password", &changed).await
+    }
+
+    fn admin_url_with(&self, password: &SecretString) -> Option<SecretString> {
+        let mut url = self.url.clone();
+        url.set_password(Some(password.expose_secret())).ok()?;
+        Some(String::from(url).into())
+    }
+
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
         self.ensure_roles(self.admin().await?).await?;
         self.make(database, "template0").await?;
@@ -265,7 +281,7 @@ impl Engine for Postgres {
              EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
         );
         run(admin, what, &made).await?;
-        let verifier = scram::verifier(password, &mut rand::rng());
+        let verifier = scram::verifier(password, self.worker.scram_iterations, &mut rand::rng());
         let settings = format!(
             "ALTER ROLE \"{role}\" LOGIN INHERIT CONNECTION LIMIT {connections} PASSWORD '{verifier}'; \
              ALTER ROLE \"{role}\" SET statement_timeout = '{STATEMENT_TIMEOUT}'; \

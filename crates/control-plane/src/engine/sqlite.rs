@@ -69,6 +69,18 @@ impl Engine for Sqlite {
         })
     }
 
+    async fn reach(&self) -> Result<(), EngineError> {
+        Ok(fs::metadata(&self.folder).map(drop)?)
+    }
+
+    async fn set_admin_password(&self, _: &SecretString) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn admin_url_with(&self, _: &SecretString) -> Option<SecretString> {
+        None
+    }
+
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
         self.make_home(database)?;
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.home(database).join(FILE))?;

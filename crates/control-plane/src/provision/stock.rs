@@ -19,12 +19,14 @@ use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{templates, warm_databases};
 
+#[cfg(test)]
+pub(super) use keep::Keeper;
 pub(crate) use keep::keep;
 
 /// Being made.
-const BUILDING: &str = "building";
+pub(super) const BUILDING: &str = "building";
 /// May be copied, or claimed.
-const READY: &str = "ready";
+pub(super) const READY: &str = "ready";
 /// Nobody takes it any more; it is being dropped.
 const LEAVING: &str = "leaving";
 

@@ -8,6 +8,7 @@ mod place;
 mod rotate;
 mod share;
 mod stage;
+mod stock;
 mod undo;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 
 use super::{Step, StepError};
+use crate::engine::drop_unless_anothers;
 use crate::provision::stock;
 use crate::provision::work::Work;
 use crate::registry::change::Change;
@@ -32,7 +33,7 @@ impl Step for CreateDatabase {
     async fn undo(&self, work: &Work) -> Result<(), StepError> {
         work.leave().await;
         if let Some(database) = work.database().await? {
-            database.engine.drop_database(&database.name).await?;
+            drop_unless_anothers(database.engine.as_ref(), &database.name, Some(work.tenant_id())).await?;
         }
         Ok(())
     }

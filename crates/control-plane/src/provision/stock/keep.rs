@@ -24,31 +24,17 @@ const LONGEST: Duration = Duration::from_mins(1);
 
 /// How a server did.
 struct Trouble {
-    since: u32,
+    times: u32,
     until: Instant,
-}
-
-struct Metrics {
-    made: Counter<u64>,
-    ready: Gauge<u64>,
 }
 
 /// Keeps the stock until told to stop. One server that fails holds no other up for long.
 pub(crate) async fn keep(plane: Plane, stopping: CancellationToken) {
-    let meter = opentelemetry::global::meter("control-plane");
-    let metrics = Metrics {
-        made: meter
-            .u64_counter("warm_databases_made")
-            .with_description("Databases made ready, or that failed to be.")
-            .build(),
-        ready: meter.u64_gauge("warm_databases").with_description("Databases ready for tenants, by server.").build(),
-    };
-    let pace = Pace::default();
-    let mut troubles: HashMap<Uuid, Trouble> = HashMap::new();
+    let mut keeper = Keeper::new(plane.clone(), Pace::default());
     let mut pause = SCAN;
     while !stopping.is_cancelled() {
         tokio::select! {
-            looked = look(&plane, &pace, &mut troubles, &metrics) => match looked {
+            looked = keeper.look() => match looked {
                 Ok(()) => pause = SCAN,
                 Err(error) => {
                     tracing::warn!(%error, "could not look after the databases that are kept ready");
@@ -65,53 +51,68 @@ pub(crate) async fn keep(plane: Plane, stopping: CancellationToken) {
     }
 }
 
-async fn look(
-    plane: &Plane,
-    pace: &Pace,
-    troubles: &mut HashMap<Uuid, Trouble>,
-    metrics: &Metrics,
-) -> Result<(), DbErr> {
-    let version = plane.registry.history().await?.schema_version;
-    let all = servers::Entity::find().all(plane.registry.db()).await?;
-    troubles.retain(|server, _| all.iter().any(|known| known.id == *server));
-    for server in &all {
-        if troubles.get(&server.id).is_some_and(|trouble| Instant::now() < trouble.until) {
-            continue;
-        }
-        let maker = Maker { plane, server, version, pace };
-        match stock(&maker, metrics).await {
-            Ok(()) => {
-                troubles.remove(&server.id);
-            }
-            Err(StockError::Registry(error)) => return Err(error),
-            Err(error) => {
-                metrics.made.add(1, &[KeyValue::new("outcome", "failed")]);
-                let trouble = troubles.entry(server.id).or_insert(Trouble { since: 0, until: Instant::now() });
-                trouble.since += 1;
-                let pause = Duration::from_secs(1).saturating_mul(1 << trouble.since.min(6)).min(LONGEST);
-                trouble.until = Instant::now() + pause;
-                tracing::warn!(server = server.name, %error, ?pause, "could not keep databases ready on a server");
-            }
-        }
-    }
-    Ok(())
+/// Looks after the stock of all servers.
+pub(in crate::provision) struct Keeper {
+    plane: Plane,
+    pace: Pace,
+    troubles: HashMap<Uuid, Trouble>,
+    made: Counter<u64>,
+    ready: Gauge<u64>,
 }
 
-/// Brings one server's stock to what it should be.
-async fn stock(maker: &Maker<'_>, metrics: &Metrics) -> Result<(), StockError> {
-    let is_open = maker.server.state == "open";
-    let target = if is_open { u64::from(maker.server.warm_target.unsigned_abs()) } else { 0 };
-    maker.drop_old(target == 0).await?;
-    let mut ready = count(maker).await?;
-    if is_open && let Some(template) = maker.template().await? {
-        while ready < target {
-            maker.one(&template).await?;
-            metrics.made.add(1, &[KeyValue::new("outcome", "made")]);
-            ready = count(maker).await?;
-        }
+impl Keeper {
+    pub(in crate::provision) fn new(plane: Plane, pace: Pace) -> Self {
+        let meter = opentelemetry::global::meter("control-plane");
+        let made =
+            meter.u64_counter("warm_databases_made").with_description("Databases made ready, or that failed to be.");
+        let ready = meter.u64_gauge("warm_databases").with_description("Databases ready for tenants, by server.");
+        Self { plane, pace, troubles: HashMap::new(), made: made.build(), ready: ready.build() }
     }
-    metrics.ready.record(ready, &[KeyValue::new("server", maker.server.name.clone())]);
-    Ok(())
+
+    /// Brings every server's stock to what it should be, but for those that failed a moment ago.
+    pub(in crate::provision) async fn look(&mut self) -> Result<(), DbErr> {
+        let registry = &self.plane.registry;
+        let version = registry.history().await?.schema_version;
+        let all = servers::Entity::find().all(registry.db()).await?;
+        self.troubles.retain(|server, _| all.iter().any(|known| known.id == *server));
+        for server in &all {
+            if self.troubles.get(&server.id).is_some_and(|trouble| Instant::now() < trouble.until) {
+                continue;
+            }
+            let maker = Maker { plane: &self.plane, server, version, pace: &self.pace };
+            match self.stock(&maker).await {
+                Ok(()) => {
+                    self.troubles.remove(&server.id);
+                }
+                Err(StockError::Registry(error)) => return Err(error),
+                Err(error) => {
+                    self.made.add(1, &[KeyValue::new("outcome", "failed")]);
+                    let trouble = self.troubles.entry(server.id).or_insert(Trouble { times: 0, until: Instant::now() });
+                    trouble.times += 1;
+                    let pause = Duration::from_secs(1).saturating_mul(1 << trouble.times.min(6)).min(LONGEST);
+                    trouble.until = Instant::now() + pause;
+                    tracing::warn!(server = server.name, %error, ?pause, "could not keep databases ready on a server");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn stock(&self, maker: &Maker<'_>) -> Result<(), StockError> {
+        let is_open = maker.server.state == "open";
+        let target = if is_open { u64::from(maker.server.warm_target.unsigned_abs()) } else { 0 };
+        maker.drop_old(target == 0).await?;
+        let mut ready = count(maker).await?;
+        if is_open && let Some(template) = maker.template().await? {
+            while ready < target {
+                maker.one(&template).await?;
+                self.made.add(1, &[KeyValue::new("outcome", "made")]);
+                ready = count(maker).await?;
+            }
+        }
+        self.ready.record(ready, &[KeyValue::new("server", maker.server.name.clone())]);
+        Ok(())
+    }
 }
 
 /// Those that are ready or being made, by whomever.

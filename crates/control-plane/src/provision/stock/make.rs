@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{BUILDING, LEAVING, READY, subject};
-use crate::engine::{DatabaseName, EngineError, Slot, new_password};
+use crate::engine::{DatabaseName, EngineError, Slot, drop_unless_anothers, new_password};
 use crate::plane::Plane;
 use crate::provision::lease::before;
 use crate::provision::pace::Pace;
@@ -48,14 +48,18 @@ impl Maker<'_> {
     }
 
     /// Drops what its maker, who is dead or frozen, may have left or may still be making.
-    async fn drop_of(&self, maker: Option<Uuid>, name: &str) -> Result<(), StockError> {
+    async fn drop_of(&self, maker: Option<Uuid>, name: &str, is_template: bool) -> Result<(), StockError> {
         let engine = self.plane.engine(self.server)?;
         let name: DatabaseName = name.parse()?;
         self.in_time(async {
             if let Some(maker) = maker.filter(|maker| *maker != self.plane.id) {
                 engine.end_sessions_of(maker).await?;
             }
-            engine.drop_database(&name).await
+            if is_template {
+                // It lets nobody in, and is nobody's.
+                return engine.drop_database(&name).await;
+            }
+            drop_unless_anothers(engine.as_ref(), &name, None).await.map(drop)
         })
         .await
     }
@@ -91,7 +95,7 @@ impl Maker<'_> {
         };
         if let Some(known) = known {
             // What it has a name for goes before the name is forgotten.
-            self.drop_of(known.lease_holder, &known.name).await?;
+            self.drop_of(known.lease_holder, &known.name, true).await?;
             templates::Entity::delete_many()
                 .filter(templates::Column::Name.eq(known.name))
                 .filter(templates::Column::State.ne(READY))
@@ -200,7 +204,7 @@ impl Maker<'_> {
             if ours.rows_affected == 0 {
                 continue;
             }
-            self.drop_of(row.lease_holder, &row.name).await?;
+            self.drop_of(row.lease_holder, &row.name, false).await?;
             warm_databases::Entity::delete_by_id(row.name).exec(db).await?;
         }
         let of_before = templates::Entity::find()
@@ -210,7 +214,7 @@ impl Maker<'_> {
             .await?;
         for row in of_before {
             // Who copies it at this moment copies it to its end, or makes its database without a template.
-            self.drop_of(row.lease_holder.filter(|_| row.state != READY), &row.name).await?;
+            self.drop_of(row.lease_holder.filter(|_| row.state != READY), &row.name, true).await?;
             templates::Entity::delete_by_id((row.server_id, row.schema_version)).exec(db).await?;
         }
         Ok(())

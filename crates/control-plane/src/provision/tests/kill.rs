@@ -15,6 +15,7 @@ use crate::registry::entities::operations;
 
 on_both! {
     a_creation_survives_a_kill_at_every_point_and_a_half_built_tenant_never_routes,
+    a_creation_from_the_stock_survives_a_kill_at_every_point,
     an_undo_survives_a_kill_at_every_point,
     a_deletion_survives_a_kill_at_every_point,
     a_rotation_survives_a_kill_at_every_point,
@@ -82,6 +83,29 @@ async fn a_creation_survives_a_kill_at_every_point_and_a_half_built_tenant_never
         }
     }
     assert_eq!(kills, 24);
+    let names = stage.names().await;
+    assert_eq!(names.len(), kills, "each tenant has exactly one database");
+    assert_eq!(stage.leftovers(&names).await, [""; 0]);
+}
+
+/// Half of the points are in steps that find their work done.
+async fn a_creation_from_the_stock_survives_a_kill_at_every_point(stage: &Stage) {
+    let mut kills = 0;
+    for step in names_of(Kind::Create) {
+        for side in SIDES {
+            stage.keep(1).await;
+            let ready = stage.stock().await;
+            let operation = stage.create(&format!("acme-{kills}"), None).await;
+            let first = die_at(stage, Point { step, is_undo: false, side }, None).await;
+            let ended = go_on(stage, &operation, &first, None).await;
+            assert_eq!((ended.state.as_str(), ended.error), ("done", None), "{step} {side:?}");
+            stage.assert_built(&operation).await;
+            assert!(ready.contains(stage.names().await.last().unwrap()) || kills > 0, "it was ready");
+            kills += 1;
+        }
+    }
+    assert_eq!(kills, 24);
+    assert_eq!(stage.stock().await.len(), 1, "the template is left");
     let names = stage.names().await;
     assert_eq!(names.len(), kills, "each tenant has exactly one database");
     assert_eq!(stage.leftovers(&names).await, [""; 0]);

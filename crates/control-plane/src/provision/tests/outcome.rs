@@ -12,7 +12,7 @@ use crate::registry::entities::{config, databases, domains, keys, operations};
 impl Stage {
     /// What of these databases is on the server though the registry does not have it. On SQLite, of any.
     pub(super) async fn leftovers(&self, names: &[String]) -> Vec<String> {
-        let known = self.names().await;
+        let known = [self.names().await, self.stock().await].concat();
         let mut found = Vec::new();
         if self.kind() == EngineKind::Sqlite {
             for entry in std::fs::read_dir(self.folder.path().join("databases")).unwrap() {

@@ -1,5 +1,6 @@
 //! Where provisioning is tried: a registry, a server, and a product whose seed shows when it was sown twice.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +19,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::notes::Notes;
-use crate::engine::{EngineKind, ensure_database};
+use crate::engine::{EngineKind, Engines, Worker, ensure_database};
 use crate::plane::{Parts, Plane};
 use crate::provision::faults::Faults;
 use crate::provision::pace::Pace;
 use crate::provision::runner::run_at;
 use crate::provision::steps::Step;
+use crate::provision::stock::Keeper;
 use crate::provision::{Kind, Order, Wake, enqueue, wait};
 use crate::registry::Registry;
-use crate::registry::entities::{config, databases, domains, operations, servers, tenants};
+use crate::registry::entities::{config, databases, domains, operations, servers, templates, tenants, warm_databases};
 
 /// Longer than any test takes that is not broken.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -124,10 +126,12 @@ impl Stage {
             KeyRing::new(&KeyRingConfig { primary: "k".to_owned(), keys }).unwrap()
         };
         let admin_url = SecretString::from(admin_url);
-        crate::engine::engine_for(kind, &admin_url, Uuid::nil()).unwrap().check().await.unwrap();
+        let id = Uuid::new_v4();
+        let engines = Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN });
+        engines.new_for(kind, &admin_url).unwrap().check().await.unwrap();
         let schema_version = 2;
         let plane = Plane::new(Parts {
-            id: Uuid::new_v4(),
+            id,
             registry: Registry::open(&registry.into(), schema_version).await.unwrap(),
             tenants_ring: ring(),
             servers_ring: ring(),
@@ -140,7 +144,7 @@ impl Stage {
             hold_slugs: Duration::from_hours(1),
             rotate_after: None,
             stopping: CancellationToken::new(),
-            engines: crate::engine::Engines::default(),
+            engines,
         });
         let mut stage = Self { plane, server: Uuid::nil(), admin_url, registry_name, folder };
         stage.server = stage.add_server("one", "eu", kind, 1_000).await;
@@ -359,14 +363,32 @@ impl Stage {
         rows.into_iter().map(|row| row.name).collect()
     }
 
+    /// Names of templates and of databases that are ready, or being made so.
+    pub(super) async fn stock(&self) -> Vec<String> {
+        let db = self.plane.registry.db();
+        let templates = templates::Entity::find().all(db).await.unwrap().into_iter().map(|row| row.name);
+        let warm = warm_databases::Entity::find().all(db).await.unwrap().into_iter().map(|row| row.name);
+        templates.chain(warm).collect()
+    }
+
+    /// As one look of the keeper does it.
+    pub(super) async fn keep(&self, target: i32) {
+        servers::Entity::update_many()
+            .col_expr(servers::Column::WarmTarget, Expr::value(target))
+            .exec(self.plane.registry.db())
+            .await
+            .unwrap();
+        Keeper::new(self.plane.clone(), Self::pace(&Faults::default())).look().await.unwrap();
+    }
+
     pub(super) async fn admin(&self) -> DatabaseConnection {
         Database::connect(self.admin_url.expose_secret()).await.unwrap()
     }
 
     /// Leaves nothing on the shared server.
     pub(super) async fn clear(&self) {
-        let engine = crate::engine::engine_for(self.kind(), &self.admin_url, Uuid::nil()).unwrap();
-        for name in self.names().await {
+        let engine = self.plane.engines.new_for(self.kind(), &self.admin_url).unwrap();
+        for name in self.names().await.into_iter().chain(self.stock().await) {
             engine.drop_database(&name.parse().unwrap()).await.unwrap();
         }
         let admin = self.admin().await;
