@@ -9,6 +9,7 @@
 
 mod load;
 mod news;
+mod provision;
 mod report;
 mod route;
 
@@ -34,11 +35,12 @@ async fn main() -> ExitCode {
     let effort = Effort { is_quick: arguments.iter().any(|argument| argument == "--quick") };
     let report: Report = match arguments.first().map(String::as_str) {
         Some("--list") => {
-            println!("route\nnews");
+            println!("route\nnews\nprovision");
             return ExitCode::SUCCESS;
         }
         Some("route") => route::measure(effort).await,
         Some("news") => news::measure(effort).await,
+        Some("provision") => provision::measure(effort).await,
         _ => {
             eprintln!("bench: give it the name of a bench; --list tells them. `cargo xtask bench` does all of it");
             return ExitCode::FAILURE;

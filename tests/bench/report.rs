@@ -49,6 +49,21 @@ impl Report {
         self.rows.push(Row { case: case.to_owned(), metric, value, unit, baseline, ratio, target, pass });
     }
 
+    /// A figure against its baseline, of which it may be so many times as much.
+    pub(crate) fn at_most_times(
+        &mut self,
+        case: &str,
+        (metric, unit): (&'static str, &'static str),
+        value: f64,
+        baseline: f64,
+        target: f64,
+    ) {
+        self.compared(case, (metric, unit), value, baseline, None);
+        if let Some(row) = self.rows.last_mut() {
+            (row.target, row.pass) = (Some(target), Some(value / baseline <= target));
+        }
+    }
+
     /// A figure that must be at most the target, if there is one.
     pub(crate) fn at_most(
         &mut self,

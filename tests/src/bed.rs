@@ -29,6 +29,17 @@ pub enum Store {
     Postgres,
 }
 
+/// What a test's control planes are told beyond what all are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tuning {
+    /// Lines of `[tenants]`.
+    pub tenants: &'static str,
+    /// Lines of `[telemetry]`, of data planes too.
+    pub telemetry: &'static str,
+    /// Whole sections.
+    pub sections: &'static str,
+}
+
 /// Planes of one test.
 pub struct Bed {
     /// The control planes, all on one registry.
@@ -40,6 +51,7 @@ pub struct Bed {
     /// The test's own folder.
     pub folder: TempDir,
     registry_url: String,
+    tuning: Tuning,
     /// Speaks to the planes.
     pub client: Client,
 }
@@ -87,6 +99,11 @@ impl Answer {
 impl Bed {
     /// Starts so many planes.
     pub async fn start(store: Store, control: usize, data: usize) -> Self {
+        Self::start_with(store, control, data, Tuning::default()).await
+    }
+
+    /// Starts so many planes, tuned.
+    pub async fn start_with(store: Store, control: usize, data: usize, tuning: Tuning) -> Self {
         // Whoever comes first installs it for all tests of the process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -97,6 +114,7 @@ impl Bed {
             data: Vec::new(),
             store,
             registry_url,
+            tuning,
             client: Client::builder().no_proxy().build().unwrap(),
             folder,
         };
@@ -104,12 +122,15 @@ impl Bed {
             let create = registry["create_from"].as_str();
             let create = create.map_or_else(String::new, |url| format!("create_from = \"{url}\"\n"));
             let text = format!(
-                "{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\noperator = \"{OPERATOR}\"\nnode = \"{NODE}\"\n\n{}\n{}\n\
-                 [tenants]\ngrace_seconds = 0\n\n{server}",
+                "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\noperator = \"{OPERATOR}\"\nnode = \"{NODE}\"\n\n{}\n{}\n\
+                 [tenants]\ngrace_seconds = 0\n{}\n{}\n{server}",
                 common(),
+                tuning.telemetry,
                 bed.registry_url,
                 ring("servers", SERVERS_KEY),
                 ring("tenants", TENANTS_KEY),
+                tuning.tenants,
+                tuning.sections,
             );
             let config = bed.write(&format!("control-{number}.toml"), &text);
             bed.control.push(Process::start("petstore-control-plane", &config));
@@ -127,9 +148,10 @@ impl Bed {
         let number = self.data.len();
         let state = self.folder.path().join(format!("node-{number}"));
         let text = format!(
-            "{}\n[control]\nurl = \"{control}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\n\n\
+            "{}\n{}\n[control]\nurl = \"{control}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\n\n\
              [names]\nbase_domain = \"pets.test\"\n",
             common(),
+            self.tuning.telemetry,
             ring("tenants", TENANTS_KEY),
             state.display(),
         );
@@ -141,6 +163,19 @@ impl Bed {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
+    }
+
+    /// Nothing differs between the registry and the servers.
+    pub async fn assert_healthy(&self) {
+        let mut cursor = Value::Null;
+        loop {
+            let page = self.done("POST", "/v1/doctor", Some(json!({ "cursor": cursor }))).await;
+            assert_eq!(page["findings"], json!([]), "{page}");
+            cursor = page["next_cursor"].clone();
+            if cursor.is_null() {
+                return;
+            }
+        }
     }
 
     /// A call of an operator, to the first control plane.
@@ -226,8 +261,8 @@ pub async fn send(request: RequestBuilder) -> Answer {
 }
 
 fn common() -> String {
-    "[listen]\naddress = \"127.0.0.1:0\"\nops_address = \"127.0.0.1:0\"\n\n[telemetry]\nformat = \"json\"\n\n\
-     [lifecycle]\ndrain_seconds = 5\n"
+    "[listen]\naddress = \"127.0.0.1:0\"\nops_address = \"127.0.0.1:0\"\n\n[lifecycle]\ndrain_seconds = 5\n\n\
+     [telemetry]\nformat = \"json\"\n"
         .to_owned()
 }
 

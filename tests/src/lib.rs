@@ -22,6 +22,8 @@ mod converge;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod news;
@@ -31,6 +33,8 @@ mod pets;
 mod pools;
 #[cfg(test)]
 mod races;
+#[cfg(test)]
+mod secrets;
 
 /// Runs a test on each engine: `on_both!(behaviour, control planes, data planes)`.
 #[macro_export]

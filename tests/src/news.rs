@@ -66,8 +66,15 @@ async fn a_new_tenant_is_served_by_a_node_that_nobody_restarted_and_a_deleted_on
     assert_eq!(bed.operator("GET", "/v1/tenants/third", None).await.status, 404);
     let tombstone = bed.done("GET", &format!("/v1/tenants/{}", third.id), None).await;
     assert_eq!(tombstone["status"], "deleted");
-    // Its slug is free, and its id is never used again.
-    assert_ne!(bed.tenant("third").await.id, third.id);
+    // What was destroyed is told; the slug is held back, and links of before lead to nobody else.
+    let erasure = &tombstone["erasure"];
+    assert_eq!(erasure["row_counts"], json!({ "pets": 1, "users": 1 }), "{tombstone}");
+    assert_eq!(erasure["requested_by"], "operator");
+    assert!(erasure["erased_at"].is_string() && erasure["requested_at"].is_string());
+    let again = bed.operator("POST", "/v1/tenants", Some(json!({ "slug": "third", "name": "Third" }))).await;
+    assert_eq!((again.status, again.kind().as_str()), (409, "slug-held"), "{again:?}");
+    let renamed = bed.operator("PATCH", "/v1/tenants/first", Some(json!({ "slug": "third" }))).await;
+    assert_eq!((renamed.status, renamed.kind().as_str()), (409, "slug-held"));
 }
 
 on_both!(nodes_converge_to_a_registry_that_was_restored_from_a_backup, 1, 2);

@@ -3,15 +3,22 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 
+/// What a process says when it is to be killed, and who hears of it.
+struct Trap {
+    is_it: Box<dyn Fn(&Value) -> bool + Send>,
+    sprung: Sender<()>,
+}
+
 /// A running plane.
 pub struct Process {
-    child: Child,
+    child: Arc<Mutex<Child>>,
+    trap: Arc<Mutex<Option<Trap>>>,
     config: PathBuf,
     binary: &'static str,
     /// The URL of its API.
@@ -34,9 +41,23 @@ impl Process {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (said, serving) = channel();
         let lines = BufReader::new(child.stdout.take().unwrap());
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let child = Arc::new(Mutex::new(child));
+        let trap: Arc<Mutex<Option<Trap>>> = Arc::default();
         let kept = Arc::clone(&log);
+        let (victim, set) = (Arc::clone(&child), Arc::clone(&trap));
         std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
+                let mut set = set.lock().unwrap();
+                if let Some(trap) = &*set
+                    && serde_json::from_str(&line).is_ok_and(|line| (trap.is_it)(&line))
+                {
+                    // At once: it is in the middle of what it speaks of, or of what comes next.
+                    let _ = victim.lock().unwrap().kill();
+                    let _ = trap.sprung.send(());
+                    *set = None;
+                }
+                drop(set);
                 let is_start = line.contains(" serves\"");
                 if is_start {
                     let _ = said.send(serde_json::from_str::<Value>(&line).unwrap());
@@ -44,7 +65,6 @@ impl Process {
                 kept.lock().unwrap().push(line);
             }
         });
-        let errors = BufReader::new(child.stderr.take().unwrap());
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in errors.lines().map_while(Result::ok) {
@@ -53,12 +73,30 @@ impl Process {
         });
         let start = heard(&serving, &log, binary);
         let url = |field: &str| format!("http://{}", start[field].as_str().unwrap());
-        Self { child, config: config.to_owned(), binary, url: url("address"), ops_url: url("ops_address"), log }
+        Self { child, trap, config: config.to_owned(), binary, url: url("address"), ops_url: url("ops_address"), log }
     }
 
     /// The id of its process.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.lock().unwrap().id()
+    }
+
+    /// Kills the process with SIGKILL as soon as it logs such a line. Whoever listens hears of it.
+    pub fn kill_at(&self, sprung: Sender<()>, is_it: impl Fn(&Value) -> bool + Send + 'static) {
+        *self.trap.lock().unwrap() = Some(Trap { is_it: Box::new(is_it), sprung });
+    }
+
+    /// Takes the trap away; says whether the process still runs.
+    pub fn spare(&self) -> bool {
+        *self.trap.lock().unwrap() = None;
+        self.child.lock().unwrap().try_wait().unwrap().is_none()
+    }
+
+    /// Stops it in its tracks, as a frozen machine does (SIGSTOP), or lets it go on (SIGCONT).
+    pub fn freeze(&self, is_frozen: bool) {
+        let signal = if is_frozen { "-STOP" } else { "-CONT" };
+        let sent = Command::new("kill").arg(signal).arg(self.id().to_string()).status().unwrap();
+        assert!(sent.success());
     }
 
     /// All that it has logged.
@@ -68,8 +106,9 @@ impl Process {
 
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut child = self.child.lock().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// Starts it again where it was, so that others find it.

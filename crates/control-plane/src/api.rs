@@ -3,6 +3,7 @@
 mod auth;
 mod config;
 mod domains;
+mod epoch;
 mod feed;
 mod keys;
 mod nodes;
@@ -80,6 +81,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(rewrap::rewrap))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::forget))
+        .routes(routes!(epoch::begin))
         .routes(routes!(feed::routes))
         .routes(routes!(feed::follow))
 }

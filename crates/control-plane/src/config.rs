@@ -78,6 +78,8 @@ pub struct TenantsConfig {
     pub grace_seconds: u64,
     /// Seconds without a word after which a data plane serves no longer; 60 to 31536000.
     pub stale_after_seconds: u64,
+    /// Seconds after which the work of a control plane that died is taken over; 1 to 60.
+    pub lease_seconds: u64,
     /// Seconds during which nobody else may take a deleted tenant's slug; 0 to 315360000.
     pub hold_slug_seconds: u64,
     /// Days after which a tenant's database credentials are rotated by themselves; 0 for never, up to 3650.
@@ -99,6 +101,7 @@ impl Default for TenantsConfig {
         Self {
             grace_seconds: 7 * 86_400,
             stale_after_seconds: 86_400,
+            lease_seconds: 10,
             hold_slug_seconds: 90 * 86_400,
             rotate_after_days: 0,
             scram_iterations: NonZeroU32::MIN,
@@ -191,6 +194,9 @@ impl Validate for Config {
         }
         if !(60..=31_536_000).contains(&self.tenants.stale_after_seconds) {
             return Err(Invalid::new("tenants.stale_after_seconds", "must be from 60 to 31536000"));
+        }
+        if !(1..=60).contains(&self.tenants.lease_seconds) {
+            return Err(Invalid::new("tenants.lease_seconds", "must be from 1 to 60"));
         }
         if self.tenants.hold_slug_seconds > 315_360_000 {
             return Err(Invalid::new("tenants.hold_slug_seconds", "must be at most 315360000"));

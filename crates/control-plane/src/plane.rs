@@ -42,6 +42,8 @@ pub(crate) struct Parts {
     pub(crate) stale_after: Duration,
     /// How long a deleted tenant can be restored.
     pub(crate) grace: Duration,
+    /// How long work that a dead process left is left to it.
+    pub(crate) lease: Duration,
     /// How long the slug of a deleted tenant is held back.
     pub(crate) hold_slugs: Duration,
     /// How old a tenant's credentials may become, if they are rotated by themselves.

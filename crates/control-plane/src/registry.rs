@@ -144,6 +144,11 @@ impl Registry {
         });
     }
 
+    /// Tells those who wait for news although the head is where it was: it is of another history.
+    pub(crate) fn announce_again(&self) {
+        self.head.send_modify(|_| {});
+    }
+
     /// The registry's clock, by which leases and keys expire.
     #[allow(clippy::unused_self, reason = "whose clock it is, is the caller's to say")]
     pub(crate) fn now(&self) -> DateTime<Utc> {

@@ -73,6 +73,7 @@ pub async fn start(
         restock: Notify::new(),
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
         grace: Duration::from_secs(config.tenants.grace_seconds),
+        lease: Duration::from_secs(config.tenants.lease_seconds),
         hold_slugs: Duration::from_secs(config.tenants.hold_slug_seconds),
         rotate_after: config.tenants.rotate_after(),
         stopping: stopping.clone(),

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use secrecy::ExposeSecret as _;
+use tenancy::seal::{KeyRing, KeyRingConfig, Purpose, Sealed, Subject};
 
 use super::{Bed, Store, Tenant};
 
@@ -55,6 +57,76 @@ impl Bed {
     pub fn registry_url_of_superuser(&self) -> String {
         let name = self.registry_url.rsplit_once('/').unwrap().1;
         format!("{}/{name}", superuser_url().rsplit_once('/').unwrap().0)
+    }
+
+    /// A number that the registry tells.
+    pub async fn registry_number(&self, sql: &str) -> usize {
+        let registry = self.registry().await;
+        let row = registry.query_one_raw(Statement::from_string(registry.get_database_backend(), sql)).await.unwrap();
+        let number: i64 = row.unwrap().try_get_by_index(0).unwrap();
+        registry.close().await.unwrap();
+        usize::try_from(number).unwrap()
+    }
+
+    /// The name of a server's template.
+    pub async fn template(&self) -> String {
+        let registry = self.registry().await;
+        let query = Statement::from_string(registry.get_database_backend(), "SELECT name FROM templates");
+        let name = registry.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        registry.close().await.unwrap();
+        name
+    }
+
+    /// The URLs that data planes dial now, opened with the ring of the test: what no log and no answer may tell.
+    pub async fn open_urls(&self) -> Vec<String> {
+        let keys = [("k1".to_owned(), super::TENANTS_KEY.to_owned().into())].into();
+        let ring = KeyRing::new(&KeyRingConfig { primary: "k1".to_owned(), keys }).unwrap();
+        let registry = self.registry().await;
+        let query = "SELECT tenant_id, generation, sealed_url FROM databases";
+        let query = Statement::from_string(registry.get_database_backend(), query);
+        let mut urls = Vec::new();
+        for row in registry.query_all_raw(query).await.unwrap() {
+            let id: uuid::Uuid = row.try_get_by_index(0).unwrap();
+            let generation: i64 = row.try_get_by_index(1).unwrap();
+            let sealed: String = row.try_get_by_index(2).unwrap();
+            let subject = Subject { purpose: Purpose::TenantUrl, id, generation: generation.unsigned_abs() };
+            let url = ring.open(subject, &Sealed::from_stored(sealed)).unwrap();
+            urls.push(url.expose_secret().to_owned());
+        }
+        registry.close().await.unwrap();
+        urls
+    }
+
+    /// Everything that the registry holds, as text.
+    pub async fn dump_registry(&self) -> String {
+        let registry = self.registry().await;
+        let backend = registry.get_database_backend();
+        let tables = match self.store {
+            Store::Sqlite => "SELECT name FROM sqlite_schema WHERE type = 'table'",
+            Store::Postgres => "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'",
+        };
+        let mut dump = String::new();
+        for table in registry.query_all_raw(Statement::from_string(backend, tables)).await.unwrap() {
+            let table: String = table.try_get_by_index(0).unwrap();
+            dump.extend(["\n", table.as_str(), "\n"]);
+            let rows = match self.store {
+                Store::Postgres => format!("SELECT row_to_json(t)::text FROM \"{table}\" t"),
+                // The file itself holds all of it, and what was deleted too.
+                Store::Sqlite => continue,
+            };
+            for row in registry.query_all_raw(Statement::from_string(backend, rows)).await.unwrap() {
+                dump.push_str(&row.try_get_by_index::<String>(0).unwrap());
+                dump.push('\n');
+            }
+        }
+        if self.store == Store::Sqlite {
+            for suffix in ["", "-wal"] {
+                let file = self.folder.path().join(format!("registry.db{suffix}"));
+                dump.push_str(&String::from_utf8_lossy(&fs::read(file).unwrap_or_default()));
+            }
+        }
+        registry.close().await.unwrap();
+        dump
     }
 
     /// The newest revision.

@@ -25,6 +25,7 @@ use super::page::{Page, PageQuery, after, limit};
 use crate::config::ServerConfig;
 use crate::engine::EngineKind;
 use crate::plane::Plane;
+use crate::provision;
 use crate::registry::entities::{databases, servers};
 
 /// A new server.
@@ -83,6 +84,9 @@ pub(super) struct Server {
     /// Databases on it; only where one server is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     databases: Option<u64>,
+    /// Databases that are ready now; only where one server is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<u64>,
 }
 
 impl From<servers::Model> for Server {
@@ -98,6 +102,7 @@ impl From<servers::Model> for Server {
             warm: row.warm_target,
             created_at: row.created_at,
             databases: None,
+            ready: None,
         }
     }
 }
@@ -256,7 +261,7 @@ async fn named(api: &Api, name: &str) -> Result<servers::Model, Problem> {
     })
 }
 
-/// Shows a server, and how many databases are on it.
+/// Shows a server, how many databases are on it, and how many are ready for tenants to come.
 #[utoipa::path(
     get, path = "/v1/servers/{name}", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, body = Server), (status = 404, body = ProblemBody))
@@ -269,7 +274,8 @@ pub(super) async fn show(
     let row = named(&api, &name).await?;
     let on_it = databases::Entity::find().filter(databases::Column::ServerId.eq(row.id));
     let databases = Some(on_it.count(api.plane.registry.db()).await?);
-    Ok(Json(Server { databases, ..row.into() }))
+    let ready = Some(provision::count_ready(&api.plane, row.id).await?);
+    Ok(Json(Server { databases, ready, ..row.into() }))
 }
 
 /// Changes a server's state, capacity or budget.

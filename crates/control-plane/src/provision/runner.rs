@@ -17,7 +17,8 @@ use crate::plane::Plane;
 
 /// Works on what is due until told to stop; then finishes the steps at hand and lets its leases go.
 pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
-    run_at(plane, Pace::default(), stopping).await;
+    let pace = Pace { lease: plane.lease, ..Pace::default() };
+    run_at(plane, pace, stopping).await;
 }
 
 /// As [`run`], at another pace.

@@ -8,7 +8,7 @@ mod keep;
 mod make;
 
 use sea_orm::sea_query::{LockBehavior, LockType};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use secrecy::SecretString;
 use tenancy::seal::{Purpose, Sealed, Subject};
 use uuid::Uuid;
@@ -50,6 +50,17 @@ pub(super) async fn ready_template(plane: &Plane, server: Uuid) -> Result<Option
         .one(plane.registry.db())
         .await?;
     Ok(template.map(|template| template.name.parse()).transpose()?)
+}
+
+/// Databases of the fleet's schema version that are ready on the server.
+pub(crate) async fn count_ready(plane: &Plane, server: Uuid) -> Result<u64, DbErr> {
+    let version = plane.registry.history().await?.schema_version;
+    warm_databases::Entity::find()
+        .filter(warm_databases::Column::ServerId.eq(server))
+        .filter(warm_databases::Column::SchemaVersion.eq(version))
+        .filter(warm_databases::Column::State.eq(READY))
+        .count(plane.registry.db())
+        .await
 }
 
 /// Takes a database of the fleet's schema version that is ready on the server, if there is one. Nobody else gets it.

@@ -5,6 +5,7 @@ mod kill;
 mod notes;
 mod outcome;
 mod place;
+mod reseal;
 mod rotate;
 mod share;
 mod stage;

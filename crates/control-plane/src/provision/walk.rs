@@ -219,6 +219,7 @@ impl<'a> Walk<'a> {
         if !step.joins(self.work, change).await? {
             return Ok(false);
         }
+        tracing::debug!(step = step.name(), undoing = false, "a step begins");
         #[cfg(test)]
         self.pace.faults.meet(step.name(), false, super::faults::Side::Before).await?;
         step.record(self.work, change).await?;
@@ -288,6 +289,7 @@ impl<'a> Walk<'a> {
 
     async fn attempt_once(&self, at: usize, direction: Direction) -> Result<Change, StepError> {
         let step = self.steps[at].step;
+        tracing::debug!(step = step.name(), undoing = direction == Direction::Undo, "a step begins");
         let attempt = async {
             #[cfg(test)]
             self.pace.faults.meet(step.name(), direction == Direction::Undo, super::faults::Side::Before).await?;

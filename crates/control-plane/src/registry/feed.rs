@@ -99,7 +99,10 @@ impl Registry {
             .filter(history::Column::Id.eq(1).and(history::Column::Epoch.eq(old)))
             .exec(self.db())
             .await?;
-        self.history().await
+        let now = self.history().await?;
+        // Who waits for news of the old one waits for nothing.
+        self.announce_again();
+        Ok(now)
     }
 
     /// Watches for what other replicas wrote, until told to stop. A head that went back is a restored registry.
@@ -123,6 +126,9 @@ impl Registry {
                     if went_back && let Err(error) = self.begin_epoch(epoch).await {
                         tracing::warn!(%error, "could not give the restored registry another identity");
                         continue;
+                    }
+                    if known.is_some_and(|(before, _)| before != epoch) {
+                        self.announce_again();
                     }
                     known = Some((epoch, head));
                     self.announce(Revision(head.unsigned_abs()));

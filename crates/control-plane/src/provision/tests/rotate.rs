@@ -2,6 +2,8 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, Database, EntityTrait, QueryFilter, SqlErr};
+use std::time::Duration;
+
 use secrecy::ExposeSecret;
 use tenancy::feed::FeedRequest;
 use tenancy::id::NodeId;
@@ -12,6 +14,7 @@ use super::stage::{Stage, on_both};
 use crate::engine::EngineKind;
 use crate::provision::faults::Faults;
 use crate::provision::lease::take;
+use crate::provision::schedule::begin;
 use crate::registry::entities::{databases, operations};
 
 on_both! {
@@ -19,6 +22,7 @@ on_both! {
     a_rotation_waits_until_every_data_plane_has_the_new_url,
     a_forced_rotation_waits_for_none_and_says_whom_it_cut_off,
     one_operation_at_a_time_is_at_work_for_a_tenant,
+    credentials_that_have_become_old_are_rotated_a_few_at_a_time,
     a_tenant_that_is_deleted_meanwhile_has_nothing_to_rotate,
 }
 
@@ -84,7 +88,7 @@ async fn a_rotation_waits_until_every_data_plane_has_the_new_url(stage: &Stage) 
         if row.error.is_some() {
             break row;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     };
     assert_eq!(waiting.state, "running");
     let error = waiting.error.unwrap();
@@ -154,4 +158,44 @@ async fn a_tenant_that_is_deleted_meanwhile_has_nothing_to_rotate(stage: &Stage)
     assert_eq!(ended.state, "failed");
     assert_eq!(ended.error.as_deref(), Some("new_url: the tenant has no credentials to rotate any more"));
     assert_eq!(stage.leftovers(&names).await, [""; 0]);
+}
+
+async fn credentials_that_have_become_old_are_rotated_a_few_at_a_time(stage: &Stage) {
+    let mut built = Vec::new();
+    for number in 0..4 {
+        let created = stage.create(&format!("acme-{number}"), None).await;
+        stage.work_until_ended(&created, &Faults::default()).await;
+        built.push(created);
+    }
+    let day = Duration::from_hours(24);
+    assert_eq!(begin(&stage.plane, day).await.unwrap(), 0, "none is old");
+    let db = stage.plane.registry.db();
+    let age = async |created: &operations::Model, days: u32, column: databases::Column| {
+        databases::Entity::update_many()
+            .col_expr(column, Expr::value(chrono::Utc::now() - day * days))
+            .filter(databases::Column::TenantId.eq(created.tenant_id))
+            .exec(db)
+            .await
+            .unwrap();
+    };
+    age(&built[0], 3, databases::Column::CreatedAt).await;
+    age(&built[1], 4, databases::Column::CreatedAt).await;
+    age(&built[2], 2, databases::Column::RotatedAt).await;
+    // Of four databases and a day of looks, one at each look: the oldest first, and none twice.
+    let mut rotated = Vec::new();
+    for _ in 0..4 {
+        rotated.push(begin(&stage.plane, day).await.unwrap());
+    }
+    assert_eq!(rotated, [1, 1, 1, 0]);
+    let mut all = operations::Entity::find().filter(operations::Column::Kind.eq("rotate")).all(db).await.unwrap();
+    all.sort_by_key(|row| row.id);
+    let order: Vec<_> = all.iter().map(|row| row.tenant_id).collect();
+    assert_eq!(order, [&built[1], &built[0], &built[2]].map(|created| created.tenant_id));
+    assert!(all.iter().all(|row| row.requested_by.as_deref() == Some("schedule") && !row.is_forced));
+    let runner = stage.runner(&Faults::default());
+    for operation in &all {
+        assert_eq!(stage.ended(operation).await.state, "done");
+    }
+    runner.stop().await;
+    assert_eq!(begin(&stage.plane, day).await.unwrap(), 0, "all are new again");
 }

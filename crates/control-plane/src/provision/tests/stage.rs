@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -30,6 +32,7 @@ use crate::provision::{Kind, Order, Wake, enqueue, wait};
 use crate::registry::Registry;
 use crate::registry::entities::{config, databases, domains, operations, servers, templates, tenants, warm_databases};
 
+const SCHEMA_VERSION: u32 = 2;
 /// Longer than any test takes that is not broken.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -121,34 +124,18 @@ impl Stage {
         registry_name: String,
         folder: tempfile::TempDir,
     ) -> Self {
-        let ring = || {
-            let keys = [("k".to_owned(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned().into())].into();
-            KeyRing::new(&KeyRingConfig { primary: "k".to_owned(), keys }).unwrap()
-        };
         let admin_url = SecretString::from(admin_url);
-        let id = Uuid::new_v4();
-        let engines = Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN });
-        engines.new_for(kind, &admin_url).unwrap().check().await.unwrap();
-        let schema_version = 2;
-        let plane = Plane::new(Parts {
-            id,
-            registry: Registry::open(&registry.into(), schema_version).await.unwrap(),
-            tenants_ring: ring(),
-            servers_ring: ring(),
-            product: Product { name: "Notes", mount: "/api", schema_version, scopes: &[], config_keys: Vec::new() },
-            schema: Arc::new(Notes),
-            wake: Wake::default(),
-            restock: tokio::sync::Notify::new(),
-            stale_after: Duration::from_hours(1),
-            grace: Duration::ZERO,
-            hold_slugs: Duration::from_hours(1),
-            rotate_after: None,
-            stopping: CancellationToken::new(),
-            engines,
-        });
+        let registry = Registry::open(&registry.into(), SCHEMA_VERSION).await.unwrap();
+        let plane = plane_on(registry, "k", &["k"]);
+        plane.engines.new_for(kind, &admin_url).unwrap().check().await.unwrap();
         let mut stage = Self { plane, server: Uuid::nil(), admin_url, registry_name, folder };
         stage.server = stage.add_server("one", "eu", kind, 1_000).await;
         stage
+    }
+
+    /// Another control plane on the same registry, with another ring.
+    pub(super) fn plane_with_keys(&self, primary: &str, keys: &[&str]) -> Plane {
+        plane_on(self.plane.registry.clone(), primary, keys)
     }
 
     pub(super) const fn admin_url(&self) -> &SecretString {
@@ -401,6 +388,41 @@ impl Stage {
         let subject = Subject { purpose: Purpose::TenantUrl, id: row.tenant_id, generation };
         self.plane.tenants_ring.open(subject, &Sealed::from_stored(row.sealed_url.as_str())).unwrap()
     }
+}
+
+/// A ring; the key of an id is the same in every ring.
+fn ring(primary: &str, ids: &[&str]) -> KeyRing {
+    let key =
+        |id: &str| STANDARD.encode([id.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)); 32]);
+    let keys = ids.iter().map(|id| ((*id).to_owned(), key(id).into())).collect();
+    KeyRing::new(&KeyRingConfig { primary: primary.to_owned(), keys }).unwrap()
+}
+
+fn plane_on(registry: Registry, primary: &str, keys: &[&str]) -> Plane {
+    let id = Uuid::new_v4();
+    Plane::new(Parts {
+        id,
+        registry,
+        tenants_ring: ring(primary, keys),
+        servers_ring: ring(primary, keys),
+        product: Product {
+            name: "Notes",
+            mount: "/api",
+            schema_version: SCHEMA_VERSION,
+            scopes: &[],
+            config_keys: Vec::new(),
+        },
+        schema: Arc::new(Notes),
+        wake: Wake::default(),
+        restock: tokio::sync::Notify::new(),
+        stale_after: Duration::from_hours(1),
+        grace: Duration::ZERO,
+        lease: Pace::default().lease,
+        hold_slugs: Duration::from_hours(1),
+        rotate_after: None,
+        stopping: CancellationToken::new(),
+        engines: Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN }),
+    })
 }
 
 /// The names of a kind's steps, in their order.

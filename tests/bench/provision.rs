@@ -1,0 +1,166 @@
+//! What a new tenant costs: from the call until its database is there, against the bare statements that make one.
+
+use std::time::{Duration, Instant};
+
+use end_to_end::bed::{Bed, Store};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use serde_json::json;
+
+use crate::Effort;
+use crate::report::{Report, median, quantile};
+
+/// Who creates at the same time, where many do.
+const CLIENTS: usize = 32;
+
+/// The statements that a tenant's database needs at the least, on connections that are open already.
+struct Bare {
+    admin: DatabaseConnection,
+    template: String,
+}
+
+impl Bare {
+    async fn make(&self) -> Duration {
+        let name = format!("bare_{}", uuid::Uuid::new_v4().simple());
+        let begun = Instant::now();
+        for statement in [
+            format!("CREATE DATABASE {name} OWNER freehold_owner TEMPLATE {}", self.template),
+            format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
+            format!(
+                "CREATE ROLE {name}_a LOGIN CONNECTION LIMIT 20 PASSWORD 'SCRAM-SHA-256$1:c2FsdHNhbHRzYWx0c2FsdA==$\
+                 WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU='; \
+                 ALTER ROLE {name}_a SET statement_timeout = '30s'; \
+                 ALTER ROLE {name}_a SET idle_in_transaction_session_timeout = '30s'; \
+                 GRANT freehold_rw TO {name}_a; GRANT CONNECT ON DATABASE {name} TO {name}_a"
+            ),
+        ] {
+            self.admin.execute_unprepared(&statement).await.unwrap();
+        }
+        begun.elapsed()
+    }
+
+    /// How many are made in a second by so many at once.
+    async fn rate(&self, at_once: usize, count: usize) -> f64 {
+        let begun = Instant::now();
+        stream::iter(0..count)
+            .for_each_concurrent(at_once, |_| async {
+                let _ = self.make().await;
+            })
+            .await;
+        per_second(count, begun.elapsed())
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        let row = self.admin.query_one_raw(Statement::from_string(self.admin.get_database_backend(), sql));
+        row.await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a count of tenants")]
+fn per_second(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1_000.0
+}
+
+async fn create(bed: &Bed, slug: &str) -> Duration {
+    let begun = Instant::now();
+    let body = json!({ "slug": slug, "name": slug, "plan": "test", "admin_email": "admin@example.org" });
+    let made = bed.operator("POST", "/v1/tenants", Some(body)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    begun.elapsed()
+}
+
+async fn until_ready(bed: &Bed, count: u64) {
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while bed.done("GET", "/v1/servers/local", None).await["ready"] != count {
+        assert!(Instant::now() < deadline, "the stock is not filled up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) async fn measure(effort: Effort) -> Report {
+    let mut report = Report::new("provision");
+    let bed = Bed::start(Store::Postgres, 1, 0).await;
+    let server = |change: serde_json::Value| bed.done("PATCH", "/v1/servers/local", Some(change));
+    server(json!({ "capacity": 100_000, "warm": 4 })).await;
+    until_ready(&bed, 4).await;
+    let mut options = ConnectOptions::new(std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap());
+    options.max_connections(16).sqlx_logging(false);
+    let bare = Bare { admin: Database::connect(options).await.unwrap(), template: bed.template().await };
+
+    // Each while the stock is full, as sign-ups come that are not in a rush.
+    let mut warm = Vec::new();
+    for number in 0..effort.either(200, 20) {
+        warm.push(millis(create(&bed, &format!("warm-{number}")).await));
+        until_ready(&bed, 4).await;
+    }
+    report.at_most("warm claim through the API", ("p50", "ms"), median(&warm), Some(20.0));
+    report.at_most("warm claim through the API", ("p99", "ms"), quantile(&warm, 0.99), Some(60.0));
+    eprintln!("warm: {} tenants", warm.len());
+
+    server(json!({ "warm": 0 })).await;
+    until_ready(&bed, 0).await;
+    let (mut cold, mut statements) = (Vec::new(), Vec::new());
+    for number in 0..effort.either(100, 10) {
+        // Interleaved, each first in its turn.
+        if number % 2 == 0 {
+            statements.push(millis(bare.make().await));
+        }
+        cold.push(millis(create(&bed, &format!("cold-{number}")).await));
+        if number % 2 == 1 {
+            statements.push(millis(bare.make().await));
+        }
+    }
+    report.at_most_times("cold, against the bare statements", ("p50", "ms"), median(&cold), median(&statements), 1.3);
+    report.compared(
+        "cold, against the bare statements",
+        ("p99", "ms"),
+        quantile(&cold, 0.99),
+        quantile(&statements, 0.99),
+        None,
+    );
+    eprintln!("cold: {} tenants", cold.len());
+
+    // Before and after: the server grows meanwhile.
+    let many = effort.either(1_000, 50);
+    let mut rates: Vec<(usize, f64)> = Vec::new();
+    for at_once in [1, 2, 4, 8] {
+        rates.push((at_once, bare.rate(at_once, effort.either(100, 10)).await));
+    }
+    let begun = Instant::now();
+    stream::iter(0..many)
+        .for_each_concurrent(CLIENTS, |number| {
+            let bed = &bed;
+            async move {
+                let _ = create(bed, &format!("many-{number}")).await;
+            }
+        })
+        .await;
+    let sustained = per_second(many, begun.elapsed());
+    for (at_once, rate) in &mut rates {
+        let after = bare.rate(*at_once, effort.either(100, 10)).await;
+        eprintln!("bare statements, {at_once} at once: {rate:.1} a second before, {after:.1} after");
+        *rate = rate.midpoint(after);
+    }
+    let best = rates.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let case = format!("{many} tenants by {CLIENTS} clients, against the bare statements");
+    report.compared(&case, ("throughput", "tenants/s"), sustained, best, Some(0.8));
+
+    // Each has exactly one, and nothing is left over.
+    let tenants = warm.len() + cold.len() + many;
+    let databases = bed.registry_number("SELECT count(*) FROM databases").await;
+    let templates = bed.registry_number("SELECT count(*) FROM templates").await;
+    let on_server = bare.count("SELECT count(*) FROM pg_database WHERE datname LIKE 'fh\\_%'").await;
+    let roles = bare.count("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'fh\\_%' AND rolcanlogin").await;
+    assert_eq!(databases, tenants, "each tenant has exactly one database");
+    assert_eq!(usize::try_from(on_server).unwrap(), tenants + templates, "none is left over");
+    assert_eq!(usize::try_from(roles).unwrap(), tenants, "each has exactly one login role");
+    #[allow(clippy::cast_precision_loss, reason = "a count of databases")]
+    let left_over = (usize::try_from(on_server).unwrap() - tenants - templates) as f64;
+    report.at_most(&case, ("left over", "databases"), left_over, Some(0.0));
+    report
+}

@@ -1,0 +1,195 @@
+//! Invariant 8 on real processes: of two control planes on one registry the one at work is killed with SIGKILL at every step
+//! of every long action, forward and while it is undone. The other takes over, the dead one comes back, and nothing is done
+//! twice, left over or forgotten.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use sea_orm::ConnectionTrait as _;
+use serde_json::{Value, json};
+
+use crate::bed::{Answer, Bed, OPERATOR, PATIENCE, Store, Tuning, send};
+
+const BEGINS: &str = "a step begins";
+const WRITTEN: &str = "a step is written down";
+
+const CREATE: [&str; 8] = ["place", "claim", "create_database", "roles", "migrate", "stamp", "seed", "activate"];
+const ROTATE: [&str; 5] = ["new_url", "new_role", "switch", "await_nodes", "bar_old_role"];
+const DELETE: [&str; 4] = ["disconnect", "count_rows", "drop_database", "forget"];
+
+/// A takeover within a second, so that the test need not wait ten for each kill; and the lines that tell of steps.
+const TUNING: Tuning = Tuning {
+    tenants: "lease_seconds = 1\nhold_slug_seconds = 0\n",
+    telemetry: "filter = \"info,control_plane::provision=debug\"\n",
+    sections: "",
+};
+
+/// Where a process is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Point {
+    step: &'static str,
+    is_undo: bool,
+    says: &'static str,
+}
+
+fn points(steps: &'static [&'static str], is_undo: bool) -> Vec<Point> {
+    let both = |step: &'static str| [BEGINS, WRITTEN].map(|says| Point { step, is_undo, says });
+    steps.iter().flat_map(|step| both(step)).collect()
+}
+
+/// Two control planes and what was done to them.
+struct Kills {
+    bed: Bed,
+    counts: BTreeMap<(&'static str, Point), usize>,
+}
+
+impl Kills {
+    /// Asks for something, kills whoever is at work on it at the point, and waits until it has ended all the same.
+    async fn at(&mut self, kind: &'static str, point: Point, path: &str, body: Option<Value>) -> Value {
+        let (sprung, heard) = channel();
+        for process in &self.bed.control {
+            process.kill_at(sprung.clone(), move |line| {
+                line["message"] == point.says && line["step"] == point.step && line["undoing"] == point.is_undo
+            });
+        }
+        let method = if kind == "delete" { "DELETE" } else { "POST" };
+        let asked = self.ask(0, method, path, body).await;
+        assert_eq!(asked.status, 202, "{kind} {point:?}: {asked:?}");
+        let operation = asked.json()["operation"]["id"].as_str().unwrap().to_owned();
+        let killed = tokio::task::spawn_blocking(move || heard.recv_timeout(PATIENCE)).await.unwrap();
+        assert!(killed.is_ok(), "{kind} never came to {point:?}");
+        *self.counts.entry((kind, point)).or_default() += 1;
+        let alive: Vec<bool> = self.bed.control.iter().map(crate::process::Process::spare).collect();
+        let alive = alive.iter().position(|is_alive| *is_alive).expect("one is killed, not both");
+        let ended = self.ended(alive, &operation).await;
+        self.bed.control[1 - alive].restart();
+        ended
+    }
+
+    async fn ask(&self, at: usize, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let url = format!("{}{path}", self.bed.control[at].url);
+        let call = self.bed.client.request(method.parse().unwrap(), url).bearer_auth(OPERATOR);
+        send(match body {
+            Some(body) => call.json(&body),
+            None => call,
+        })
+        .await
+    }
+
+    async fn ended(&self, at: usize, operation: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.ask(at, "GET", &format!("/v1/operations/{operation}"), None).await.json();
+            if now["finished_at"].is_string() {
+                return now;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {now}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn tenant(&self, slug: &str) -> Value {
+        self.bed.done("GET", &format!("/v1/tenants/{slug}"), None).await
+    }
+
+    /// Every point was hit, once.
+    fn assert_hit(&self, kind: &'static str, points: &[Point]) {
+        for point in points {
+            assert_eq!(self.counts.get(&(kind, *point)), Some(&1), "{kind} {point:?}");
+        }
+    }
+}
+
+fn body(slug: &str) -> Value {
+    json!({ "slug": slug, "name": slug, "plan": "test" })
+}
+
+/// A registry that refuses one write, whoever makes it, as a broken one would.
+async fn refuse(bed: &Bed, name: &str, event: &str, when: &str) {
+    let registry = bed.registry().await;
+    let statements = match bed.store {
+        Store::Sqlite => vec![format!(
+            "CREATE TRIGGER {name} BEFORE UPDATE OF {event} ON tenants FOR EACH ROW WHEN {when} \
+             BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+        )],
+        Store::Postgres => vec![
+            format!(
+                "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 RAISE EXCEPTION 'refused by the test' USING ERRCODE = 'check_violation'; END $$"
+            ),
+            format!(
+                "CREATE TRIGGER {name} BEFORE UPDATE OF {event} ON tenants FOR EACH ROW WHEN ({when}) \
+                 EXECUTE FUNCTION {name}()"
+            ),
+        ],
+    };
+    for statement in statements {
+        registry.execute_unprepared(&statement).await.unwrap();
+    }
+    registry.close().await.unwrap();
+}
+
+async fn every_long_action_survives_a_kill_at_every_step(store: Store) {
+    let bed = Bed::start_with(store, 2, 0, TUNING).await;
+    refuse(&bed, "refuse_activation", "status", "NEW.status = 'active' AND NEW.slug LIKE 'doomed%'").await;
+    refuse(&bed, "refuse_switch", "generation", "NEW.generation > 1 AND NEW.slug LIKE 'stuck%'").await;
+    let mut kills = Kills { bed, counts: BTreeMap::new() };
+
+    for (number, point) in points(&CREATE, false).into_iter().enumerate() {
+        let slug = format!("acme-{number}");
+        let ended = kills.at("create", point, "/v1/tenants", Some(body(&slug))).await;
+        assert_eq!(ended["state"], "done", "{point:?}: {ended}");
+        assert_eq!(kills.tenant(&slug).await["status"], "active");
+    }
+    for (number, point) in points(&CREATE, true).into_iter().enumerate() {
+        let slug = format!("doomed-{number}");
+        let ended = kills.at("create", point, "/v1/tenants", Some(body(&slug))).await;
+        assert_eq!(ended["state"], "failed", "{point:?}: {ended}");
+        assert_eq!(kills.tenant(&slug).await["status"], "failed");
+    }
+    for (number, point) in points(&ROTATE, false).into_iter().enumerate() {
+        let ended = kills.at("rotate", point, "/v1/tenants/acme-0/rotate-credentials", None).await;
+        assert_eq!(ended["state"], "done", "{point:?}: {ended}");
+        assert_eq!(kills.tenant("acme-0").await["generation"], number + 2, "each took effect once");
+    }
+    kills.bed.tenant("stuck").await;
+    for point in points(&["new_url", "new_role", "switch"], true) {
+        let ended = kills.at("rotate", point, "/v1/tenants/stuck/rotate-credentials", None).await;
+        assert_eq!(ended["state"], "failed", "{point:?}: {ended}");
+        let tenant = kills.tenant("stuck").await;
+        assert_eq!((&tenant["generation"], &tenant["status"]), (&json!(1), &json!("active")));
+    }
+    for (number, point) in points(&DELETE, false).into_iter().enumerate() {
+        let path = format!("/v1/tenants/acme-{}", number + 1);
+        let id = kills.tenant(&format!("acme-{}", number + 1)).await["id"].as_str().unwrap().to_owned();
+        let ended = kills.at("delete", point, &path, None).await;
+        assert_eq!(ended["state"], "done", "{point:?}: {ended}");
+        let tombstone = kills.tenant(&id).await;
+        assert_eq!(tombstone["status"], "deleted");
+        assert_eq!(tombstone["erasure"]["row_counts"], json!({ "pets": 1, "users": 1 }), "seeded once: {tombstone}");
+    }
+
+    kills.assert_hit("create", &points(&CREATE, false));
+    kills.assert_hit("create", &points(&CREATE, true));
+    kills.assert_hit("rotate", &points(&ROTATE, false));
+    kills.assert_hit("rotate", &points(&["new_url", "new_role", "switch"], true));
+    kills.assert_hit("delete", &points(&DELETE, false));
+    assert_eq!(kills.counts.values().sum::<usize>(), 16 + 16 + 10 + 6 + 8);
+    let bed = kills.bed;
+    let left = bed.registry_number("SELECT count(*) FROM operations WHERE finished_at IS NULL").await;
+    assert_eq!(left, 0, "every operation has ended");
+    // Sixteen were made and one more; eight were deleted.
+    assert_eq!(bed.registry_number("SELECT count(*) FROM databases").await, 9);
+    bed.assert_healthy().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite() {
+    every_long_action_survives_a_kill_at_every_step(Store::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres() {
+    every_long_action_survives_a_kill_at_every_step(Store::Postgres).await;
+}

@@ -1,0 +1,138 @@
+//! Invariant 3 over a whole run: with every line logged that can be, what must stay secret is in no log, answer, file of a
+//! plane's, or registry.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::bed::{Answer, Bed, OPERATOR, Store, Tuning, send};
+
+const PLANTED: &str = "planted-password-of-nobody";
+
+const TUNING: Tuning = Tuning { tenants: "", telemetry: "filter = \"trace\"\n", sections: "" };
+
+/// All that was answered, but for the answers that tell a new key once.
+#[derive(Default)]
+struct Said(String);
+
+impl Said {
+    fn note(&mut self, answer: &Answer) {
+        let _ = writeln!(self.0, "{answer:?}");
+    }
+
+    async fn call(&mut self, bed: &Bed, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let answer = bed.operator(method, path, body).await;
+        self.note(&answer);
+        answer
+    }
+}
+
+fn files_below(folder: &Path, found: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            files_below(&entry.path(), found);
+        } else if entry.path().extension().is_none_or(|extension| extension != "toml") {
+            // The configuration is where secrets come from.
+            let _ = writeln!(found, "{}", entry.path().display());
+            found.push_str(&String::from_utf8_lossy(&fs::read(entry.path()).unwrap()));
+        }
+    }
+}
+
+/// The password of a URL.
+fn password(url: &str) -> Option<String> {
+    let (user, _) = url.split_once("://")?.1.rsplit_once('@')?;
+    Some(user.split_once(':')?.1.to_owned()).filter(|password| !password.is_empty())
+}
+
+async fn no_secret_leaves_its_process(store: Store) {
+    let bed = Bed::start_with(store, 1, 1, TUNING).await;
+    let mut said = Said::default();
+    let mut secrets: Vec<String> = vec![OPERATOR.to_owned(), PLANTED.to_owned(), "node-token-of-the-tests".to_owned()];
+    secrets.extend(
+        ["dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU", "c2VydmVycy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU"].map(Into::into),
+    );
+    secrets.extend(["tenants-key-of-the-tests-32-byte", "servers-key-of-the-tests-32-byte"].map(Into::into));
+    let (acme, gone) = (bed.tenant("acme").await, bed.tenant("gone").await);
+    secrets.extend([&acme, &gone].map(|tenant| tenant.key.rsplit_once('_').unwrap().1.to_owned()));
+    let passwords = async |secrets: &mut Vec<String>| {
+        let found: Vec<String> = bed.open_urls().await.iter().filter_map(|url| password(url)).collect();
+        assert_eq!(found.len(), if store == Store::Postgres { 2 } else { 0 });
+        secrets.extend(found);
+    };
+    passwords(&mut secrets).await;
+    for tenant in [&acme, &gone] {
+        bed.until(tenant, "/api/pets", 200).await;
+        said.note(&bed.get(0, tenant, "/api/me").await);
+    }
+    said.call(&bed, "POST", "/v1/tenants/acme/rotate-credentials", None).await;
+    passwords(&mut secrets).await;
+    bed.until(&acme, "/api/pets", 200).await;
+    for (method, path, body) in [
+        ("GET", "/v1/tenants", None),
+        ("GET", "/v1/tenants/acme", None),
+        ("GET", "/v1/tenants/acme/keys", None),
+        ("GET", "/v1/servers/local", None),
+        ("GET", "/v1/operations", None),
+        ("GET", "/openapi.json", None),
+        ("POST", "/v1/rewrap", Some(json!({}))),
+        ("POST", "/v1/doctor", Some(json!({}))),
+        ("POST", "/v1/tenants", Some(json!({ "slug": "acme", "name": "Taken" }))),
+        ("POST", "/v1/tenants", Some(json!({ "slug": "x", "name": PLANTED, "password": 1 }))),
+        ("DELETE", "/v1/tenants/gone", None),
+    ] {
+        // A name is no secret, even where it is refused.
+        let answer = said.call(&bed, method, path, body).await;
+        assert!(answer.status < 500, "{answer:?}");
+    }
+    said.0 = said.0.replace(PLANTED, "a name");
+    // Admin URLs that cannot be used, each with a password in it.
+    for url in [
+        format!("postgres://admin:{PLANTED}@127.0.0.1:1/postgres"),
+        format!("postgres://admin:{PLANTED}@127.0.0.1:1/postgres?user=other&password={PLANTED}"),
+        format!("postgres://admin:{PLANTED}@[bad/postgres"),
+        format!("mysql://admin:{PLANTED}@127.0.0.1/x"),
+    ] {
+        let body = json!({ "name": "bad", "engine": "postgres", "region": "here", "admin_url": url, "capacity": 1,
+                           "connection_budget": 1 });
+        let refused = said.call(&bed, "POST", "/v1/servers", Some(body)).await;
+        assert_eq!(refused.status, 422, "{refused:?}");
+    }
+    for credential in [format!("fh_aaaaaaaaaaaaaaaaaaaa_{PLANTED}"), PLANTED.to_owned()] {
+        let refused = send(bed.request(0, "GET", "/api/pets").bearer_auth(&credential)).await;
+        said.note(&refused);
+        let url = format!("{}/v1/tenants?q=a", bed.control[0].url);
+        said.note(&send(bed.client.get(url).bearer_auth(&credential)).await);
+    }
+    bed.assert_healthy().await;
+    let mut everything = said.0;
+    for process in bed.control.iter().chain(&bed.data) {
+        let log = process.log();
+        assert!(log.contains("TRACE") || log.contains("trace"), "everything is logged");
+        everything.push_str(&log);
+    }
+    everything.push_str(&bed.dump_registry().await);
+    if store == Store::Postgres {
+        // The tenants' own databases are no plane's files; on SQLite they are pets, and no secrets either.
+        files_below(bed.folder.path(), &mut everything);
+    }
+    for secret in &secrets {
+        if let Some(at) = everything.find(secret.as_str()) {
+            let from = everything[..at].rfind('\n').map_or(0, |line| line + 1);
+            panic!("{secret:?} is told: {}", &everything[from..everything.len().min(at + 300)]);
+        }
+    }
+    assert!(secrets.len() >= 9 && everything.len() > 100_000, "there was something to be found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite() {
+    no_secret_leaves_its_process(Store::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres() {
+    no_secret_leaves_its_process(Store::Postgres).await;
+}
