@@ -14,6 +14,7 @@ mod lint;
 mod servers;
 mod stop;
 mod suite;
+mod tenant;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,11 @@ enum Command {
     Lint(lint::Options),
     /// Measure on a release build; prints tables and writes target/bench/NAME.json
     Bench(bench::Options),
+    /// Create, list, change and repair tenants at a control plane; `cargo xtask tenant --help` tells how
+    ///
+    /// Builds and runs `freehold tenant` with all that follows, and ends with its exit code. It asks the control plane
+    /// that `cargo xtask dev` started, or the one that FREEHOLD_URL and FREEHOLD_TOKEN name.
+    Tenant(tenant::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +58,7 @@ fn main() -> ExitCode {
         Command::Test(options) => suite::run(&options),
         Command::Lint(options) => lint::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Tenant(options) => tenant::run(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, Option<&[&str]>); 10] = [
     ("data-plane", Some(&["service", "tenancy"])),
     ("petstore", Some(&["service", "tenancy", "control-plane", "data-plane", "tenant-migrations"])),
     // A client of the API, which runs where no plane does.
-    ("freehold", Some(&[])),
+    ("cli", Some(&[])),
     // Must build in seconds, and when the house does not.
     ("xtask", Some(&[])),
     ("end-to-end", None),
