@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+mod doctor;
 mod domains;
 mod feed;
 mod keys;
@@ -77,6 +78,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(plans::show, plans::put))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::forget))
+        .routes(routes!(doctor::examine))
         .routes(routes!(feed::routes))
         .routes(routes!(feed::follow))
 }

@@ -5,6 +5,7 @@
 
 mod database;
 mod error;
+mod inspect;
 mod postgres;
 mod sqlite;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::registry::entities::servers;
 use crate::schema::{NewTenant, TenantSchema};
 pub(crate) use database::{DatabaseName, Slot, new_password};
 pub(crate) use error::EngineError;
+pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
 pub(crate) use postgres::ensure_database;
 
 /// The kinds of server that we can work.
@@ -55,7 +57,7 @@ impl FromStr for EngineKind {
 
 /// A server of one kind.
 #[async_trait]
-pub(crate) trait Engine: Send + Sync {
+pub(crate) trait Engine: Inspect + Send + Sync {
     /// Whether the server can be worked: reached, new enough, with the rights that are needed.
     async fn check(&self) -> Result<(), EngineError>;
     /// Makes an empty database that nobody but its own roles may enter.

@@ -12,16 +12,17 @@ mod queue;
 mod runner;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wake;
 mod walk;
 mod work;
 
 use std::str::FromStr;
 
-pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, retry, wait};
+pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use wake::Wake;
+pub(crate) use work::url_subject;
 
 use crate::registry::entities::operations;
 use steps::Step;

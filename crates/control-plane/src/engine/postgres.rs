@@ -4,6 +4,7 @@
 //! what runtime roles may do comes from one group. Since Postgres 16 the maker of a role may not use it unless that is
 //! granted, so it is.
 
+mod inspect;
 mod scram;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! SQLite: a server is a folder, a database a folder in it that only we may enter. There are no roles.
 
+mod inspect;
+
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};

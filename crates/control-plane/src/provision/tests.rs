@@ -6,7 +6,7 @@ mod notes;
 mod outcome;
 mod place;
 mod share;
-mod stage;
+pub(crate) mod stage;
 mod undo;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
