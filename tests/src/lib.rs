@@ -18,6 +18,8 @@ mod admission;
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod converge;
 #[cfg(test)]
 mod faults;

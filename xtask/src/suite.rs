@@ -82,7 +82,8 @@ fn build_args(rest: &[String]) -> Vec<String> {
     let mut args: Vec<String> = if named.is_empty() {
         vec!["--workspace".into()]
     } else if named.iter().any(|name| name == "end-to-end" || name == "petstore") {
-        let all = named.into_iter().chain(["petstore".into()]);
+        // They start the planes and the client as anybody does.
+        let all = named.into_iter().chain(["petstore".into(), "cli".into()]);
         all.flat_map(|name| ["-p".into(), name]).collect()
     } else {
         return Vec::new();

@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+mod doctor;
 mod domains;
 mod epoch;
 mod feed;
@@ -82,6 +83,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::forget))
         .routes(routes!(epoch::begin))
+        .routes(routes!(doctor::examine))
         .routes(routes!(feed::routes))
         .routes(routes!(feed::follow))
 }

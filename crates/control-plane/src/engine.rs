@@ -6,6 +6,7 @@
 mod database;
 mod entered;
 mod error;
+mod inspect;
 mod postgres;
 mod sqlite;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::registry::entities::servers;
 pub(crate) use database::{DatabaseName, Slot, new_password};
 pub(crate) use entered::Entered;
 pub(crate) use error::EngineError;
+pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
 pub(crate) use postgres::ensure_database;
 
 /// The kinds of server that we can work.
@@ -56,11 +58,9 @@ impl FromStr for EngineKind {
 
 /// A server of one kind.
 #[async_trait]
-pub(crate) trait Engine: Send + Sync {
+pub(crate) trait Engine: Inspect + Send + Sync {
     /// Whether the server can be worked: reached, new enough, with the rights that are needed.
     async fn check(&self) -> Result<(), EngineError>;
-    /// Whether the server takes the admin's credentials.
-    async fn reach(&self) -> Result<(), EngineError>;
     /// Gives the admin another password.
     async fn set_admin_password(&self, password: &SecretString) -> Result<(), EngineError>;
     /// The admin's URL with another password; none where this kind of server has no passwords.

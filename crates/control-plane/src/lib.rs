@@ -4,6 +4,7 @@
 
 mod api;
 mod config;
+mod doctor;
 mod engine;
 mod plane;
 mod provision;

@@ -14,19 +14,20 @@ mod schedule;
 mod steps;
 mod stock;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wake;
 mod walk;
 mod work;
 
 use std::str::FromStr;
 
-pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, retry, wait};
+pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;
 pub(crate) use steps::{emptiest, no_room};
 pub(crate) use stock::{count_ready, keep};
 pub(crate) use wake::Wake;
+pub(crate) use work::url_subject;
 
 use crate::registry::entities::operations;
 use steps::Step;

@@ -42,16 +42,21 @@ pub(super) fn limit(asked: Option<u64>) -> Result<u64, Problem> {
 /// The key that a cursor names.
 pub(super) fn after<K: FromStr>(cursor: Option<&str>) -> Result<Option<K>, Problem> {
     let Some(cursor) = cursor else { return Ok(None) };
-    let key = URL_SAFE_NO_PAD
-        .decode(cursor)
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .filter(|text| !text.contains('\0'))
-        .and_then(|text| text.parse().ok());
-    match key {
+    match key(cursor) {
         Some(key) => Ok(Some(key)),
         None => Err(invalid("cursor", "is not a next_cursor of this list: begin without one")),
     }
+}
+
+/// The key in a cursor, if it is one of this list.
+pub(super) fn key<K: FromStr>(cursor: &str) -> Option<K> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    text.parse().ok().filter(|_| !text.contains('\0'))
+}
+
+/// The cursor that names a key.
+pub(super) fn cursor(key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(key)
 }
 
 fn invalid(field: &str, detail: &str) -> Problem {
@@ -69,7 +74,7 @@ impl<T> Page<T> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let has_more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows.last().filter(|_| has_more).map(|last| URL_SAFE_NO_PAD.encode(key(last)));
+        let next_cursor = rows.last().filter(|_| has_more).map(|last| cursor(&key(last)));
         Self { items: rows.into_iter().map(item).collect(), next_cursor }
     }
 }

@@ -18,7 +18,7 @@ const PREFIX: &str = "fh_";
 const LENGTH: usize = 24;
 
 /// `fh_` and 24 characters of `[a-z0-9]`: 124 random bits. Never a slug.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DatabaseName(String);
 
 impl DatabaseName {
@@ -41,7 +41,7 @@ impl DatabaseName {
     }
 
     /// The login role of a slot.
-    pub(super) fn role(&self, slot: Slot) -> String {
+    pub(crate) fn role(&self, slot: Slot) -> String {
         format!("{}_{}", self.0, slot.as_str())
     }
 }
@@ -71,7 +71,7 @@ pub(crate) fn new_password(rng: &mut impl CryptoRng) -> SecretString {
 }
 
 /// Which of a database's two login roles: they are used in turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Slot {
     A,
     B,

@@ -58,7 +58,7 @@ fn may_pass(code: &str) -> bool {
     matches!(code, "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "XX000")
 }
 
-fn sqlstate(error: &DbErr) -> Option<String> {
+pub(super) fn sqlstate(error: &DbErr) -> Option<String> {
     let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else { return None };
     let RuntimeErr::SqlxError(error) = error else { return None };
     let SqlxError::Database(answer) = error.as_ref() else { return None };

@@ -4,6 +4,7 @@
 //! what runtime roles may do comes from one group. Since Postgres 16 the maker of a role may not use it unless that is
 //! granted, so it is.
 
+mod inspect;
 mod scram;
 
 use std::time::Duration;
@@ -233,10 +234,6 @@ impl Engine for Postgres {
             }
         }
         self.ensure_roles(db).await
-    }
-
-    async fn reach(&self) -> Result<(), EngineError> {
-        self.admin().await?.ping().await.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
     async fn set_admin_password(&self, password: &SecretString) -> Result<(), EngineError> {

@@ -1,5 +1,7 @@
 //! SQLite: a server is a folder, a database a folder in it that only we may enter. There are no roles.
 
+mod inspect;
+
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -67,10 +69,6 @@ impl Engine for Sqlite {
         fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|error| {
             EngineError::refused(format!("the folder cannot be written to ({error}): make it, and give us the right"))
         })
-    }
-
-    async fn reach(&self) -> Result<(), EngineError> {
-        Ok(fs::metadata(&self.folder).map(drop)?)
     }
 
     async fn set_admin_password(&self, _: &SecretString) -> Result<(), EngineError> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter,
+};
 use service::Problem;
 use tenancy::Status;
 use tokio::sync::broadcast::error::RecvError;
@@ -72,6 +74,24 @@ pub(crate) async fn is_busy(change: &Change, tenant: Uuid, kind: Kind) -> Result
         .filter(operations::Column::Kind.eq(kind.as_str()))
         .filter(operations::Column::State.is_not_in(ends));
     Ok(open.one(change.db()).await?.is_some())
+}
+
+/// All operations on these tenants that have not ended.
+pub(crate) async fn unfinished(
+    db: &impl ConnectionTrait,
+    tenants: impl IntoIterator<Item = Uuid>,
+) -> Result<Vec<operations::Model>, DbErr> {
+    let ends = [State::Done.as_str(), State::Failed.as_str(), State::Cancelled.as_str()];
+    operations::Entity::find()
+        .filter(operations::Column::TenantId.is_in(tenants))
+        .filter(operations::Column::State.is_not_in(ends))
+        .all(db)
+        .await
+}
+
+/// Whether nobody has begun an operation, and nobody will before this moment.
+pub(crate) fn rests(operation: &operations::Model, until: DateTime<Utc>) -> bool {
+    operation.state == State::Pending.as_str() && operation.run_after > until
 }
 
 /// Calls off a tenant's deletion that nobody has begun; says whether there was one.

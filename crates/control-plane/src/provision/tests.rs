@@ -8,7 +8,7 @@ mod place;
 mod reseal;
 mod rotate;
 mod share;
-mod stage;
+pub(crate) mod stage;
 mod stock;
 mod undo;
 

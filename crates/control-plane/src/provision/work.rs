@@ -45,7 +45,7 @@ pub(super) struct Claimed {
 }
 
 /// For whom a tenant's database URL is sealed.
-pub(super) fn url_subject(tenant: Uuid, generation: u64) -> Subject {
+pub(crate) fn url_subject(tenant: Uuid, generation: u64) -> Subject {
     Subject { purpose: Purpose::TenantUrl, id: tenant, generation }
 }
 

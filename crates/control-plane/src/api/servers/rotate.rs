@@ -60,9 +60,9 @@ pub(crate) async fn rotate_admin(
     let kind = row.engine.parse().map_err(unusable)?;
     let next = plane.engines.new_for(kind, &url).map_err(unusable)?;
     // A call before this one may have come as far as here.
-    if next.reach().await.is_err() {
+    if next.answers().await.is_err() {
         plane.engine(&row).map_err(unusable)?.set_admin_password(&password_in(&url)).await.map_err(unusable)?;
-        plane.engines.new_for(kind, &url).map_err(unusable)?.reach().await.map_err(unusable)?;
+        plane.engines.new_for(kind, &url).map_err(unusable)?.answers().await.map_err(unusable)?;
     }
 
     let change = plane.registry.change().await?;

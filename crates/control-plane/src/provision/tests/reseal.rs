@@ -57,7 +57,7 @@ async fn everything_is_sealed_anew_and_no_number_rises(stage: &Stage) {
     let new = stage.plane_with_keys("k_2", &["k_2"]);
     check_keys(&new).await.unwrap();
     let server = servers::Entity::find_by_id(stage.server).one(new.registry.db()).await.unwrap().unwrap();
-    new.engine(&server).unwrap().reach().await.unwrap();
+    new.engine(&server).unwrap().answers().await.unwrap();
     // A key whose id only looks alike, to whom takes a wildcard for a letter.
     assert!(check_keys(&stage.plane_with_keys("kx2", &["kx2"])).await.is_err());
 }

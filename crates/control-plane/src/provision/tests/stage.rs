@@ -59,14 +59,14 @@ macro_rules! on_both {
 pub(crate) use on_both;
 
 /// A test whose awaited moment never comes fails instead of hanging.
-pub(super) async fn in_time<T>(test: impl Future<Output = T>) -> T {
+pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
     tokio::time::timeout(3 * PATIENCE, test).await.expect("what the test waits for never came")
 }
 
-pub(super) struct Stage {
-    pub(super) plane: Plane,
-    pub(super) server: Uuid,
-    pub(super) folder: tempfile::TempDir,
+pub(crate) struct Stage {
+    pub(crate) plane: Plane,
+    pub(crate) server: Uuid,
+    pub(crate) folder: tempfile::TempDir,
     admin_url: SecretString,
     registry_name: String,
 }
@@ -97,7 +97,7 @@ impl Drop for Runner {
 }
 
 impl Stage {
-    pub(super) async fn sqlite() -> Self {
+    pub(crate) async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let databases = folder.path().join("databases");
         std::fs::create_dir(&databases).unwrap();
@@ -106,7 +106,7 @@ impl Stage {
         Self::open(EngineKind::Sqlite, registry, admin, String::new(), folder).await
     }
 
-    pub(super) async fn postgres() -> Self {
+    pub(crate) async fn postgres() -> Self {
         let admin = std::env::var("FREEHOLD_TEST_POSTGRES_URL")
             .expect("run this by `cargo xtask test`, which starts a Postgres");
         let name = format!("registry_{}", Uuid::new_v4().simple());
@@ -138,7 +138,7 @@ impl Stage {
         plane_on(self.plane.registry.clone(), primary, keys)
     }
 
-    pub(super) const fn admin_url(&self) -> &SecretString {
+    pub(crate) const fn admin_url(&self) -> &SecretString {
         &self.admin_url
     }
 
@@ -148,7 +148,7 @@ impl Stage {
     }
 
     /// The first server is reached by another URL.
-    pub(super) async fn move_server(&self, url: &SecretString) {
+    pub(crate) async fn move_server(&self, url: &SecretString) {
         servers::Entity::update_many()
             .col_expr(servers::Column::SealedAdminUrl, Expr::value(self.seal_admin_url(self.server, url)))
             .filter(servers::Column::Id.eq(self.server))
@@ -157,7 +157,7 @@ impl Stage {
             .unwrap();
     }
 
-    pub(super) async fn add_server(&self, name: &str, region: &str, kind: EngineKind, capacity: i32) -> Uuid {
+    pub(crate) async fn add_server(&self, name: &str, region: &str, kind: EngineKind, capacity: i32) -> Uuid {
         let id = Uuid::now_v7();
         let row = servers::ActiveModel {
             id: Set(id),
@@ -177,12 +177,12 @@ impl Stage {
         id
     }
 
-    pub(super) fn kind(&self) -> EngineKind {
+    pub(crate) fn kind(&self) -> EngineKind {
         if self.registry_name.is_empty() { EngineKind::Sqlite } else { EngineKind::Postgres }
     }
 
     /// Writes a tenant that is to be built, with all that belongs to one.
-    pub(super) async fn create(&self, slug: &str, region: Option<&str>) -> operations::Model {
+    pub(crate) async fn create(&self, slug: &str, region: Option<&str>) -> operations::Model {
         let (id, now) = (TenantId::generate().as_uuid(), Utc::now());
         let change = self.plane.registry.change().await.unwrap();
         let row = tenants::ActiveModel {
@@ -221,7 +221,7 @@ impl Stage {
     }
 
     /// As the API's DELETE does it, with the grace period over.
-    pub(super) async fn delete(&self, created: &operations::Model, before: Status) -> operations::Model {
+    pub(crate) async fn delete(&self, created: &operations::Model, before: Status) -> operations::Model {
         let mut change = self.plane.registry.change().await.unwrap();
         let to = if before == Status::Failed { Status::Deleted } else { Status::Deleting };
         tenants::Entity::update_many()
@@ -332,7 +332,7 @@ impl Stage {
         operations::Entity::find_by_id(operation.id).one(self.plane.registry.db()).await.unwrap().unwrap()
     }
 
-    pub(super) async fn tenant(&self, operation: &operations::Model) -> tenants::Model {
+    pub(crate) async fn tenant(&self, operation: &operations::Model) -> tenants::Model {
         tenants::Entity::find_by_id(operation.tenant_id).one(self.plane.registry.db()).await.unwrap().unwrap()
     }
 
@@ -345,7 +345,7 @@ impl Stage {
     }
 
     /// Names of databases in the registry.
-    pub(super) async fn names(&self) -> Vec<String> {
+    pub(crate) async fn names(&self) -> Vec<String> {
         let rows = databases::Entity::find().all(self.plane.registry.db()).await.unwrap();
         rows.into_iter().map(|row| row.name).collect()
     }
@@ -368,12 +368,12 @@ impl Stage {
         Keeper::new(self.plane.clone(), Self::pace(&Faults::default())).look().await.unwrap();
     }
 
-    pub(super) async fn admin(&self) -> DatabaseConnection {
+    pub(crate) async fn admin(&self) -> DatabaseConnection {
         Database::connect(self.admin_url.expose_secret()).await.unwrap()
     }
 
     /// Leaves nothing on the shared server.
-    pub(super) async fn clear(&self) {
+    pub(crate) async fn clear(&self) {
         let engine = self.plane.engines.new_for(self.kind(), &self.admin_url).unwrap();
         for name in self.names().await.into_iter().chain(self.stock().await) {
             engine.drop_database(&name.parse().unwrap()).await.unwrap();

@@ -1,0 +1,120 @@
+//! What is looked at on a server, and put right there without touching anybody's data. The doctor alone does either.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
+use secrecy::SecretString;
+use tenancy::stamp;
+
+use super::database::{MIGRATIONS, SEEDED};
+use super::{DatabaseName, EngineError, Slot};
+
+/// Characters of a stamp that are read. An id has 36.
+const LONGEST_STAMP: usize = 64;
+
+/// What of our form is on a server. Everything else on it is nobody's business.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) databases: BTreeSet<DatabaseName>,
+    /// Login roles. An engine without roles has none.
+    pub(crate) roles: BTreeSet<(DatabaseName, Slot)>,
+}
+
+/// What a database says of itself.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The tenant that it is stamped for.
+    pub(crate) stamp: Option<String>,
+    pub(crate) schema_version: u32,
+    /// A database is seeded after it was stamped, and serves after that alone.
+    pub(crate) is_seeded: bool,
+    /// Somebody else is in it.
+    pub(crate) is_entered: bool,
+}
+
+/// A login role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    Absent,
+    /// It is there, and cannot log in.
+    Barred,
+    Open,
+}
+
+/// A database as it was found.
+#[derive(Debug)]
+pub(crate) struct Examination {
+    pub(crate) identity: Identity,
+    /// The login role in use.
+    pub(crate) in_use: Login,
+    /// The one whose turn is next.
+    pub(crate) other: Login,
+    /// Where rights and settings are not as they were made, in words.
+    pub(crate) drifts: Vec<String>,
+}
+
+/// How a server is looked at.
+#[async_trait]
+pub(crate) trait Inspect {
+    /// Whether the server answers at all.
+    async fn answers(&self) -> Result<(), EngineError>;
+    /// All databases and login roles of our form.
+    async fn inventory(&self) -> Result<Inventory, EngineError>;
+    /// What the database says of itself; none if it is not there.
+    async fn identify(&self, database: &DatabaseName) -> Result<Option<Identity>, EngineError>;
+    /// As [`Inspect::identify`], with its login roles, of which `in_use` may hold so many connections, and all that drifted.
+    async fn examine(
+        &self,
+        database: &DatabaseName,
+        in_use: Slot,
+        connections: u32,
+    ) -> Result<Option<Examination>, EngineError>;
+    /// Whether the URL is for this database and login role, where the server is now.
+    fn leads_to(&self, url: &SecretString, database: &DatabaseName, slot: Slot) -> bool;
+    /// Whether the server lets in who shows a URL that leads to one of its databases.
+    async fn admits(&self, url: &SecretString) -> Result<bool, EngineError>;
+    /// Makes rights and settings what they are on a new database. What was given to roles that are not ours stays.
+    async fn restore_privileges(
+        &self,
+        database: &DatabaseName,
+        in_use: Slot,
+        connections: u32,
+    ) -> Result<(), EngineError>;
+    /// Drops a login role whose database is gone.
+    async fn drop_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError>;
+}
+
+/// Reads what a database says of itself; `is_entered` is for the engine to know.
+pub(super) async fn identity(db: &DatabaseConnection) -> Result<Identity, DbErr> {
+    let stamp = if has_table(db, stamp::TABLE).await? { first::<String>(db, stamp::SELECT).await? } else { None };
+    // Of an id, all of it; of whatever else somebody wrote there, enough to know it by.
+    let stamp = stamp.map(|stamp| stamp.chars().take(LONGEST_STAMP).collect());
+    let count = |table: &str| format!("SELECT count(*) FROM {table}");
+    let migrations = if has_table(db, MIGRATIONS).await? {
+        first::<i64>(db, &count(MIGRATIONS)).await?.unwrap_or_default()
+    } else {
+        0
+    };
+    let is_seeded =
+        has_table(db, SEEDED).await? && first::<i64>(db, &count(SEEDED)).await?.is_some_and(|rows| rows > 0);
+    let schema_version = u32::try_from(migrations).unwrap_or(u32::MAX);
+    Ok(Identity { stamp, schema_version, is_seeded, is_entered: false })
+}
+
+async fn has_table(db: &DatabaseConnection, table: &str) -> Result<bool, DbErr> {
+    let backend = db.get_database_backend();
+    let sql = match backend {
+        DbBackend::Sqlite => "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = $1",
+        _ => {
+            "SELECT 1 FROM pg_catalog.pg_class WHERE relname = $1 AND relkind = 'r' \
+             AND relnamespace = 'public'::pg_catalog.regnamespace"
+        }
+    };
+    Ok(db.query_one_raw(Statement::from_sql_and_values(backend, sql, [table.into()])).await?.is_some())
+}
+
+async fn first<T: sea_orm::TryGetable>(db: &DatabaseConnection, sql: &str) -> Result<Option<T>, DbErr> {
+    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+    row.map(|row| row.try_get_by_index(0)).transpose()
+}

@@ -1,0 +1,198 @@
+//! How a Postgres server is looked at: its catalogs say what each of our roles may do, and where that drifted.
+//!
+//! The wanted state is what `create_database`, `create_role` and the steps after them make. Names of others come from the
+//! catalogs alone and are quoted by the server.
+
+use async_trait::async_trait;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
+use secrecy::{ExposeSecret, SecretString};
+use tenancy::stamp;
+use url::Url;
+
+use super::{GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, connect, exists, one, run};
+use crate::engine::database::SEEDED;
+use crate::engine::error::sqlstate;
+use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login, MIGRATIONS};
+use crate::engine::{DatabaseName, Engine as _, EngineError, Slot};
+
+const WHAT: &str = "look at the database";
+const DRIFT: &str = include_str!("drift.sql");
+const RESTORE_ROLES: &str = include_str!("restore_roles.sql");
+const RESTORE_RIGHTS: &str = include_str!("restore_rights.sql");
+
+#[async_trait]
+impl Inspect for Postgres {
+    async fn answers(&self) -> Result<(), EngineError> {
+        one::<i32>(self.admin().await?, "SELECT 1")
+            .await
+            .map(drop)
+            .map_err(|error| EngineError::of("reach the server", error))
+    }
+
+    async fn inventory(&self) -> Result<Inventory, EngineError> {
+        let sql = "SELECT datname::text, false FROM pg_database WHERE datname LIKE 'fh\\_%' \
+                   UNION ALL SELECT rolname::text, true FROM pg_roles WHERE rolname LIKE 'fh\\_%'";
+        let failed = |error| EngineError::of("list the server's databases and roles", error);
+        let mut inventory = Inventory::default();
+        for (name, is_role) in pairs::<bool>(self.admin().await?, sql, []).await.map_err(failed)? {
+            if is_role {
+                let role =
+                    name.rsplit_once('_').and_then(|(name, slot)| Some((name.parse().ok()?, slot.parse().ok()?)));
+                inventory.roles.extend(role);
+            } else {
+                inventory.databases.extend(name.parse::<DatabaseName>().ok());
+            }
+        }
+        Ok(inventory)
+    }
+
+    async fn identify(&self, database: &DatabaseName) -> Result<Option<Identity>, EngineError> {
+        let Some(db) = self.look_into(database).await? else { return Ok(None) };
+        let identity = identity(&db).await;
+        close(db).await?;
+        identity.map(Some).map_err(|error| EngineError::of(WHAT, error))
+    }
+
+    async fn examine(
+        &self,
+        database: &DatabaseName,
+        in_use: Slot,
+        connections: u32,
+    ) -> Result<Option<Examination>, EngineError> {
+        let Some(db) = self.look_into(database).await? else { return Ok(None) };
+        let examination = examination(&db, database, in_use, connections).await;
+        close(db).await?;
+        examination.map(Some).map_err(|error| EngineError::of(WHAT, error))
+    }
+
+    fn leads_to(&self, url: &SecretString, database: &DatabaseName, slot: Slot) -> bool {
+        let wanted = self.url(database, slot, &SecretString::default());
+        let [Ok(found), Ok(wanted)] = [url, &wanted].map(|url| Url::parse(url.expose_secret())) else { return false };
+        // How the server is spoken to may have changed since; where it is, may not.
+        let place = |url: &Url| {
+            let host = url.host_str().map(str::to_ascii_lowercase);
+            (host, url.port().unwrap_or(5432), url.path().to_owned(), url.username().to_owned())
+        };
+        matches!(found.scheme(), "postgres" | "postgresql") && place(&found) == place(&wanted)
+    }
+
+    async fn admits(&self, url: &SecretString) -> Result<bool, EngineError> {
+        match connect(url.expose_secret(), self.worker.id, 1).await {
+            Ok(db) => close(db).await.map(|()| true),
+            Err(error) => {
+                let code = sqlstate(&error).unwrap_or_default();
+                match code.as_str() {
+                    // No connection is free for it, or for anybody: full is not refused.
+                    "53300" => Ok(true),
+                    // Bad name or password, no login, no right to enter the database.
+                    "42501" => Ok(false),
+                    code if code.starts_with("28") => Ok(false),
+                    _ => Err(EngineError::of("log in as a tenant", error)),
+                }
+            }
+        }
+    }
+
+    async fn restore_privileges(
+        &self,
+        database: &DatabaseName,
+        in_use: Slot,
+        connections: u32,
+    ) -> Result<(), EngineError> {
+        let filled = |sql: &str| {
+            sql.replace("{database}", database.as_str())
+                .replace("{role}", &database.role(in_use))
+                .replace("{other}", &database.role(in_use.other()))
+                .replace("{group}", GROUP)
+                .replace("{connections}", &connections.to_string())
+                .replace("{statement_timeout}", STATEMENT_TIMEOUT)
+                .replace("{idle_timeout}", IDLE_TIMEOUT)
+                .replace("{tables_of_ours}", &format!("'{MIGRATIONS}', '{}', '{SEEDED}'", stamp::TABLE))
+        };
+        run(self.admin().await?, "restore the login roles", &filled(RESTORE_ROLES)).await?;
+        let Some(db) = self.look_into(database).await? else {
+            return Err(EngineError::refused("the database is gone"));
+        };
+        let restored = run(&db, "restore the database's privileges", &filled(RESTORE_RIGHTS)).await;
+        close(db).await?;
+        restored
+    }
+
+    async fn drop_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError> {
+        let dropped = format!("DROP ROLE IF EXISTS \"{}\"", database.role(slot));
+        run(self.admin().await?, "drop a login role", &dropped).await
+    }
+}
+
+impl Postgres {
+    /// As the owner, in a database that is there, and known from others who are in it.
+    async fn look_into(&self, database: &DatabaseName) -> Result<Option<DatabaseConnection>, EngineError> {
+        let admin = self.admin().await?;
+        if !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(WHAT, error))? {
+            return Ok(None);
+        }
+        let db = match self.as_owner(database).await {
+            Ok(db) => db,
+            // Dropped meanwhile.
+            Err(_) if !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(WHAT, error))? => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        run(&db, WHAT, "SET application_name = 'freehold-doctor'").await?;
+        Ok(Some(db))
+    }
+}
+
+async fn identity(db: &DatabaseConnection) -> Result<Identity, DbErr> {
+    // Whatever works for no user is the server's own. A session of this look's own kind may not have ended yet.
+    let is_entered = one(
+        db,
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL \
+         AND pid <> pg_backend_pid() AND application_name IS DISTINCT FROM 'freehold-doctor')",
+    )
+    .await?;
+    Ok(Identity { is_entered, ..inspect::identity(db).await? })
+}
+
+async fn examination(
+    db: &DatabaseConnection,
+    database: &DatabaseName,
+    in_use: Slot,
+    connections: u32,
+) -> Result<Examination, DbErr> {
+    let identity = identity(db).await?;
+    let (a, b) = (database.role(in_use), database.role(in_use.other()));
+    let sql = "SELECT rolname::text, rolcanlogin FROM pg_roles WHERE rolname IN ($1, $2)";
+    let roles = pairs::<bool>(db, sql, [a.as_str().into(), b.as_str().into()]).await?;
+    let login = |role: &str| match roles.iter().find(|(name, _)| name == role) {
+        None => Login::Absent,
+        Some((_, false)) => Login::Barred,
+        Some((_, true)) => Login::Open,
+    };
+    let limit = i32::try_from(connections).unwrap_or(i32::MAX);
+    let values: [sea_orm::Value; 10] = [
+        a.as_str().into(),
+        b.as_str().into(),
+        limit.into(),
+        OWNER.into(),
+        GROUP.into(),
+        STATEMENT_TIMEOUT.into(),
+        IDLE_TIMEOUT.into(),
+        MIGRATIONS.into(),
+        stamp::TABLE.into(),
+        SEEDED.into(),
+    ];
+    let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), DRIFT, values)).await?;
+    let drifts = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
+    Ok(Examination { identity, in_use: login(&a), other: login(&b), drifts })
+}
+
+async fn pairs<T: sea_orm::TryGetable>(
+    db: &DatabaseConnection,
+    sql: &str,
+    values: impl IntoIterator<Item = sea_orm::Value>,
+) -> Result<Vec<(String, T)>, DbErr> {
+    let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    rows.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))).collect()
+}

@@ -1,0 +1,69 @@
+//! `freehold` as an operator and a script use it.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, OPERATOR};
+use crate::on_both;
+use crate::process::folder;
+
+async fn freehold(bed: &Bed, arguments: &[&str]) -> Output {
+    let mut command = Command::new(folder().join("freehold"));
+    command.args(arguments).env("FREEHOLD_URL", &bed.control[0].url).env("FREEHOLD_TOKEN", OPERATOR);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+async fn json(bed: &Bed, arguments: &[&str]) -> Value {
+    let output = freehold(bed, arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
+}
+
+on_both!(a_tenants_life_by_the_command_line, 1, 1);
+async fn a_tenants_life_by_the_command_line(bed: Bed) {
+    let made = json(&bed, &["tenant", "create", "acme", "--plan", "test", "--key", "--json"]).await;
+    let key = made["key"]["api_key"].as_str().unwrap().to_owned();
+    let id = made["tenant"]["id"].as_str().unwrap().to_owned();
+    let acme = crate::bed::Tenant { id: id.clone(), slug: "acme".to_owned(), key };
+    bed.until(&acme, "/api/pets", 200).await;
+    let again = freehold(&bed, &["tenant", "create", "acme"]).await;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("Choose another"), "{again:?}");
+
+    assert_eq!(json(&bed, &["tenant", "list", "--json"]).await[0]["slug"], "acme");
+    assert_eq!(json(&bed, &["tenant", "rotate", "acme", "--json"]).await["tenant"]["generation"], 2);
+    assert!(freehold(&bed, &["tenant", "suspend", "acme"]).await.status.success());
+    bed.until(&acme, "/api/pets", 403).await;
+    assert!(freehold(&bed, &["tenant", "resume", "acme"]).await.status.success());
+    assert!(
+        freehold(&bed, &["tenant", "config", "set", "acme", "include_deleted_pets", "true"]).await.status.success()
+    );
+    assert!(freehold(&bed, &["tenant", "rename", "acme", "--slug", "acme2"]).await.status.success());
+    bed.until(&acme, "/acme2/api/pets", 200).await;
+
+    let rewrapped = freehold(&bed, &["tenant", "rewrap"]).await;
+    assert!(rewrapped.status.success(), "{rewrapped:?}");
+    let healthy = freehold(&bed, &["tenant", "doctor"]).await;
+    assert!(healthy.status.success(), "{healthy:?}");
+    // What the doctor finds is told by the exit code too.
+    let registry = bed.registry().await;
+    sea_orm::ConnectionTrait::execute_unprepared(&registry, "UPDATE tenants SET sealed_url = 'fh1.lost.AAAA'")
+        .await
+        .unwrap();
+    let sick = freehold(&bed, &["tenant", "doctor", "--json"]).await;
+    assert_eq!(sick.status.code(), Some(1), "{sick:?}");
+    let findings: Value = serde_json::from_slice(&sick.stdout).unwrap();
+    let kinds = |findings: &Value| {
+        findings["findings"].as_array().unwrap().iter().map(|it| it["kind"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&findings), [json!("url_does_not_open")], "{findings}");
+    // As it advises.
+    assert!(freehold(&bed, &["tenant", "rotate", "acme2"]).await.status.success());
+    assert!(freehold(&bed, &["tenant", "doctor"]).await.status.success());
+
+    assert!(!freehold(&bed, &["tenant", "delete", "acme2"]).await.status.success(), "nobody said yes");
+    assert!(freehold(&bed, &["tenant", "delete", "acme2", "--yes"]).await.status.success());
+    bed.until(&acme, "/api/pets", 401).await;
+    assert_eq!(json(&bed, &["tenant", "show", &id, "--json"]).await["status"], "deleted");
+}
