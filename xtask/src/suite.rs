@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(build_args(&words("-p xtask")), words(""));
         assert_eq!(
             build_args(&words("-p end-to-end --release")),
-            words("-p end-to-end -p petstore --bins --tests --release")
+            words("-p end-to-end -p petstore -p cli --bins --tests --release")
         );
     }
 }

@@ -10,9 +10,10 @@ use tenancy::stamp;
 use url::Url;
 
 use super::{GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, connect, exists, one, run};
+use crate::engine::database::MIGRATIONS;
 use crate::engine::database::SEEDED;
 use crate::engine::error::sqlstate;
-use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login, MIGRATIONS};
+use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login};
 use crate::engine::{DatabaseName, Engine as _, EngineError, Slot};
 
 const WHAT: &str = "look at the database";
