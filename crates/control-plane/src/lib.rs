@@ -5,6 +5,7 @@
 mod api;
 mod config;
 mod engine;
+mod mail;
 mod plane;
 mod provision;
 mod registry;

@@ -18,8 +18,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::mail::mail_into;
 use super::notes::Notes;
 use crate::engine::{EngineKind, Engines, Worker, ensure_database};
+use crate::mail::Mail;
 use crate::plane::{Parts, Plane};
 use crate::provision::faults::Faults;
 use crate::provision::pace::Pace;
@@ -130,12 +132,14 @@ impl Stage {
         let engines = Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN });
         engines.new_for(kind, &admin_url).unwrap().check().await.unwrap();
         let schema_version = 2;
+        let product = Product { name: "Notes", mount: "/api", schema_version, scopes: &[], config_keys: Vec::new() };
         let plane = Plane::new(Parts {
             id,
             registry: Registry::open(&registry.into(), schema_version).await.unwrap(),
             tenants_ring: ring(),
             servers_ring: ring(),
-            product: Product { name: "Notes", mount: "/api", schema_version, scopes: &[], config_keys: Vec::new() },
+            mail: Some(Mail::of(&mail_into(folder.path()), &product).unwrap()),
+            product,
             schema: Arc::new(Notes),
             wake: Wake::default(),
             restock: tokio::sync::Notify::new(),
