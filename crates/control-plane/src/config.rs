@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
 use tenancy::seal::{KeyRing, KeyRingConfig};
 
+use crate::mail::MailConfig;
+
 /// All sections.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,9 @@ pub struct Config {
     pub seal: SealConfig,
     /// `[tenants]`
     pub tenants: TenantsConfig,
+    /// `[mail]`
+    #[serde(skip_serializing, default)]
+    pub mail: Option<MailConfig>,
     /// `[[servers]]`: registered at the start when no server has the name.
     #[serde(skip_serializing, default)]
     pub servers: Vec<ServerConfig>,
@@ -147,6 +152,7 @@ impl Default for Config {
             tokens: TokensConfig::default(),
             seal: SealConfig::default(),
             tenants: TenantsConfig::default(),
+            mail: None,
             servers: Vec::new(),
         }
     }
@@ -206,6 +212,9 @@ impl Validate for Config {
         }
         if self.tenants.rotate_after_days > 3_650 {
             return Err(Invalid::new("tenants.rotate_after_days", "must be at most 3650"));
+        }
+        if let Some(mail) = &self.mail {
+            mail.validate().map_err(|error| error.within("mail"))?;
         }
         Ok(())
     }

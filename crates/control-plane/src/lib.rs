@@ -6,6 +6,7 @@ mod api;
 mod config;
 mod doctor;
 mod engine;
+mod mail;
 mod plane;
 mod provision;
 mod registry;

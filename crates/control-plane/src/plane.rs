@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::api::servers::admin_url_subject;
 use crate::engine::{Engine, EngineError, Engines};
+use crate::mail::Mail;
 use crate::provision::Wake;
 use crate::registry::Registry;
 use crate::registry::entities::servers;
@@ -34,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) product: Product,
     /// The product's migrations and seed.
     pub(crate) schema: Arc<dyn TenantSchema>,
+    /// How tenants' admins are written to, if they are.
+    pub(crate) mail: Option<Mail>,
     /// Tells the runner that there is work.
     pub(crate) wake: Wake,
     /// Tells the keeper of ready databases that one was taken.
@@ -58,6 +61,12 @@ impl Plane {
     /// A plane of these parts.
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// To be changed before it is shared.
+    #[cfg(test)]
+    pub(crate) fn parts_mut(&mut self) -> &mut Parts {
+        Arc::get_mut(&mut self.0).expect("nobody shares the plane yet")
     }
 
     /// The engine of a server.

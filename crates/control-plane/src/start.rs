@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::api::{self, Tokens};
 use crate::config::Config;
 use crate::engine::{self, Engines, Worker};
+use crate::mail::{self, Mail};
 use crate::plane::{Parts, Plane};
 use crate::provision::{self, Wake};
 use crate::registry::Registry;
@@ -67,6 +68,7 @@ pub async fn start(
         registry: registry.clone(),
         tenants_ring: KeyRing::new(&config.seal.tenants)?,
         servers_ring: KeyRing::new(&config.seal.servers)?,
+        mail: config.mail.as_ref().map(|mail| Mail::of(mail, &product)).transpose()?,
         product,
         schema,
         wake: Wake::default(),
@@ -94,6 +96,7 @@ pub async fn start(
     });
     service.lifecycle.spawn("watch", registry.watch(stopping.clone()));
     service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("mail", mail::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("stock", provision::keep(plane.clone(), stopping.clone()));
     if let Some(age) = plane.rotate_after {
         service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping));

@@ -17,6 +17,8 @@ pub(super) const DRAIN: Duration = Duration::from_secs(10);
 
 const REGISTRY_DATABASE: &str = "freehold_registry";
 const KEY_ID: &str = "dev";
+/// The folder inside of dev's that mails are written to.
+pub(super) const MAIL: &str = "mail";
 
 /// Where registry and tenants are kept.
 pub(super) enum Store {
@@ -61,7 +63,7 @@ impl Store {
 pub(super) fn write(folder: &Folder, addresses: &Addresses, secrets: &Secrets, store: &Store) -> Result<Vec<Process>> {
     let mut processes = Vec::new();
     for (index, listeners) in addresses.control.iter().enumerate() {
-        let config = control(folder, listeners, secrets, store)?;
+        let config = control(folder, listeners, &addresses.data[0], secrets, store)?;
         let name = format!("control-{}", index + 1);
         processes.push(process(folder, name, "petstore-control-plane", *listeners, &config)?);
     }
@@ -94,7 +96,13 @@ fn process(
     Ok(Process { config: folder.write_private(&format!("{name}.toml"), &text)?, name, binary, listeners })
 }
 
-fn control(folder: &Folder, listeners: &Listeners, secrets: &Secrets, store: &Store) -> Result<ControlConfig> {
+fn control(
+    folder: &Folder,
+    listeners: &Listeners,
+    data: &Listeners,
+    secrets: &Secrets,
+    store: &Store,
+) -> Result<ControlConfig> {
     let (registry, server) = match store {
         Store::Sqlite => {
             let registry = Registry {
@@ -123,6 +131,7 @@ fn control(folder: &Folder, listeners: &Listeners, secrets: &Secrets, store: &St
         ]),
         telemetry: READABLE,
         lifecycle: Lifecycle::default(),
+        mail: Mail::into(folder.folder(MAIL)?, data.api.port()),
         servers: vec![server],
     })
 }
@@ -154,6 +163,7 @@ struct ControlConfig {
     seal: BTreeMap<&'static str, Ring>,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
+    mail: Mail,
     servers: Vec<Server>,
 }
 
@@ -186,6 +196,20 @@ struct Registry {
     /// The admin's URL by which the database is created when it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     create_from: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Mail {
+    from: &'static str,
+    folder: PathBuf,
+    link: String,
+}
+
+impl Mail {
+    /// `.test` is never a real domain (RFC 2606).
+    fn into(folder: PathBuf, data_port: u16) -> Self {
+        Self { from: "Pet Store <hello@petstore.test>", folder, link: format!("http://{{slug}}.localhost:{data_port}") }
+    }
 }
 
 #[derive(Serialize)]
@@ -285,10 +309,12 @@ mod tests {
         let secrets = Secrets::of(&folder).unwrap();
         let address = "127.0.0.1:8700".parse().unwrap();
         let listeners = Listeners { api: address, ops: address };
-        let config = control(&folder, &listeners, &secrets, &Store::Sqlite).unwrap();
+        let config = control(&folder, &listeners, &listeners, &secrets, &Store::Sqlite).unwrap();
         let table: toml::Table = toml::to_string(&config).unwrap().parse().unwrap();
         assert_eq!(table["seal"]["tenants"]["keys"]["dev"].as_str(), Some(secrets.tenants_key.as_str()));
         assert_eq!(table["servers"][0]["engine"].as_str(), Some("sqlite"));
         assert!(table["registry"].get("create_from").is_none());
+        assert_eq!(table["mail"]["link"].as_str(), Some("http://{slug}.localhost:8700"));
+        assert!(folder.join(MAIL).is_dir());
     }
 }

@@ -90,7 +90,7 @@ fn tenant(operator: &Client, slug: &str, name: &str, plan: &str, stop: &Stop) ->
     let path = format!("/v1/tenants/{slug}");
     if operator.get(&path)?.status == 404 {
         eprintln!("  Creating tenant {slug} ({plan})");
-        let wanted = json!({ "slug": slug, "name": name, "plan": plan });
+        let wanted = json!({ "slug": slug, "name": name, "plan": plan, "admin_email": format!("admin@{slug}.test") });
         operator.post("/v1/tenants", &wanted)?.ok(&format!("could not create {slug}"))?;
     }
     let deadline = Instant::now() + PATIENCE;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use super::config::MAIL;
 use super::demo::{DOMAIN, Dev};
 use super::folder::Folder;
 
@@ -25,6 +26,7 @@ fn text(dev: &Dev, folder: &str) -> String {
         line(&format!("  data plane     {url}  docs {url}/docs  ops {ops}"));
     }
     line(&format!("  state          {folder}  (dev.json has these URLs, tokens and keys)"));
+    line(&format!("  mail           {folder}/{MAIL}  (the welcome of every tenant that has an admin_email)"));
     line("");
 
     if let Some(tenant) = dev.tenants.iter().find(|it| !it.api_key.is_empty()) {

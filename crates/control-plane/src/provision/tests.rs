@@ -2,6 +2,7 @@
 
 mod delete;
 mod kill;
+mod mail;
 mod notes;
 mod outcome;
 mod place;

@@ -40,7 +40,7 @@ impl Wake {
     }
 
     /// Hears of ends from now on.
-    pub(super) fn ends(&self) -> broadcast::Receiver<Uuid> {
+    pub(crate) fn ends(&self) -> broadcast::Receiver<Uuid> {
         self.ends.subscribe()
     }
 }

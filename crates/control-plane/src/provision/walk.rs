@@ -3,15 +3,15 @@
 //! After every step its outcome is written before the next begins. What cannot be written is not known to have happened:
 //! the walk breaks off, and whoever takes the operation next repeats the step.
 
-use std::panic::AssertUnwindSafe;
+mod attempt;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt as _;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder};
 use tenancy::Status;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -185,49 +185,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Writes steps that have nothing to do outside of the registry into the change of the step before them; answers the
-    /// first that did not join. None: one of them failed, and the change is void.
-    async fn join(&mut self, change: &mut Change, from: usize) -> Result<Option<usize>, Halt> {
-        let mut at = from;
-        while at < self.steps.len() && !self.is_alone {
-            let joined = self.join_one(change, at).await;
-            match joined {
-                Ok(true) => self.mark(change, at, StepState::Done, None).await?,
-                Ok(false) => break,
-                Err(StepError::Lost) => return Err(Halt::Lost),
-                Err(error) => {
-                    tracing::debug!(
-                        ?error,
-                        step = self.steps[at].step.name(),
-                        "a step could not join the one before it"
-                    );
-                    self.is_alone = true;
-                    for step in &mut self.steps[from - 1..at] {
-                        (step.state, step.attempts) = (StepState::Pending, step.attempts - 1);
-                    }
-                    return Ok(None);
-                }
-            }
-            at += 1;
-        }
-        self.is_alone = false;
-        Ok(Some(at))
-    }
-
-    async fn join_one(&self, change: &mut Change, at: usize) -> Result<bool, StepError> {
-        let step = self.steps[at].step;
-        if !step.joins(self.work, change).await? {
-            return Ok(false);
-        }
-        tracing::debug!(step = step.name(), undoing = false, "a step begins");
-        #[cfg(test)]
-        self.pace.faults.meet(step.name(), false, super::faults::Side::Before).await?;
-        step.record(self.work, change).await?;
-        #[cfg(test)]
-        self.pace.faults.meet(step.name(), false, super::faults::Side::Effect).await?;
-        Ok(true)
-    }
-
     /// Takes back the last step that has an effect.
     async fn back(&mut self, kind: Kind) -> Result<Next, Halt> {
         let has_effect = |step: &Position| matches!(step.state, StepState::Done | StepState::Failed);
@@ -247,71 +204,6 @@ impl<'a> Walk<'a> {
             }
             Some(Err(Unfinished::Waits(text))) => self.wait(at, text).await,
             Some(Err(Unfinished::GivenUp(given_up))) => self.put_off(at, given_up).await,
-        }
-    }
-
-    /// Tries a step until it succeeds or is given up. None: the service stops.
-    async fn attempt(&mut self, at: usize, direction: Direction) -> Result<Option<Result<Change, Unfinished>>, Halt> {
-        let name = self.steps[at].step.name();
-        let mut retries = self.pace.retries();
-        loop {
-            let (text, source, may_pass) = match self.attempt_once(at, direction).await {
-                Ok(change) => return Ok(Some(Ok(change))),
-                Err(StepError::Lost) => return Err(Halt::Lost),
-                Err(StepError::Registry(error)) if service::problem::is_unavailable(&error) => {
-                    return Err(Halt::Registry(error));
-                }
-                Err(StepError::Registry(error)) => {
-                    let text = "the registry refused a statement; the control plane's log has its words";
-                    (text.to_owned(), Some(error.into()), true)
-                }
-                Err(StepError::Waiting { text }) => return Ok(Some(Err(Unfinished::Waits(text)))),
-                Err(StepError::Unavailable { text, source }) => (text, source, true),
-                Err(StepError::Refused { text, source }) => (text, source, false),
-            };
-            let undo = if direction == Direction::Undo { "undo " } else { "" };
-            let text = format!("{undo}{name}: {text}");
-            let attempts = self.steps[at].attempts + 1;
-            tracing::warn!(attempts, source = source.map(tracing::field::display), "a step failed: {text}");
-            self.work.leave().await;
-            let retry = if may_pass { retries.next() } else { None };
-            let Some(pause) = retry else { return Ok(Some(Err(Unfinished::GivenUp(GivenUp { text, attempts })))) };
-            let change = self.change().await?;
-            let state = self.steps[at].state;
-            self.mark(&change, at, state, Some(text)).await?;
-            change.commit().await?;
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.stopping.cancelled() => return Ok(None),
-            }
-        }
-    }
-
-    async fn attempt_once(&self, at: usize, direction: Direction) -> Result<Change, StepError> {
-        let step = self.steps[at].step;
-        tracing::debug!(step = step.name(), undoing = direction == Direction::Undo, "a step begins");
-        let attempt = async {
-            #[cfg(test)]
-            self.pace.faults.meet(step.name(), direction == Direction::Undo, super::faults::Side::Before).await?;
-            self.work.be_alone().await?;
-            match direction {
-                Direction::Run => step.run(self.work).await,
-                Direction::Undo => step.undo(self.work).await,
-            }?;
-            let mut change = self.work.change().await?;
-            match direction {
-                Direction::Run => step.record(self.work, &mut change).await,
-                Direction::Undo => step.record_undo(self.work, &mut change).await,
-            }?;
-            #[cfg(test)]
-            self.pace.faults.meet(step.name(), direction == Direction::Undo, super::faults::Side::Effect).await?;
-            Ok(change)
-        };
-        // A panic is the failure of this step. It holds nothing that others look into: its change is rolled back.
-        match timeout(self.pace.attempt, AssertUnwindSafe(attempt).catch_unwind()).await {
-            Ok(Ok(outcome)) => outcome,
-            Err(_) => Err(StepError::unavailable("the server did not answer in time")),
-            Ok(Err(_)) => Err(StepError::refused("the step panicked; the control plane's log has its words")),
         }
     }
 

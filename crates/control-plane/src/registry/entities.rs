@@ -1,11 +1,10 @@
 //! The registry's rows. Words are stored as the language's own (`active`, `postgres`); what they allow is decided
 //! elsewhere.
 
-#[allow(dead_code, reason = "the outbox is not used yet")]
 mod remains;
 mod stock;
 
-pub(crate) use remains::{erasures, held_slugs};
+pub(crate) use remains::{erasures, held_slugs, outbox};
 pub(crate) use stock::{templates, warm_databases};
 
 /// The registry's history: one row.

@@ -1,5 +1,8 @@
 //! Activate: makes the tenant visible to data planes. It is the last step, and ends the operation in its own commit: there
 //! is nothing to undo.
+//!
+//! Notify, which follows it in the walk, is a row in the outbox that goes with this commit: it is there if and only if the
+//! tenant is active, and no mail server can delay or fail an activation.
 
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, LockType};
@@ -7,6 +10,7 @@ use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use tenancy::Status;
 
 use super::{Step, StepError};
+use crate::mail::outbox;
 use crate::provision::work::Work;
 use crate::registry::change::Change;
 use crate::registry::entities::{plans, tenants};
@@ -46,6 +50,9 @@ impl Step for Activate {
                 return Err(StepError::unavailable("the tenant's plan was changed at the same moment"));
             }
             return Err(StepError::refused("the tenant is not being provisioned any more"));
+        }
+        if work.plane.mail.is_some() {
+            outbox::welcome(change, work.tenant_id()).await?;
         }
         change.touch(work.tenant_id());
         Ok(())

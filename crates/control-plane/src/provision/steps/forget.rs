@@ -1,5 +1,5 @@
-//! Forget: leaves of the tenant a tombstone with its record of erasure. Its keys, hosts, configuration and sealed URL are
-//! gone for good, and its slug is held back for a while: links and host names of before lead to nobody else's data.
+//! Forget: leaves of the tenant a tombstone with its record of erasure. Its keys, hosts, configuration, mail and sealed URL
+//! are gone for good, and its slug is held back for a while: links and host names of before lead to nobody else's data.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
-use crate::registry::entities::{config, databases, domains, erasures, held_slugs, keys, tenants};
+use crate::registry::entities::{config, databases, domains, erasures, held_slugs, keys, outbox, tenants};
 
 pub(super) struct Forget;
 
@@ -51,6 +51,8 @@ impl Step for Forget {
         domains::Entity::delete_many().filter(domains::Column::TenantId.eq(tenant)).exec(db).await?;
         config::Entity::delete_many().filter(config::Column::TenantId.eq(tenant)).exec(db).await?;
         databases::Entity::delete_many().filter(databases::Column::TenantId.eq(tenant)).exec(db).await?;
+        // Their recipient is somebody's address.
+        outbox::Entity::delete_many().filter(outbox::Column::TenantId.eq(tenant)).exec(db).await?;
         let now = work.plane.registry.now();
         erasures::Entity::update_many()
             .col_expr(erasures::Column::ErasedAt, Expr::value(now))

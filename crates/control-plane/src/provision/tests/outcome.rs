@@ -7,7 +7,7 @@ use tenancy::route::Revision;
 
 use super::stage::Stage;
 use crate::engine::EngineKind;
-use crate::registry::entities::{config, databases, domains, keys, operations};
+use crate::registry::entities::{config, databases, domains, keys, operations, outbox};
 
 impl Stage {
     /// What of these databases is on the server though the registry does not have it. On SQLite, of any.
@@ -34,11 +34,18 @@ impl Stage {
         found
     }
 
-    /// The tenant is whole: visible, with a database that is its own, migrated, and seeded once.
+    /// The tenant's mail.
+    pub(super) async fn mail(&self, operation: &operations::Model) -> Vec<outbox::Model> {
+        let its = outbox::Column::TenantId.eq(operation.tenant_id);
+        outbox::Entity::find().filter(its).all(self.plane.registry.db()).await.unwrap()
+    }
+
+    /// The tenant is whole: welcomed once, visible, with a database that is its own, migrated, and seeded once.
     pub(super) async fn assert_built(&self, operation: &operations::Model) {
         let route = self.route(operation).await.expect("an active tenant has a route");
         assert_eq!((route.status, route.generation, route.schema_version), (Status::Active, 1, 2));
         assert!(route.revision > Revision(0));
+        assert_eq!(self.mail(operation).await.len(), 1);
         let url = self.plane.tenants_ring.open(route.url_subject(), &route.sealed_url).unwrap();
         let db = Database::connect(url.expose_secret()).await.unwrap();
         let texts = async |sql: &str| -> Vec<String> {
@@ -57,6 +64,7 @@ impl Stage {
         assert_eq!(tenant.status, "deleted");
         assert_eq!((tenant.sealed_url, tenant.server_id, tenant.admin_email), (None, None, None));
         assert!(self.route(operation).await.is_none());
+        assert!(self.mail(operation).await.is_empty());
         assert!(config::Entity::find().filter(config::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
         assert!(domains::Entity::find().filter(domains::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());
         assert!(keys::Entity::find().filter(keys::Column::TenantId.eq(id)).one(db).await.unwrap().is_none());

@@ -1,11 +1,9 @@
 //! Where provisioning is tried: a registry, a server, and a product whose seed shows when it was sown twice.
 
-use std::num::NonZeroU32;
-use std::sync::Arc;
+mod planes;
+
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
@@ -14,21 +12,22 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::route::Route;
-use tenancy::seal::{KeyRing, KeyRingConfig, Purpose, Sealed, Subject};
-use tenancy::{Product, Status, TenantId};
+use tenancy::seal::{Purpose, Sealed, Subject};
+use tenancy::{Status, TenantId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::notes::Notes;
-use crate::engine::{EngineKind, Engines, Worker, ensure_database};
-use crate::plane::{Parts, Plane};
+use crate::engine::{EngineKind, ensure_database};
+use crate::plane::Plane;
+use planes::plane_on;
+
 use crate::provision::faults::Faults;
 use crate::provision::pace::Pace;
 use crate::provision::runner::run_at;
 use crate::provision::steps::Step;
 use crate::provision::stock::Keeper;
-use crate::provision::{Kind, Order, Wake, enqueue, wait};
+use crate::provision::{Kind, Order, enqueue, wait};
 use crate::registry::Registry;
 use crate::registry::entities::{config, databases, domains, operations, servers, templates, tenants, warm_databases};
 
@@ -126,7 +125,7 @@ impl Stage {
     ) -> Self {
         let admin_url = SecretString::from(admin_url);
         let registry = Registry::open(&registry.into(), SCHEMA_VERSION).await.unwrap();
-        let plane = plane_on(registry, "k", &["k"]);
+        let plane = plane_on(registry, folder.path(), "k", &["k"]);
         plane.engines.new_for(kind, &admin_url).unwrap().check().await.unwrap();
         let mut stage = Self { plane, server: Uuid::nil(), admin_url, registry_name, folder };
         stage.server = stage.add_server("one", "eu", kind, 1_000).await;
@@ -135,7 +134,7 @@ impl Stage {
 
     /// Another control plane on the same registry, with another ring.
     pub(super) fn plane_with_keys(&self, primary: &str, keys: &[&str]) -> Plane {
-        plane_on(self.plane.registry.clone(), primary, keys)
+        plane_on(self.plane.registry.clone(), self.folder.path(), primary, keys)
     }
 
     pub(crate) const fn admin_url(&self) -> &SecretString {
@@ -388,41 +387,6 @@ impl Stage {
         let subject = Subject { purpose: Purpose::TenantUrl, id: row.tenant_id, generation };
         self.plane.tenants_ring.open(subject, &Sealed::from_stored(row.sealed_url.as_str())).unwrap()
     }
-}
-
-/// A ring; the key of an id is the same in every ring.
-fn ring(primary: &str, ids: &[&str]) -> KeyRing {
-    let key =
-        |id: &str| STANDARD.encode([id.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)); 32]);
-    let keys = ids.iter().map(|id| ((*id).to_owned(), key(id).into())).collect();
-    KeyRing::new(&KeyRingConfig { primary: primary.to_owned(), keys }).unwrap()
-}
-
-fn plane_on(registry: Registry, primary: &str, keys: &[&str]) -> Plane {
-    let id = Uuid::new_v4();
-    Plane::new(Parts {
-        id,
-        registry,
-        tenants_ring: ring(primary, keys),
-        servers_ring: ring(primary, keys),
-        product: Product {
-            name: "Notes",
-            mount: "/api",
-            schema_version: SCHEMA_VERSION,
-            scopes: &[],
-            config_keys: Vec::new(),
-        },
-        schema: Arc::new(Notes),
-        wake: Wake::default(),
-        restock: tokio::sync::Notify::new(),
-        stale_after: Duration::from_hours(1),
-        grace: Duration::ZERO,
-        lease: Pace::default().lease,
-        hold_slugs: Duration::from_hours(1),
-        rotate_after: None,
-        stopping: CancellationToken::new(),
-        engines: Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN }),
-    })
 }
 
 /// The names of a kind's steps, in their order.
