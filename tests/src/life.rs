@@ -49,8 +49,8 @@ async fn twenty_rotations_in_a_row_fail_no_request(bed: Bed) {
     };
     futures_util::join!(load, rotations);
     for node in 0..2 {
-        // One for the first URL, and one for each that was used at all; none is dialled twice.
+        // One for each URL that was used at all; a request that was at work with an old one may dial that once more.
         let dials = bed.metric(node, "data_plane_pool_dials_total").await;
-        assert!((2.0..=21.0).contains(&dials), "{dials}");
+        assert!((2.0..=42.0).contains(&dials), "{dials}");
     }
 }

@@ -53,7 +53,9 @@ impl Process {
                     && serde_json::from_str(&line).is_ok_and(|line| (trap.is_it)(&line))
                 {
                     // At once: it is in the middle of what it speaks of, or of what comes next.
-                    let _ = victim.lock().unwrap().kill();
+                    let mut victim = victim.lock().unwrap();
+                    let _ = victim.kill();
+                    let _ = victim.wait();
                     let _ = trap.sprung.send(());
                     *set = None;
                 }

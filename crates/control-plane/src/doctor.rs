@@ -200,9 +200,6 @@ pub(crate) struct Doctor {
     begun: Instant,
     /// A fix of a tenant holds its row: one at a time, for the registry may have one writer.
     fixing: Mutex<()>,
-    /// The tests of this crate share a server: what is on it is not all theirs.
-    #[cfg(test)]
-    sees: Option<std::collections::BTreeSet<crate::engine::DatabaseName>>,
     /// Where a test stops between the look at a server and that at the registry.
     #[cfg(test)]
     between: Option<std::sync::Arc<tests::Between>>,
@@ -215,8 +212,6 @@ impl Doctor {
             is_fixing,
             begun: Instant::now(),
             fixing: Mutex::new(()),
-            #[cfg(test)]
-            sees: None,
             #[cfg(test)]
             between: None,
         }
@@ -253,13 +248,11 @@ impl Doctor {
 
     async fn inventory(&self, engine: &(impl Inspect + ?Sized)) -> Result<Inventory, EngineError> {
         let inventory = self.in_time(LOOK, engine.inventory()).await?;
-        #[cfg(test)]
-        let inventory = match &self.sees {
-            None => inventory,
-            Some(sees) => Inventory {
-                databases: inventory.databases.into_iter().filter(|name| sees.contains(name)).collect(),
-                roles: inventory.roles.into_iter().filter(|(name, _)| sees.contains(name)).collect(),
-            },
+        // Other registries' databases on the same server are nobody's business here.
+        let mark = self.plane.registry.mark();
+        let inventory = Inventory {
+            databases: inventory.databases.into_iter().filter(|name| name.is_of(mark)).collect(),
+            roles: inventory.roles.into_iter().filter(|(name, _)| name.is_of(mark)).collect(),
         };
         Ok(inventory)
     }

@@ -23,7 +23,7 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use crate::registry::entities::servers;
-pub(crate) use database::{DatabaseName, Slot, new_password};
+pub(crate) use database::{DatabaseName, Mark, Slot, new_password};
 pub(crate) use entered::Entered;
 pub(crate) use error::EngineError;
 pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};

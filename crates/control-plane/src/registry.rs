@@ -12,10 +12,10 @@ pub(crate) mod route;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
-    ActiveValue::Set, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    DbErr, EntityTrait, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ActiveValue::Set, ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    DbBackend, DbErr, EntityTrait, QueryFilter, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
@@ -24,6 +24,7 @@ use tenancy::route::{Epoch, Revision};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::engine::Mark;
 use entities::{history, plans};
 
 /// Connections that one control plane holds to the registry at most.
@@ -36,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Registry {
     db: DatabaseConnection,
     head: watch::Sender<Revision>,
+    mark: Mark,
 }
 
 impl Registry {
@@ -66,9 +68,13 @@ impl Registry {
                     .foreign_keys(true)
             });
         let db = Database::connect(options).await?;
-        let registry = Self { db, head: watch::Sender::new(Revision(0)) };
+        let made = Mark::generate(&mut rand::rng());
+        let mut registry = Self { db, head: watch::Sender::new(Revision(0)), mark: made };
         registry.migrate().await?;
         registry.seed(schema_version).await?;
+        // Another replica may have been faster.
+        let mark = registry.history().await?.mark.unwrap_or_default();
+        registry.mark = mark.parse().map_err(|_| DbErr::Custom("the registry's mark is damaged".to_owned()))?;
         Ok(registry)
     }
 
@@ -91,14 +97,25 @@ impl Registry {
             epoch: Set(Uuid::new_v4()),
             head: Set(0),
             schema_version: Set(i32::try_from(schema_version).unwrap_or(i32::MAX)),
+            mark: Set(None),
         };
         let once = OnConflict::column(history::Column::Id).do_nothing().to_owned();
         history::Entity::insert(first).on_conflict(once).exec_without_returning(&self.db).await?;
+        history::Entity::update_many()
+            .col_expr(history::Column::Mark, Expr::value(self.mark.as_str()))
+            .filter(history::Column::Mark.is_null())
+            .exec(&self.db)
+            .await?;
         for plan in Plan::seeded() {
             let once = OnConflict::column(plans::Column::Name).do_nothing().to_owned();
             plans::Entity::insert(plan_row(&plan)).on_conflict(once).exec_without_returning(&self.db).await?;
         }
         Ok(())
+    }
+
+    /// Begins the names of this registry's databases.
+    pub(crate) const fn mark(&self) -> &Mark {
+        &self.mark
     }
 
     /// For reading.

@@ -39,6 +39,8 @@ impl MigrationTrait for Migration {
 
 fn columns() -> Vec<(&'static str, ColumnDef)> {
     vec![
+        // Begins the names of the registry's databases.
+        ("history", string_null("mark")),
         // The login role that is made ready to take over, with the URL that goes with it.
         ("databases", string_null("next_slot")),
         ("databases", big_integer_null("next_generation")),

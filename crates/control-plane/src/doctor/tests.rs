@@ -6,7 +6,6 @@ mod privileges;
 mod strays;
 mod tenant;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use sea_orm::sea_query::Expr;
@@ -139,16 +138,11 @@ async fn set_database(stage: &Stage, name: &str, column: databases::Column, valu
         .unwrap();
 }
 
-/// All pages; of the server that tests share, only what is the stage's own, or was planted by its test.
-async fn look(stage: &Stage, is_fixing: bool, planted: &[&str]) -> (Vec<Finding>, Checked) {
+/// All pages.
+async fn look(stage: &Stage, is_fixing: bool) -> (Vec<Finding>, Checked) {
     let (mut findings, mut checked, mut next) = (Vec::new(), Checked::default(), Some(Position::default()));
     while let Some(from) = next {
-        let mut doctor = Doctor::new(stage.plane.clone(), is_fixing);
-        if stage.kind() == EngineKind::Postgres {
-            let names = stage.names().await;
-            let own = names.iter().map(String::as_str).chain(planted.iter().copied());
-            doctor.sees = Some(own.map(|name| name.parse().unwrap()).collect::<BTreeSet<DatabaseName>>());
-        }
+        let doctor = Doctor::new(stage.plane.clone(), is_fixing);
         let begun = Instant::now();
         let report = doctor.look(from).await.unwrap();
         assert!(begun.elapsed() < Duration::from_secs(20));
@@ -165,34 +159,34 @@ async fn look(stage: &Stage, is_fixing: bool, planted: &[&str]) -> (Vec<Finding>
 }
 
 /// What is found without a fix.
-async fn found(stage: &Stage, planted: &[&str]) -> Vec<Finding> {
-    look(stage, false, planted).await.0
+async fn found(stage: &Stage) -> Vec<Finding> {
+    look(stage, false).await.0
 }
 
 /// The one finding that there is.
-async fn only(stage: &Stage, planted: &[&str], kind: Kind) -> Finding {
-    let mut findings = found(stage, planted).await;
+async fn only(stage: &Stage, kind: Kind) -> Finding {
+    let mut findings = found(stage).await;
     assert_eq!(kinds(&findings), [kind], "{findings:#?}");
     assert!(!findings[0].is_fixed);
     findings.remove(0)
 }
 
 /// The doctor fixes the one finding that there is, and finds nothing after.
-async fn assert_fixed(stage: &Stage, planted: &[&str], kind: Kind) -> Finding {
-    only(stage, planted, kind).await;
-    let (mut fixed, _) = look(stage, true, planted).await;
+async fn assert_fixed(stage: &Stage, kind: Kind) -> Finding {
+    only(stage, kind).await;
+    let (mut fixed, _) = look(stage, true).await;
     assert_eq!(kinds(&fixed), [kind], "{fixed:#?}");
     assert!(fixed[0].is_fixed, "{fixed:#?}");
-    assert_eq!(kinds(&found(stage, planted).await), []);
+    assert_eq!(kinds(&found(stage).await), []);
     fixed.remove(0)
 }
 
 /// The doctor leaves the one finding that there is to people.
-async fn assert_left(stage: &Stage, planted: &[&str], kind: Kind) -> Finding {
-    only(stage, planted, kind).await;
-    let (left, _) = look(stage, true, planted).await;
+async fn assert_left(stage: &Stage, kind: Kind) -> Finding {
+    only(stage, kind).await;
+    let (left, _) = look(stage, true).await;
     assert!(left.iter().all(|it| it.kind == kind && !it.is_fixed), "{left:#?}");
-    only(stage, planted, kind).await
+    only(stage, kind).await
 }
 
 fn kinds(findings: &[Finding]) -> Vec<Kind> {

@@ -16,24 +16,59 @@ use crate::schema::{NewTenant, TenantSchema};
 
 const PREFIX: &str = "fh_";
 const LENGTH: usize = 24;
+const MARK_LENGTH: usize = 6;
 
-/// `fh_` and 24 characters of `[a-z0-9]`: 124 random bits. Never a slug.
+/// Begins the names of all databases of one registry, so that several may share a server and none takes another's for a
+/// stray: 6 characters of `[a-z0-9]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark(String);
+
+impl Mark {
+    pub(crate) fn generate(rng: &mut impl CryptoRng) -> Self {
+        Self(letters(MARK_LENGTH, rng))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Mark {
+    type Err = EngineError;
+
+    fn from_str(text: &str) -> Result<Self, EngineError> {
+        let is_ours = text.len() == MARK_LENGTH && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if is_ours { Ok(Self(text.to_owned())) } else { Err(EngineError::refused("not a registry's mark of ours")) }
+    }
+}
+
+/// Random letters of `[a-z0-9]`.
+fn letters(count: usize, rng: &mut impl CryptoRng) -> String {
+    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut text = String::new();
+    while text.len() < count {
+        let mut byte = [0];
+        rng.fill_bytes(&mut byte);
+        // Bytes past the last whole multiple of 36 would favour the first letters.
+        if byte[0] < 252 {
+            text.push(char::from(ALPHABET[usize::from(byte[0] % 36)]));
+        }
+    }
+    text
+}
+
+/// `fh_`, the registry's mark, and 18 characters of `[a-z0-9]`: 93 random bits. Never a slug.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DatabaseName(String);
 
 impl DatabaseName {
-    pub(crate) fn generate(rng: &mut impl CryptoRng) -> Self {
-        const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-        let mut name = PREFIX.to_owned();
-        while name.len() < PREFIX.len() + LENGTH {
-            let mut byte = [0];
-            rng.fill_bytes(&mut byte);
-            // Bytes past the last whole multiple of 36 would favour the first letters.
-            if byte[0] < 252 {
-                name.push(char::from(ALPHABET[usize::from(byte[0] % 36)]));
-            }
-        }
-        Self(name)
+    pub(crate) fn generate(mark: &Mark, rng: &mut impl CryptoRng) -> Self {
+        Self(format!("{PREFIX}{}{}", mark.as_str(), letters(LENGTH - MARK_LENGTH, rng)))
+    }
+
+    /// Whether it is of the registry with this mark.
+    pub(crate) fn is_of(&self, mark: &Mark) -> bool {
+        self.0.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with(mark.as_str()))
     }
 
     pub(crate) fn as_str(&self) -> &str {

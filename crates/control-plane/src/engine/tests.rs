@@ -41,6 +41,10 @@ fn new_tenant() -> NewTenant {
     NewTenant { id: TenantId::generate(), slug: "acme".parse().unwrap(), name: "Acme".into(), admin_email: None }
 }
 
+fn mark() -> Mark {
+    Mark::generate(&mut rand::rng())
+}
+
 pub(crate) fn worker() -> Worker {
     Worker { id: Uuid::nil(), scram_iterations: NonZeroU32::MIN }
 }
@@ -57,7 +61,7 @@ fn postgres() -> Arc<dyn Engine> {
 
 /// Each step twice, as after a crash before its record.
 async fn build_twice(engine: &dyn Engine, tenant: &NewTenant) -> DatabaseName {
-    let name = DatabaseName::generate(&mut rand::rng());
+    let name = DatabaseName::generate(&mark(), &mut rand::rng());
     for _ in 0..2 {
         engine.create_database(&name).await.unwrap();
         engine.create_role(&name, Slot::A, &password(), 4).await.unwrap();
@@ -184,7 +188,7 @@ async fn a_wrong_password_is_told_as_a_wrong_admin_url() {
 
 #[test]
 fn names_are_ours_and_opaque() {
-    let name = DatabaseName::generate(&mut rand::rng());
+    let name = DatabaseName::generate(&mark(), &mut rand::rng());
     assert_eq!(name.as_str().parse::<DatabaseName>().unwrap(), name);
     for hostile in ["", "fh_", "acme", "fh_\"; DROP TABLE x; --aaaa", "fh_ABCDEFGHIJKLMNOPQRSTUVWX"] {
         assert!(hostile.parse::<DatabaseName>().is_err(), "{hostile}");

@@ -19,6 +19,7 @@ pub(crate) mod history {
         pub epoch: Uuid,
         pub head: i64,
         pub schema_version: i32,
+        pub mark: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -26,7 +26,7 @@ async fn a_healthy_fleet_has_no_findings(stage: &Stage) {
         let operation = order(stage, crate::provision::Kind::Delete, gone.id).await;
         assert_eq!(wait(&stage.plane, operation.id, PATIENCE).await.unwrap().state, "done");
     }
-    let (findings, checked) = look(stage, true, &[]).await;
+    let (findings, checked) = look(stage, true).await;
     assert_eq!(kinds(&findings), [], "{findings:#?}");
     assert_eq!((checked.servers, checked.databases, checked.tenants), (1, 2, 3));
 }
@@ -41,7 +41,7 @@ async fn what_is_made_and_deleted_meanwhile_is_no_finding(stage: &Stage) {
     operations.push(order(stage, crate::provision::Kind::Rotate, first.id).await);
     let mut looks = 0;
     loop {
-        let (findings, _) = look(stage, true, &[]).await;
+        let (findings, _) = look(stage, true).await;
         assert_eq!(kinds(&findings), [], "{findings:#?}");
         looks += 1;
         let mut open = 0;
@@ -63,7 +63,8 @@ async fn what_is_made_and_deleted_meanwhile_is_no_finding(stage: &Stage) {
 
 async fn what_waits_for_its_tenant_is_no_finding(stage: &Stage) {
     let db = stage.plane.registry.db();
-    let names: [DatabaseName; 2] = std::array::from_fn(|_| DatabaseName::generate(&mut rand::rng()));
+    let names: [DatabaseName; 2] =
+        std::array::from_fn(|_| DatabaseName::generate(stage.plane.registry.mark(), &mut rand::rng()));
     for name in &names {
         engine(stage).await.create_database(name).await.unwrap();
     }
@@ -89,13 +90,12 @@ async fn what_waits_for_its_tenant_is_no_finding(stage: &Stage) {
         created_at: Set(Utc::now()),
     };
     warm.insert(db).await.unwrap();
-    let planted = [names[0].as_str(), names[1].as_str()];
-    assert_eq!(kinds(&look(stage, true, &planted).await.0), []);
+    assert_eq!(kinds(&look(stage, true).await.0), []);
 
     templates::Entity::delete_many().exec(db).await.unwrap();
     warm_databases::Entity::delete_many().exec(db).await.unwrap();
-    assert_eq!(kinds(&found(stage, &planted).await), [Kind::DatabaseWithoutTenant; 2]);
-    let (fixed, _) = look(stage, true, &planted).await;
+    assert_eq!(kinds(&found(stage).await), [Kind::DatabaseWithoutTenant; 2]);
+    let (fixed, _) = look(stage, true).await;
     assert!(fixed.len() == 2 && fixed.iter().all(|it| it.is_fixed), "{fixed:#?}");
 }
 
@@ -104,7 +104,7 @@ async fn other_names_are_nobodys_business(stage: &Stage) {
     if stage.kind() == EngineKind::Sqlite {
         std::fs::create_dir(stage.folder.path().join("databases").join(&other)).unwrap();
         std::fs::create_dir(stage.folder.path().join("databases/fh_short")).unwrap();
-        assert_eq!(kinds(&look(stage, true, &[]).await.0), []);
+        assert_eq!(kinds(&look(stage, true).await.0), []);
         return;
     }
     // Of the server's own list, for this is what is not to be on it.
@@ -125,7 +125,7 @@ async fn many_strays_are_told_page_by_page(stage: &Stage) {
     }
     let mut names = Vec::new();
     for _ in 0..=AT_MOST {
-        let name = DatabaseName::generate(&mut rand::rng());
+        let name = DatabaseName::generate(stage.plane.registry.mark(), &mut rand::rng());
         std::fs::create_dir(stage.folder.path().join("databases").join(name.as_str())).unwrap();
         names.push(name.to_string());
     }
@@ -133,7 +133,7 @@ async fn many_strays_are_told_page_by_page(stage: &Stage) {
     let first = Doctor::new(stage.plane.clone(), false).look(Position::default()).await.unwrap();
     assert_eq!((first.findings.len(), first.checked.databases), (AT_MOST, AT_MOST + 1));
     assert!(matches!(first.next, Some(Position::Server { .. })));
-    let (all, checked) = look(stage, true, &[]).await;
+    let (all, checked) = look(stage, true).await;
     assert_eq!((checked.servers, checked.databases), (1, AT_MOST + 1), "none is counted twice");
     assert!(all.iter().all(|it| it.is_fixed));
     assert_eq!(all.into_iter().map(|it| it.database.unwrap()).collect::<Vec<_>>(), names);

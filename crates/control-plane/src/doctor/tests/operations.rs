@@ -27,14 +27,14 @@ async fn a_tenant_that_is_worked_on_is_left_to_the_work(stage: &Stage) {
     let operation = order(stage, Work::Rotate, tenant.id).await;
     for state in ["pending", "running", "undoing"] {
         set_operation(stage, operation.id, rows::Column::State, state).await;
-        assert_eq!(kinds(&look(stage, true, &[]).await.0), [], "{state}");
+        assert_eq!(kinds(&look(stage, true).await.0), [], "{state}");
     }
     // It is due later than any fix takes: the end of a grace period, say.
     set_operation(stage, operation.id, rows::Column::State, "pending").await;
     set_operation(stage, operation.id, rows::Column::RunAfter, Utc::now() + Duration::from_hours(24)).await;
-    only(stage, &[], Kind::SchemaVersionDisagrees).await;
+    only(stage, Kind::SchemaVersionDisagrees).await;
     set_operation(stage, operation.id, rows::Column::State, "done").await;
-    assert_fixed(stage, &[], Kind::SchemaVersionDisagrees).await;
+    assert_fixed(stage, Kind::SchemaVersionDisagrees).await;
 }
 
 async fn what_changed_since_it_was_read_is_read_again(stage: &Stage) {
@@ -64,24 +64,24 @@ async fn work_that_does_not_end_is_told(stage: &Stage) {
     set_operation(stage, operation.id, rows::Column::Error, "await_nodes: planted").await;
     for state in ["pending", "running"] {
         set_operation(stage, operation.id, rows::Column::State, state).await;
-        let left = assert_left(stage, &[], Kind::OperationStuck).await;
+        let left = assert_left(stage, Kind::OperationStuck).await;
         assert_eq!(left.tenant.as_deref(), Some("acme"));
         assert!(left.detail.contains("planted") && left.remedy.contains(&operation.id.to_string()), "{left:?}");
     }
     set_operation(stage, operation.id, rows::Column::CreatedAt, Utc::now() - Duration::from_mins(50)).await;
-    assert_eq!(kinds(&found(stage, &[]).await), [], "not for an hour yet");
+    assert_eq!(kinds(&found(stage).await), [], "not for an hour yet");
     set_operation(stage, operation.id, rows::Column::State, "failed").await;
     set_operation(stage, operation.id, rows::Column::CreatedAt, long_ago).await;
-    assert_eq!(kinds(&found(stage, &[]).await), [], "it has ended");
+    assert_eq!(kinds(&found(stage).await), [], "it has ended");
 
     // A deletion is due when its grace period is over.
     let deletion = order(stage, Work::Delete, tenant.id).await;
     set_tenant(stage, tenant.id, tenants::Column::Status, "deleting").await;
     set_operation(stage, deletion.id, rows::Column::CreatedAt, long_ago).await;
     set_tenant(stage, tenant.id, tenants::Column::DeleteAfter, Utc::now() - Duration::from_mins(5)).await;
-    assert_eq!(kinds(&found(stage, &[]).await), []);
+    assert_eq!(kinds(&found(stage).await), []);
     set_tenant(stage, tenant.id, tenants::Column::DeleteAfter, Utc::now() - Duration::from_mins(65)).await;
-    assert_eq!(kinds(&found(stage, &[]).await), [Kind::OperationStuck]);
+    assert_eq!(kinds(&found(stage).await), [Kind::OperationStuck]);
     set_operation(stage, deletion.id, rows::Column::RunAfter, Utc::now() + Duration::from_hours(24)).await;
-    assert_eq!(kinds(&found(stage, &[]).await), []);
+    assert_eq!(kinds(&found(stage).await), []);
 }

@@ -10,7 +10,7 @@ async fn a_folder_that_lets_others_in_is_closed_on_sqlite() {
     let home = stage.folder.path().join("databases").join(&database.name);
     for (path, mode) in [(home.clone(), 0o755), (home.join("database.db"), 0o640)] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        let fixed = assert_fixed(&stage, &[], Kind::PrivilegesDrifted).await;
+        let fixed = assert_fixed(&stage, Kind::PrivilegesDrifted).await;
         assert!(fixed.detail.contains(&format!("{mode:o}")), "{fixed:?}");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
     }
@@ -24,7 +24,7 @@ async fn a_role_out_of_turn_that_may_log_in_is_barred_on_postgres() {
         let database = database_of(stage, tenant.id).await.unwrap();
         let admin = stage.admin().await;
         admin.execute_unprepared(&format!("ALTER ROLE \"{}_a\" LOGIN", database.name)).await.unwrap();
-        let fixed = assert_fixed(stage, &[], Kind::RoleMayLogin).await;
+        let fixed = assert_fixed(stage, Kind::RoleMayLogin).await;
         assert!(fixed.detail.contains(&format!("{}_a", database.name)), "{fixed:?}");
         admin.close().await.unwrap();
     })
@@ -39,15 +39,15 @@ async fn a_role_in_use_that_does_not_let_in_is_told_on_postgres() {
         let admin = stage.admin().await;
         for planted in ["NOLOGIN", "LOGIN PASSWORD 'planted'"] {
             admin.execute_unprepared(&format!("ALTER ROLE {role} {planted}")).await.unwrap();
-            assert_left(stage, &[], Kind::LoginRefused).await;
+            assert_left(stage, Kind::LoginRefused).await;
         }
         rotated(stage, tenant.id).await;
-        assert_eq!(kinds(&found(stage, &[]).await), []);
+        assert_eq!(kinds(&found(stage).await), []);
         let gone = format!("REVOKE ALL ON DATABASE \"{0}\" FROM \"{0}_b\"; DROP ROLE \"{0}_b\"", database.name);
         admin.execute_unprepared(&gone).await.unwrap();
-        assert_left(stage, &[], Kind::RoleMissing).await;
+        assert_left(stage, Kind::RoleMissing).await;
         rotated(stage, tenant.id).await;
-        assert_eq!(kinds(&found(stage, &[]).await), []);
+        assert_eq!(kinds(&found(stage).await), []);
         admin.close().await.unwrap();
     })
     .await;
@@ -69,7 +69,7 @@ async fn privileges_that_drifted_are_restored_on_postgres() {
         let (_, other) = built(stage, "globex").await;
         let (_, database) = built(stage, "acme").await;
         write(stage, &database.name, "CREATE TABLE more (id SERIAL PRIMARY KEY, note TEXT)").await;
-        assert_eq!(kinds(&found(stage, &[]).await), [], "what a migration makes has its rights");
+        assert_eq!(kinds(&found(stage).await), [], "what a migration makes has its rights");
         let (admin, inside) = (stage.admin().await, inside(stage, &database.name).await);
         let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
         let superuser = Database::connect(superuser).await.unwrap();
@@ -86,18 +86,18 @@ async fn privileges_that_drifted_are_restored_on_postgres() {
             };
             db.execute_unprepared(&filled(planted)).await.unwrap();
             let (told, is_mine) = (filled(told).replace('"', ""), !matches!(at, At::Superuser));
-            let findings = found(stage, &[]).await;
+            let findings = found(stage).await;
             let drifted: Vec<_> = findings.iter().filter(|it| it.kind == Kind::PrivilegesDrifted).collect();
             assert!(drifted.len() == 1 && drifted[0].detail.contains(&told), "{planted}: {told}: {findings:#?}");
             assert!(findings.iter().all(|it| matches!(it.kind, Kind::PrivilegesDrifted | Kind::LoginRefused)));
             assert_eq!(drifted[0].database.as_deref(), Some(database.name.as_str()));
-            let (fixed, _) = look(stage, true, &[]).await;
+            let (fixed, _) = look(stage, true).await;
             assert!(fixed.iter().all(|it| it.is_fixed == is_mine), "{planted}: {fixed:#?}");
             if !is_mine {
                 let back = filled(planted).replace("ROLE_A SUPERUSER", "").replace(" SUPERUSER", " NOSUPERUSER");
                 superuser.execute_unprepared(&back).await.unwrap();
             }
-            assert_eq!(kinds(&found(stage, &[]).await), [], "{planted}");
+            assert_eq!(kinds(&found(stage).await), [], "{planted}");
         }
         for db in [admin, inside, superuser] {
             db.close().await.unwrap();
@@ -178,7 +178,7 @@ async fn what_was_given_to_others_is_told_and_left_on_postgres() {
         admin.execute_unprepared(&format!("CREATE ROLE \"{watcher}\"")).await.unwrap();
         let granted = format!("GRANT CONNECT ON DATABASE \"{}\" TO \"{watcher}\"", database.name);
         admin.execute_unprepared(&granted).await.unwrap();
-        let left = assert_left(stage, &[], Kind::PrivilegesDrifted).await;
+        let left = assert_left(stage, Kind::PrivilegesDrifted).await;
         assert_eq!(left.detail, format!("{watcher} has CONNECT on the database."));
         let back = format!("REVOKE ALL ON DATABASE \"{}\" FROM \"{watcher}\"; DROP ROLE \"{watcher}\"", database.name);
         admin.execute_unprepared(&back).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_role_that_may_enter_anothers_database_is_told_of_both_on_postgres() {
         let admin = stage.admin().await;
         let granted = format!("GRANT CONNECT ON DATABASE \"{}\" TO \"{}_a\"", globex.name, acme.name);
         admin.execute_unprepared(&granted).await.unwrap();
-        let findings = found(stage, &[]).await;
+        let findings = found(stage).await;
         let details: Vec<_> = findings.iter().map(|it| it.detail.as_str()).collect();
         let role = format!("{}_a", acme.name);
         assert_eq!(
@@ -205,9 +205,9 @@ async fn a_role_that_may_enter_anothers_database_is_told_of_both_on_postgres() {
                 format!("{role} has rights of its own in the database {}.", globex.name),
             ]
         );
-        let (fixed, _) = look(stage, true, &[]).await;
+        let (fixed, _) = look(stage, true).await;
         assert!(fixed.len() == 2 && fixed.iter().all(|it| it.is_fixed), "{fixed:#?}");
-        assert_eq!(kinds(&found(stage, &[]).await), []);
+        assert_eq!(kinds(&found(stage).await), []);
         admin.close().await.unwrap();
     })
     .await;

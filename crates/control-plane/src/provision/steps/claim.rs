@@ -42,7 +42,7 @@ impl Step for Claim {
             (ready.name, ready.url)
         } else {
             let mut rng = rand::rng();
-            let name = DatabaseName::generate(&mut rng);
+            let name = DatabaseName::generate(work.plane.registry.mark(), &mut rng);
             let url = work.plane.engine(&server)?.url(&name, Slot::A, &new_password(&mut rng));
             (name, url)
         };

@@ -83,7 +83,7 @@ impl Maker<'_> {
         if usize::try_from(self.version).unwrap_or(usize::MAX) > migrations {
             return Err(StockError::Behind);
         }
-        let name = DatabaseName::generate(&mut rand::rng());
+        let name = DatabaseName::generate(plane.registry.mark(), &mut rand::rng());
         let row = templates::ActiveModel {
             server_id: Set(self.server.id),
             schema_version: Set(self.version),
@@ -136,7 +136,7 @@ impl Maker<'_> {
         let engine = plane.engine(self.server)?;
         let (name, id, password) = {
             let mut rng = rand::rng();
-            (DatabaseName::generate(&mut rng), Uuid::new_v4(), new_password(&mut rng))
+            (DatabaseName::generate(plane.registry.mark(), &mut rng), Uuid::new_v4(), new_password(&mut rng))
         };
         let url = engine.url(&name, Slot::A, &password);
         let sealed = plane.servers_ring.seal(subject(id), &url, &mut rand::rng());

@@ -57,7 +57,8 @@ async fn what_a_dead_maker_left_is_dropped_and_made_anew(stage: &Stage) {
     let db = stage.plane.registry.db();
     let server = servers::Entity::find_by_id(stage.server).one(db).await.unwrap().unwrap();
     let engine = stage.plane.engine(&server).unwrap();
-    let half_made: Vec<DatabaseName> = (0..2).map(|_| DatabaseName::generate(&mut rand::rng())).collect();
+    let half_made: Vec<DatabaseName> =
+        (0..2).map(|_| DatabaseName::generate(stage.plane.registry.mark(), &mut rand::rng())).collect();
     for name in &half_made {
         engine.create_database(name).await.unwrap();
     }
