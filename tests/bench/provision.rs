@@ -22,6 +22,10 @@ struct Bare {
 
 impl Bare {
     async fn make(&self) -> Duration {
+        self.make_named().await.1
+    }
+
+    async fn make_named(&self) -> (String, Duration) {
         let name = format!("bare_{}", uuid::Uuid::new_v4().simple());
         let begun = Instant::now();
         for statement in [
@@ -37,7 +41,22 @@ impl Bare {
         ] {
             self.admin.execute_unprepared(&statement).await.unwrap();
         }
-        begun.elapsed()
+        (name, begun.elapsed())
+    }
+
+    /// With what no tenant can do without either: one login, and the stamp.
+    async fn make_and_stamp(&self) -> Duration {
+        let begun = Instant::now();
+        let (name, _) = self.make_named().await;
+        let url = std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap();
+        let mut options = ConnectOptions::new(format!("{}/{name}", url.rsplit_once('/').unwrap().0));
+        options.max_connections(1).sqlx_logging(false);
+        let db = Database::connect(options).await.unwrap();
+        let id = uuid::Uuid::new_v4();
+        db.execute_unprepared(&format!("INSERT INTO freehold_stamp VALUES (1, '{id}')")).await.unwrap();
+        let took = begun.elapsed();
+        db.close().await.unwrap();
+        took
     }
 
     /// How many are made in a second by so many at once.
@@ -104,14 +123,16 @@ pub(crate) async fn measure(effort: Effort) -> Report {
 
     server(json!({ "warm": 0 })).await;
     until_ready(&bed, 0).await;
-    let (mut cold, mut statements) = (Vec::new(), Vec::new());
+    let (mut cold, mut statements, mut stamped) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..effort.either(100, 10) {
         // Interleaved, each first in its turn.
         if number % 2 == 0 {
             statements.push(millis(bare.make().await));
+            stamped.push(millis(bare.make_and_stamp().await));
         }
         cold.push(millis(create(&bed, &format!("cold-{number}")).await));
         if number % 2 == 1 {
+            stamped.push(millis(bare.make_and_stamp().await));
             statements.push(millis(bare.make().await));
         }
     }
@@ -123,6 +144,8 @@ pub(crate) async fn measure(effort: Effort) -> Report {
         quantile(&statements, 0.99),
         None,
     );
+    let case = "cold, against the bare statements, a login and the stamp";
+    report.compared(case, ("p50", "ms"), median(&cold), median(&stamped), None);
     eprintln!("cold: {} tenants", cold.len());
 
     // Before and after: the server grows meanwhile.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::api::servers::admin_url_subject;
 use crate::engine::{Engine, EngineError, Engines};
 use crate::mail::Mail;
-use crate::provision::Wake;
+use crate::provision::{Kept, Wake};
 use crate::registry::Registry;
 use crate::registry::entities::servers;
 use crate::schema::TenantSchema;
@@ -41,6 +41,8 @@ pub(crate) struct Parts {
     pub(crate) wake: Wake,
     /// Tells the keeper of ready databases that one was taken.
     pub(crate) restock: Notify,
+    /// Databases that are ready and were entered already.
+    pub(crate) entered: Kept,
     /// A node that was not heard for this long counts no more.
     pub(crate) stale_after: Duration,
     /// How long a deleted tenant can be restored.

@@ -25,7 +25,7 @@ pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, rests, retry, unf
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;
 pub(crate) use steps::{emptiest, no_room};
-pub(crate) use stock::{count_ready, keep};
+pub(crate) use stock::{Kept, count_ready, keep};
 pub(crate) use wake::Wake;
 pub(crate) use work::url_subject;
 

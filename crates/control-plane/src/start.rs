@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::engine::{self, Engines, Worker};
 use crate::mail::{self, Mail};
 use crate::plane::{Parts, Plane};
-use crate::provision::{self, Wake};
+use crate::provision::{self, Kept, Wake};
 use crate::registry::Registry;
 use crate::rewrap;
 use crate::schema::TenantSchema;
@@ -73,6 +73,7 @@ pub async fn start(
         schema,
         wake: Wake::default(),
         restock: Notify::new(),
+        entered: Kept::default(),
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
         grace: Duration::from_secs(config.tenants.grace_seconds),
         lease: Duration::from_secs(config.tenants.lease_seconds),

@@ -216,8 +216,7 @@ impl Doctor {
             return self.stamped(stamp).await.map(Some);
         }
         Ok(Some(if is_half_made(&identity) {
-            let remedy = "Run the doctor with fix, which drops it. A server that another Freehold uses too is not to be \
-                          fixed: its databases are unknown here.";
+            let remedy = "Run the doctor with fix, which drops it.";
             found("It is no tenant's, has no stamp and was never seeded: it is half made.".to_owned(), remedy)
                 .cured_by(Cure::DropDatabase)
         } else if identity.is_entered {

@@ -144,14 +144,21 @@ pub(super) const MIGRATIONS: &str = "freehold_migrations";
 
 /// Marks a database as seeded, in the transaction of the seed.
 pub(super) const SEEDED: &str = "freehold_seed";
-const CREATE_SEEDED: &str = "CREATE TABLE IF NOT EXISTS freehold_seed (id INTEGER PRIMARY KEY CHECK (id = 1))";
+
+/// Our own tables in a tenant's database.
+pub(super) const OURS: [&str; 3] = [MIGRATIONS, stamp::TABLE, SEEDED];
+
+/// Makes our own tables, where they are not yet.
+pub(super) fn create_ours() -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {MIGRATIONS} (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE); {}; \
+         CREATE TABLE IF NOT EXISTS {SEEDED} (id INTEGER PRIMARY KEY CHECK (id = 1))",
+        stamp::CREATE
+    )
+}
 
 /// How many of the schema's migrations the database has.
 async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
-    db.execute_unprepared(
-        "CREATE TABLE IF NOT EXISTS freehold_migrations (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
-    )
-    .await?;
     let select =
         Statement::from_string(db.get_database_backend(), "SELECT name FROM freehold_migrations ORDER BY position");
     db.query_all_raw(select).await?.iter().map(|row| row.try_get("", "name")).collect()
@@ -191,16 +198,22 @@ async fn apply(db: &DatabaseConnection, position: usize, migration: &dyn Migrati
     transaction.commit().await
 }
 
-/// Whose the database is, by its stamp; none if it has none.
-pub(super) async fn stamped(db: &DatabaseConnection) -> Result<Option<String>, EngineError> {
-    let failed = |error| EngineError::of("read the stamp of the database", error);
+/// Whether our own tables are there: they are made together.
+pub(super) async fn has_ours(db: &DatabaseConnection) -> Result<bool, DbErr> {
     let backend = db.get_database_backend();
     let table = match backend {
         DbBackend::Sqlite => "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = $1",
         _ => "SELECT tablename::text FROM pg_tables WHERE tablename = $1",
     };
-    let table = Statement::from_sql_and_values(backend, table, [stamp::TABLE.into()]);
-    if db.query_one_raw(table).await.map_err(failed)?.is_none() {
+    let table = Statement::from_sql_and_values(backend, table, [SEEDED.into()]);
+    Ok(db.query_one_raw(table).await?.is_some())
+}
+
+/// Whose the database is, by its stamp; none if it has none.
+pub(super) async fn stamped(db: &DatabaseConnection) -> Result<Option<String>, EngineError> {
+    let failed = |error| EngineError::of("read the stamp of the database", error);
+    let backend = db.get_database_backend();
+    if !has_ours(db).await.map_err(failed)? {
         return Ok(None);
     }
     let row = db.query_one_raw(Statement::from_string(backend, stamp::SELECT)).await.map_err(failed)?;
@@ -211,7 +224,6 @@ pub(super) async fn stamped(db: &DatabaseConnection) -> Result<Option<String>, E
 pub(super) async fn stamp(db: &DatabaseConnection, tenant: TenantId) -> Result<(), EngineError> {
     let failed = |error| EngineError::of("stamp the database", error);
     let backend = db.get_database_backend();
-    db.execute_unprepared(stamp::CREATE).await.map_err(failed)?;
     let insert = Statement::from_sql_and_values(
         backend,
         format!("INSERT INTO {} (id, tenant_id) VALUES (1, $1) ON CONFLICT (id) DO NOTHING", stamp::TABLE),
@@ -234,7 +246,6 @@ pub(super) async fn seed(
 ) -> Result<(), EngineError> {
     let failed = |error| EngineError::of("seed the database", error);
     let transaction = db.begin().await.map_err(failed)?;
-    transaction.execute_unprepared(CREATE_SEEDED).await.map_err(failed)?;
     let mark = format!("INSERT INTO {SEEDED} (id) VALUES (1) ON CONFLICT (id) DO NOTHING");
     let marked = transaction.execute_unprepared(&mark).await.map_err(failed)?;
     if marked.rows_affected() == 0 {

@@ -1,9 +1,11 @@
 //! Inside of one database, as its owner: what is done there, one thing after the other, on one connection.
 
-use sea_orm::DatabaseConnection;
-use tenancy::{TenantId, stamp};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::database::{self, MIGRATIONS, SEEDED};
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use tenancy::TenantId;
+
+use super::database;
 use super::{EngineError, postgres};
 use crate::schema::{NewTenant, TenantSchema};
 
@@ -12,24 +14,25 @@ pub(crate) struct Entered {
     db: DatabaseConnection,
     /// Tables that tenants must not change are closed to their roles, where there are roles.
     has_roles: bool,
+    /// Our own tables are there.
+    is_prepared: AtomicBool,
 }
 
 impl Entered {
     pub(super) const fn new(db: DatabaseConnection, has_roles: bool) -> Self {
-        Self { db, has_roles }
+        Self { db, has_roles, is_prepared: AtomicBool::new(false) }
     }
 
     /// Brings the schema to a version; answers the version that it has now.
     pub(crate) async fn migrate(&self, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
-        let version = database::migrate(&self.db, schema, to).await?;
-        self.protect(MIGRATIONS).await?;
-        Ok(version)
+        self.prepare().await?;
+        database::migrate(&self.db, schema, to).await
     }
 
     /// Says in the database whose it is; refuses one that says otherwise.
     pub(crate) async fn stamp(&self, tenant: TenantId) -> Result<(), EngineError> {
-        database::stamp(&self.db, tenant).await?;
-        self.protect(stamp::TABLE).await
+        self.prepare().await?;
+        database::stamp(&self.db, tenant).await
     }
 
     /// Whose the database is, by its stamp; none if it has none.
@@ -39,8 +42,8 @@ impl Entered {
 
     /// Fills the database, once.
     pub(crate) async fn seed(&self, schema: &dyn TenantSchema, tenant: &NewTenant) -> Result<(), EngineError> {
-        database::seed(&self.db, schema, tenant).await?;
-        self.protect(SEEDED).await
+        self.prepare().await?;
+        database::seed(&self.db, schema, tenant).await
     }
 
     /// How many rows there are, by table.
@@ -52,7 +55,19 @@ impl Entered {
         self.db.close().await.map_err(|error| EngineError::of("close the connection", error))
     }
 
-    async fn protect(&self, table: &str) -> Result<(), EngineError> {
-        if self.has_roles { postgres::protect(&self.db, table).await } else { Ok(()) }
+    /// Our own tables, which tenants may read and not change. A copy of a template has them.
+    async fn prepare(&self) -> Result<(), EngineError> {
+        let failed = |error| EngineError::of("prepare the database", error);
+        if self.is_prepared.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !database::has_ours(&self.db).await.map_err(failed)? {
+            // In one transaction, on either engine: none is ever there and open to tenants.
+            let protected = if self.has_roles { postgres::protect_ours() } else { String::new() };
+            let made = format!("BEGIN; {}; {protected} COMMIT", database::create_ours());
+            self.db.execute_unprepared(&made).await.map_err(failed)?;
+        }
+        self.is_prepared.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
-use super::database::{DatabaseName, Slot};
+use super::database::{DatabaseName, OURS, Slot};
 use super::{Engine, EngineError, Entered, Worker};
 
 const OWNER: &str = "freehold_owner";
@@ -75,9 +75,9 @@ impl Postgres {
     async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
         let mut url = self.url.clone();
         url.set_path(database.as_str());
-        let db = connect(url.as_str(), self.worker.id, 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
-        run(&db, "become the owner of the database", &format!("SET ROLE \"{OWNER}\"")).await?;
-        Ok(db)
+        // By the connection's own settings: one that is made anew when the first broke is the owner's too.
+        let db = connect_with(url.as_str(), self.worker.id, 1, &[("role", OWNER)]).await;
+        db.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
     async fn make(&self, database: &DatabaseName, template: &str) -> Result<(), EngineError> {
@@ -139,6 +139,15 @@ impl Postgres {
 }
 
 async fn connect(url: &str, holder: Uuid, connections: u32) -> Result<DatabaseConnection, DbErr> {
+    connect_with(url, holder, connections, &[]).await
+}
+
+async fn connect_with(
+    url: &str,
+    holder: Uuid,
+    connections: u32,
+    settings: &'static [(&'static str, &'static str)],
+) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url.to_owned());
     options
         .max_connections(connections)
@@ -150,11 +159,10 @@ async fn connect(url: &str, holder: Uuid, connections: u32) -> Result<DatabaseCo
         .connect_timeout(PATIENCE)
         .sqlx_logging(false)
         .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
-            options.application_name(&application_name(holder)).options([
-                ("statement_timeout", "60s"),
-                ("lock_timeout", "10s"),
-                ("client_min_messages", "warning"),
-            ])
+            options
+                .application_name(&application_name(holder))
+                .options([("statement_timeout", "60s"), ("lock_timeout", "10s"), ("client_min_messages", "warning")])
+                .options(settings.iter().copied())
         });
     Database::connect(options).await
 }
@@ -351,8 +359,10 @@ impl Engine for Postgres {
     }
 }
 
-/// Closes a table of ours to tenants' roles, but for reading.
-pub(super) async fn protect(db: &DatabaseConnection, table: &str) -> Result<(), EngineError> {
-    let closed = format!("REVOKE ALL ON \"{table}\" FROM \"{GROUP}\"; GRANT SELECT ON \"{table}\" TO \"{GROUP}\"");
-    run(db, "protect a table", &closed).await
+/// Closes our own tables to tenants' roles, but for reading.
+pub(super) fn protect_ours() -> String {
+    let closed = OURS.map(|table| {
+        format!("REVOKE ALL ON \"{table}\" FROM \"{GROUP}\"; GRANT SELECT ON \"{table}\" TO \"{GROUP}\";")
+    });
+    closed.join(" ")
 }

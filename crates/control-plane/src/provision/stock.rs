@@ -5,6 +5,7 @@
 //! anew under another name. A new schema version, and a server that takes no more tenants, let all that is of before go.
 
 mod keep;
+mod kept;
 mod make;
 
 use sea_orm::sea_query::{LockBehavior, LockType};
@@ -22,6 +23,7 @@ use crate::registry::entities::{templates, warm_databases};
 #[cfg(test)]
 pub(super) use keep::Keeper;
 pub(crate) use keep::keep;
+pub(crate) use kept::Kept;
 
 /// Being made.
 pub(super) const BUILDING: &str = "building";

@@ -115,7 +115,10 @@ impl Work {
             return Ok(Arc::clone(entered));
         }
         let database = self.claimed().await?;
-        let now = Arc::new(database.engine.enter(&database.name).await?);
+        let now = Arc::new(match self.plane.entered.take(&database.name) {
+            Some(entered) => entered,
+            None => database.engine.enter(&database.name).await?,
+        });
         *entered = Some(Arc::clone(&now));
         Ok(now)
     }

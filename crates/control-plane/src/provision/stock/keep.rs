@@ -1,18 +1,19 @@
 //! The keeper: sees to it that each server has as many databases ready as it should. Any number of them may work on one
 //! registry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::LEAVING;
+use super::kept::MOST;
 use super::make::{Maker, StockError};
+use super::{LEAVING, READY};
 use crate::plane::Plane;
 use crate::provision::pace::Pace;
 use crate::registry::entities::{servers, warm_databases};
@@ -75,6 +76,16 @@ impl Keeper {
         let version = registry.history().await?.schema_version;
         let all = servers::Entity::find().all(registry.db()).await?;
         self.troubles.retain(|server, _| all.iter().any(|known| known.id == *server));
+        let ready: HashSet<String> = warm_databases::Entity::find()
+            .select_only()
+            .column(warm_databases::Column::Name)
+            .filter(warm_databases::Column::State.eq(READY))
+            .into_tuple()
+            .all(registry.db())
+            .await?
+            .into_iter()
+            .collect();
+        self.plane.entered.retain(|name| ready.contains(name));
         for server in &all {
             if self.troubles.get(&server.id).is_some_and(|trouble| Instant::now() < trouble.until) {
                 continue;
@@ -110,7 +121,30 @@ impl Keeper {
                 ready = count(maker).await?;
             }
         }
+        self.enter(maker).await?;
         self.ready.record(ready, &[KeyValue::new("server", maker.server.name.clone())]);
+        Ok(())
+    }
+}
+
+impl Keeper {
+    /// Enters what is ready, the oldest first: they are claimed in that order.
+    async fn enter(&self, maker: &Maker<'_>) -> Result<(), StockError> {
+        let ready = warm_databases::Entity::find()
+            .filter(warm_databases::Column::ServerId.eq(maker.server.id))
+            .filter(warm_databases::Column::State.eq(READY))
+            .order_by_asc(warm_databases::Column::CreatedAt)
+            .limit(MOST as u64)
+            .all(self.plane.registry.db())
+            .await?;
+        for row in ready {
+            if self.plane.entered.is_full() {
+                break;
+            }
+            if !self.plane.entered.has(&row.name) {
+                maker.enter(&row.name).await?;
+            }
+        }
         Ok(())
     }
 }

@@ -51,6 +51,7 @@ impl Maker<'_> {
     async fn drop_of(&self, maker: Option<Uuid>, name: &str, is_template: bool) -> Result<(), StockError> {
         let engine = self.plane.engine(self.server)?;
         let name: DatabaseName = name.parse()?;
+        drop(self.plane.entered.take(&name));
         self.in_time(async {
             if let Some(maker) = maker.filter(|maker| *maker != self.plane.id) {
                 engine.end_sessions_of(maker).await?;
@@ -165,6 +166,15 @@ impl Maker<'_> {
             .filter(warm_databases::Column::State.eq(BUILDING))
             .exec(plane.registry.db())
             .await?;
+        Ok(())
+    }
+
+    /// Enters a database that is ready, so that whoever claims it need not.
+    pub(super) async fn enter(&self, name: &str) -> Result<(), StockError> {
+        let engine = self.plane.engine(self.server)?;
+        let name: DatabaseName = name.parse()?;
+        let entered = self.in_time(engine.enter(&name)).await?;
+        self.plane.entered.put(&name, entered);
         Ok(())
     }
 

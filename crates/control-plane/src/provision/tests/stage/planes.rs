@@ -16,10 +16,10 @@ use super::SCHEMA_VERSION;
 use crate::engine::{Engines, Worker};
 use crate::mail::Mail;
 use crate::plane::{Parts, Plane};
-use crate::provision::Wake;
 use crate::provision::pace::Pace;
 use crate::provision::tests::mail::mail_into;
 use crate::provision::tests::notes::Notes;
+use crate::provision::{Kept, Wake};
 use crate::registry::Registry;
 
 /// A ring; the key of an id is the same in every ring.
@@ -44,6 +44,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         schema: Arc::new(Notes),
         wake: Wake::default(),
         restock: tokio::sync::Notify::new(),
+        entered: Kept::default(),
         stale_after: Duration::from_hours(1),
         grace: Duration::ZERO,
         lease: Pace::default().lease,

@@ -1,0 +1,43 @@
+//! Databases that are ready and were entered already: the first to enter a new database waits until the server has read its
+//! catalogues, and a tenant that is waited for should not.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::engine::{DatabaseName, Entered};
+
+/// Connections that are kept at most, on all servers together.
+pub(super) const MOST: usize = 32;
+
+/// The connections, by the databases' names.
+#[derive(Default)]
+pub(crate) struct Kept(Mutex<HashMap<String, Entered>>);
+
+impl Kept {
+    /// The connection into the database, if one is kept. It is the caller's now.
+    pub(crate) fn take(&self, name: &DatabaseName) -> Option<Entered> {
+        self.kept().remove(name.as_str())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.kept().contains_key(name)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.kept().len() >= MOST
+    }
+
+    pub(super) fn put(&self, name: &DatabaseName, entered: Entered) {
+        self.kept().insert(name.as_str().to_owned(), entered);
+    }
+
+    /// Lets go of those that are not ready any more: others claimed them, or dropped them.
+    pub(super) fn retain(&self, is_ready: impl Fn(&str) -> bool) {
+        self.kept().retain(|name, _| is_ready(name));
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entered>> {
+        // Each change is whole before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
