@@ -185,5 +185,38 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     #[allow(clippy::cast_precision_loss, reason = "a count of databases")]
     let left_over = (usize::try_from(on_server).unwrap() - tenants - templates) as f64;
     report.at_most(&case, ("left over", "databases"), left_over, Some(0.0));
+    rotate(&bed, &mut report, effort).await;
+    rewrap(&bed, &mut report, effort).await;
     report
+}
+
+async fn rotate(bed: &Bed, report: &mut Report, effort: Effort) {
+    let count = effort.either(500, 50);
+    let begun = Instant::now();
+    stream::iter(0..count)
+        .for_each_concurrent(CLIENTS, |number| async move {
+            let path = format!("/v1/tenants/many-{number}/rotate-credentials");
+            let rotated = bed.operator("POST", &path, None).await;
+            assert_eq!(rotated.status, 200, "{rotated:?}");
+        })
+        .await;
+    let case = format!("{count} rotations on one server, {CLIENTS} clients");
+    report.at_least(&case, ("throughput", "tenants/s"), per_second(count, begun.elapsed()), 50.0);
+}
+
+async fn rewrap(bed: &Bed, report: &mut Report, effort: Effort) {
+    let count = effort.either(100_000, 5_000);
+    bed.plant_old_urls(count).await;
+    let begun = Instant::now();
+    let mut rewrapped = 0;
+    loop {
+        let done = bed.done("POST", "/v1/rewrap", Some(json!({}))).await;
+        rewrapped += done["rewrapped"].as_u64().unwrap();
+        if done["remaining"] == 0 {
+            break;
+        }
+    }
+    let took = begun.elapsed().as_secs_f64();
+    assert_eq!(usize::try_from(rewrapped).unwrap(), count, "each once");
+    report.at_most(&format!("rewrap of {count} URLs"), ("time", "s"), took, Some(10.0));
 }

@@ -64,6 +64,14 @@ impl Report {
         }
     }
 
+    /// A figure that must reach the target.
+    pub(crate) fn at_least(&mut self, case: &str, metric: (&'static str, &'static str), value: f64, target: f64) {
+        self.at_most(case, metric, value, None);
+        if let Some(row) = self.rows.last_mut() {
+            (row.target, row.pass) = (Some(target), Some(value >= target));
+        }
+    }
+
     /// A figure that must be at most the target, if there is one.
     pub(crate) fn at_most(
         &mut self,

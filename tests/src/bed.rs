@@ -17,6 +17,8 @@ const NODE: &str = "node-token-of-the-tests";
 /// Two rings' keys; nothing real is sealed with them.
 const TENANTS_KEY: &str = "dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
 const SERVERS_KEY: &str = "c2VydmVycy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
+/// An old key of the tenants' ring, which nothing is sealed with but by a test.
+const OLD_KEY: &str = "b2xkLWtleS1vZi10aGUtdGVzdHMtd2l0aC0zMi1ieXQ=";
 /// What is waited for comes well within this, or not at all.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -267,7 +269,7 @@ fn common() -> String {
 }
 
 fn ring(name: &str, key: &str) -> String {
-    format!("[seal.{name}]\nprimary = \"k1\"\nkeys = {{ k1 = \"{key}\" }}\n")
+    format!("[seal.{name}]\nprimary = \"k1\"\nkeys = {{ k1 = \"{key}\", k0 = \"{OLD_KEY}\" }}\n")
 }
 
 fn sections(store: Store, folder: &TempDir) -> (Value, String) {

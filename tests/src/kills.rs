@@ -194,6 +194,47 @@ async fn every_long_action_survives_a_kill_at_every_step(store: Store) {
     bed.assert_healthy().await;
 }
 
+/// One that wakes up after it was taken for dead changes nothing, whatever it was in the middle of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_control_plane_that_wakes_up_changes_nothing() {
+    let bed = Bed::start_with(Store::Postgres, 2, 0, TUNING).await;
+    let kills = Kills { bed, counts: BTreeMap::new() };
+    let steps = ["create_database", "roles", "migrate", "stamp", "seed", "activate"];
+    for (number, step) in steps.into_iter().enumerate() {
+        let slug = format!("acme-{number}");
+        let (sprung, heard) = channel();
+        for process in &kills.bed.control {
+            process.freeze_at(sprung.clone(), move |line| line["message"] == BEGINS && line["step"] == step);
+        }
+        // Whoever works on it is frozen; the answer may be frozen with it.
+        let asked = tokio::spawn(kills.call(0, "POST", "/v1/tenants", Some(body(&slug))).send());
+        let frozen = tokio::task::spawn_blocking(move || heard.recv_timeout(PATIENCE)).await.unwrap();
+        assert!(frozen.is_ok(), "nobody came to {step}");
+        for process in &kills.bed.control {
+            process.spare();
+        }
+        let written = format!("SELECT count(*) FROM tenants WHERE slug = '{slug}'");
+        assert_eq!(kills.bed.registry_number(&written).await, 1);
+        let ended = format!(
+            "SELECT count(*) FROM operations o JOIN tenants t ON t.id = o.tenant_id WHERE t.slug = '{slug}' AND o.state = 'done'"
+        );
+        let deadline = Instant::now() + PATIENCE;
+        while kills.bed.registry_number(&ended).await == 0 {
+            assert!(Instant::now() < deadline, "{step}: nobody took over");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        for process in &kills.bed.control {
+            process.thaw();
+        }
+        drop(asked.await);
+        assert_eq!(kills.tenant(&slug).await["status"], "active");
+    }
+    // Both work again, and together made exactly one of each.
+    kills.bed.tenant("last").await;
+    assert_eq!(kills.bed.registry_number("SELECT count(*) FROM databases").await, steps.len() + 1);
+    kills.bed.assert_healthy().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite() {
     every_long_action_survives_a_kill_at_every_step(Store::Sqlite).await;

@@ -13,6 +13,7 @@ use serde_json::Value;
 struct Trap {
     is_it: Box<dyn Fn(&Value) -> bool + Send>,
     sprung: Sender<()>,
+    freezes: bool,
 }
 
 /// A running plane.
@@ -54,8 +55,12 @@ impl Process {
                 {
                     // At once: it is in the middle of what it speaks of, or of what comes next.
                     let mut victim = victim.lock().unwrap();
-                    let _ = victim.kill();
-                    let _ = victim.wait();
+                    if trap.freezes {
+                        signal(victim.id(), "-STOP");
+                    } else {
+                        let _ = victim.kill();
+                        let _ = victim.wait();
+                    }
                     let _ = trap.sprung.send(());
                     *set = None;
                 }
@@ -85,7 +90,12 @@ impl Process {
 
     /// Kills the process with SIGKILL as soon as it logs such a line. Whoever listens hears of it.
     pub fn kill_at(&self, sprung: Sender<()>, is_it: impl Fn(&Value) -> bool + Send + 'static) {
-        *self.trap.lock().unwrap() = Some(Trap { is_it: Box::new(is_it), sprung });
+        *self.trap.lock().unwrap() = Some(Trap { is_it: Box::new(is_it), sprung, freezes: false });
+    }
+
+    /// As [`Process::kill_at`], but it is only stopped, and can go on.
+    pub fn freeze_at(&self, sprung: Sender<()>, is_it: impl Fn(&Value) -> bool + Send + 'static) {
+        *self.trap.lock().unwrap() = Some(Trap { is_it: Box::new(is_it), sprung, freezes: true });
     }
 
     /// Takes the trap away; says whether the process still runs.
@@ -94,11 +104,9 @@ impl Process {
         self.child.lock().unwrap().try_wait().unwrap().is_none()
     }
 
-    /// Stops it in its tracks, as a frozen machine does (SIGSTOP), or lets it go on (SIGCONT).
-    pub fn freeze(&self, is_frozen: bool) {
-        let signal = if is_frozen { "-STOP" } else { "-CONT" };
-        let sent = Command::new("kill").arg(signal).arg(self.id().to_string()).status().unwrap();
-        assert!(sent.success());
+    /// Lets it go on after it was frozen.
+    pub fn thaw(&self) {
+        signal(self.id(), "-CONT");
     }
 
     /// All that it has logged.
@@ -137,6 +145,11 @@ fn heard(serving: &Receiver<Value>, log: &Mutex<Vec<String>>, binary: &str) -> V
         let log = log.lock().unwrap().join("\n");
         panic!("{binary} did not start:\n{log}")
     })
+}
+
+fn signal(process: u32, signal: &str) {
+    let sent = Command::new("kill").arg(signal).arg(process.to_string()).status().unwrap();
+    assert!(sent.success(), "kill {signal}");
 }
 
 /// Where cargo put the planes: beside the tests' own folder.

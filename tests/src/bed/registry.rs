@@ -97,6 +97,38 @@ impl Bed {
         urls
     }
 
+    /// Writes so many suspended tenants into a registry on Postgres, whose URLs an old key has sealed.
+    pub async fn plant_old_urls(&self, count: usize) {
+        let keys = [("k0".to_owned(), super::OLD_KEY.to_owned().into())].into();
+        let ring = KeyRing::new(&KeyRingConfig { primary: "k0".to_owned(), keys }).unwrap();
+        let url = "postgres://fh_000000000000000000000000_a:a-password-of-256-bits-in-43-letters-000000@127.0.0.1:5432/\
+                   fh_000000000000000000000000";
+        let registry = self.registry().await;
+        let mut numbers = (0..count).peekable();
+        while numbers.peek().is_some() {
+            let rows: Vec<String> = numbers
+                .by_ref()
+                .take(1_000)
+                .map(|number| {
+                    let id = uuid::Uuid::new_v4();
+                    let subject = Subject { purpose: Purpose::TenantUrl, id, generation: 1 };
+                    let sealed = ring.seal(subject, &url.to_owned().into(), &mut rand::rng());
+                    let sealed = sealed.as_stored();
+                    format!(
+                        "('{id}', 'old-{number}', 'Old', 'suspended', 'free', 1, 1, '{sealed}', 0, 1, now(), now())"
+                    )
+                })
+                .collect();
+            let insert = format!(
+                "INSERT INTO tenants (id, slug, name, status, plan, schema_version, generation, sealed_url, revision, version, \
+                 created_at, updated_at) VALUES {}",
+                rows.join(", ")
+            );
+            registry.execute_unprepared(&insert).await.unwrap();
+        }
+        registry.close().await.unwrap();
+    }
+
     /// Everything that the registry holds, as text.
     pub async fn dump_registry(&self) -> String {
         let registry = self.registry().await;

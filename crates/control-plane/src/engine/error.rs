@@ -53,9 +53,11 @@ impl EngineError {
 }
 
 /// SQLSTATEs of what another attempt may get past: serialization failure, deadlock, object in use, lock not available,
-/// query canceled by a timeout, a password that is being changed, and `internal_error`, which is what concurrent changes to one role are answered with.
+/// query canceled by a timeout, a password that is being changed, an I/O error, and `internal_error`, which is what concurrent changes to one role are answered with.
 fn may_pass(code: &str) -> bool {
-    matches!(code, "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "XX000")
+    // Class 53: no room on the disk, no memory, no connection left.
+    code.starts_with("53")
+        || matches!(code, "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "58030" | "XX000")
 }
 
 pub(super) fn sqlstate(error: &DbErr) -> Option<String> {

@@ -22,8 +22,9 @@ use super::{Engine, EngineError, Entered, Worker};
 
 const OWNER: &str = "freehold_owner";
 const GROUP: &str = "freehold_rw";
-/// Before 15, everybody may create in the schema `public`, and only a superuser can take that away.
-const OLDEST: i32 = 150_000;
+const OLDEST: i32 = 140_000;
+/// Before it everybody may create in the schema `public`, and only a superuser can take that away: in `template1`, once.
+const CLOSED: i32 = 150_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 const AS_ADMIN: &str = "connect to the server as its admin";
 /// Longest statement of a product's handler.
@@ -78,6 +79,18 @@ impl Postgres {
         // By the connection's own settings: one that is made anew when the first broke is the owner's too.
         let db = connect_with(url.as_str(), self.worker.id, 1, &[("role", OWNER)]).await;
         db.map_err(|error| EngineError::of(AS_ADMIN, error))
+    }
+
+    /// Whether template1 is as it is from the start on newer servers.
+    async fn is_template_closed(&self) -> Result<bool, EngineError> {
+        let mut url = self.url.clone();
+        url.set_path("template1");
+        let db = connect(url.as_str(), self.worker.id, 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
+        let closed = "SELECT nspowner = 'pg_database_owner'::regrole AND NOT has_schema_privilege('public', oid, 'CREATE') \
+                      FROM pg_namespace WHERE nspname = 'public'";
+        let closed = one(&db, closed).await.map_err(|error| EngineError::of("look at template1", error));
+        close(db).await?;
+        closed
     }
 
     async fn make(&self, database: &DatabaseName, template: &str) -> Result<(), EngineError> {
@@ -216,6 +229,9 @@ pub(crate) async fn ensure_database(admin: &SecretString, wanted: &SecretString)
     {
         return Err(failed(error));
     }
+    // Tenants' login roles on the same server have no business in it.
+    let closed = format!("REVOKE ALL ON DATABASE \"{name}\" FROM PUBLIC");
+    run(&admin, "close the registry's database to others", &closed).await?;
     close(admin).await
 }
 
@@ -230,9 +246,16 @@ impl Engine for Postgres {
         let version = version(db).await?;
         if version < OLDEST {
             return Err(EngineError::refused(format!(
-                "the server is Postgres {}, and 15 is the oldest that can be closed to others",
+                "the server is Postgres {}, and 14 is the oldest that can be worked",
                 version / 10_000
             )));
+        }
+        if version < CLOSED && !self.is_template_closed().await? {
+            return Err(EngineError::refused(
+                "on Postgres 14 everybody may create in the schema public, unless a superuser has closed it in template1, \
+                 as it is on newer servers: ALTER SCHEMA public OWNER TO pg_database_owner; REVOKE CREATE ON SCHEMA \
+                 public FROM PUBLIC",
+            ));
         }
         for (right, column) in [("CREATEDB", "rolcreatedb"), ("CREATEROLE", "rolcreaterole")] {
             let sql = format!("SELECT {column} OR rolsuper FROM pg_roles WHERE rolname = current_user");
@@ -257,8 +280,9 @@ impl Engine for Postgres {
     }
 
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        self.ensure_roles(self.admin().await?).await?;
-        self.make(database, "template0").await?;
+        let admin = self.admin().await?;
+        self.ensure_roles(admin).await?;
+        self.make(database, if version(admin).await? < CLOSED { "template1" } else { "template0" }).await?;
         let owner = self.as_owner(database).await?;
         let closed = format!(
             "REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC; \

@@ -135,13 +135,31 @@ async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
     ] {
         assert!(db.execute_unprepared(refused).await.is_err(), "{refused}");
     }
-    let mut elsewhere = url::Url::parse(url.expose_secret()).unwrap();
-    elsewhere.set_path(foreign.as_str());
-    assert!(Database::connect(elsewhere.as_str()).await.is_err(), "another tenant's database");
+    let admin = std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap();
+    let registry = format!("registry_{}", Uuid::new_v4().simple());
+    let mut wanted = url::Url::parse(&admin).unwrap();
+    wanted.set_path(&registry);
+    ensure_database(&admin.clone().into(), &String::from(wanted).into()).await.unwrap();
+    let template = DatabaseName::generate(&mark(), &mut rand::rng());
+    engine.create_database(&template).await.unwrap();
+    engine.make_template(&template).await.unwrap();
+    for elsewhere in [foreign.as_str(), registry.as_str(), template.as_str()] {
+        let mut url = url::Url::parse(url.expose_secret()).unwrap();
+        url.set_path(elsewhere);
+        assert!(Database::connect(url.as_str()).await.is_err(), "{elsewhere}");
+    }
+    // What a server has from the start is open to everybody: only a superuser can close it, and there is nothing in it.
+    for role in [foreign.role(Slot::A), "freehold_rw".to_owned(), "postgres".to_owned()] {
+        let taken = db.execute_unprepared(&format!("SET ROLE \"{role}\"")).await;
+        assert!(taken.is_err() || role == "freehold_rw", "{role}");
+    }
     db.close().await.unwrap();
-    for name in [name, foreign] {
+    for name in [name, foreign, template] {
         engine.drop_database(&name).await.unwrap();
     }
+    let db = Database::connect(admin).await.unwrap();
+    db.execute_unprepared(&format!("DROP DATABASE \"{registry}\"")).await.unwrap();
+    db.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -92,7 +92,5 @@ pub(super) async fn take(plane: &Plane, change: &Change, server: Uuid) -> Result
     if taken.rows_affected == 0 {
         return Ok(None);
     }
-    // The next is made while this one is used.
-    plane.restock.notify_one();
     Ok(Some(Ready { name: row.name.parse()?, url, schema_version: version }))
 }

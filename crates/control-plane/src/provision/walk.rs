@@ -283,6 +283,8 @@ impl<'a> Walk<'a> {
         tracing::info!(state = state.as_str(), "the operation has ended");
         count(kind.as_str(), state.as_str());
         self.work.plane.wake.tell_end(id);
+        // A database that was ready may have been taken: the next is made.
+        self.work.plane.restock.notify_one();
         Ok(Next::End)
     }
 
