@@ -29,6 +29,27 @@ async fn bounds_hold_and_nobody_loses_to_a_change_that_was_not_asked_about(bed: 
     assert_eq!(names, [200; 16]);
 }
 
+/// More than the registry has connections: whoever holds one for its change waits for no second.
+const CROWD: usize = 24;
+
+on_both!(a_crowd_of_changes_at_once_is_served, 1, 0);
+async fn a_crowd_of_changes_at_once_is_served(bed: Bed) {
+    let bed = &bed;
+    let made = join_all((0..CROWD).map(|number| async move {
+        let body = json!({ "slug": format!("acme-{number}"), "name": "Acme", "plan": "test" });
+        bed.operator("POST", "/v1/tenants", Some(body)).await
+    }));
+    for answer in made.await {
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    let rotated = join_all((0..CROWD).map(|number| async move {
+        bed.operator("POST", &format!("/v1/tenants/acme-{number}/rotate-credentials"), None).await
+    }));
+    for answer in rotated.await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
 on_both!(a_repeated_call_without_a_body_takes_effect_once, 1, 0);
 async fn a_repeated_call_without_a_body_takes_effect_once(bed: Bed) {
     let acme = bed.tenant("acme").await;

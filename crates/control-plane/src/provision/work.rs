@@ -170,9 +170,13 @@ impl Work {
     }
 
     /// Data planes that may serve or dial something older than this.
-    pub(super) async fn nodes_behind(&self, revision: Revision) -> Result<Vec<Uuid>, StepError> {
+    pub(super) async fn nodes_behind(
+        &self,
+        db: &impl ConnectionTrait,
+        revision: Revision,
+    ) -> Result<Vec<Uuid>, StepError> {
         let registry = &self.plane.registry;
-        Ok(registry.nodes_behind(revision, registry.now() - self.plane.stale_after).await?)
+        Ok(registry.nodes_behind(db, revision, registry.now() - self.plane.stale_after).await?)
     }
 
     /// The password in a database's sealed URL; empty where its engine knows none.

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 use tenancy::feed::FeedRequest;
 use tenancy::id::NodeId;
 use tenancy::route::Revision;
@@ -32,8 +34,10 @@ impl Registry {
     }
 
     /// Nodes that still count, and may serve or dial something older than this revision.
+    #[allow(clippy::unused_self, reason = "whose nodes they are")]
     pub(crate) async fn nodes_behind(
         &self,
+        db: &impl ConnectionTrait,
         revision: Revision,
         alive_since: DateTime<Utc>,
     ) -> Result<Vec<Uuid>, DbErr> {
@@ -46,7 +50,7 @@ impl Registry {
             .order_by_asc(nodes::Column::Id)
             .limit(MOST_BEHIND)
             .into_tuple()
-            .all(self.db())
+            .all(db)
             .await
     }
 

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, EntityTrait};
 use serde::Deserialize;
 use service::Problem;
 use service::extract::{Path, Query};
@@ -67,7 +67,7 @@ pub(crate) async fn rotate(
     let order = Order { is_forced: query.force, ..order(Kind::Rotate, row.id, change.now()) };
     let operation = provision::enqueue(&change, order).await?;
     let (id, operation_id) = (row.id, operation.id);
-    let accepted = answer(&api, StatusCode::ACCEPTED, row, operation).await?;
+    let accepted = answer(change.db(), StatusCode::ACCEPTED, row, operation).await?;
     let patience = preferred_wait(&headers);
     match patience {
         Some(_) => ticket.record_for_now(&change, &accepted).await?,
@@ -80,19 +80,19 @@ pub(crate) async fn rotate(
     let ended = provision::wait(plane, operation_id, patience).await?;
     let Some(row) = tenants::Entity::find_by_id(id).one(plane.registry.db()).await? else { return Ok(accepted) };
     let status = if provision::is_done(&ended) { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let answer = answer(&api, status, row, ended).await?;
+    let answer = answer(plane.registry.db(), status, row, ended).await?;
     ticket.amend(plane, &answer).await?;
     Ok(answer)
 }
 
 async fn answer(
-    api: &Api,
+    db: &impl ConnectionTrait,
     status: StatusCode,
     row: tenants::Model,
     operation: operations::Model,
 ) -> Result<Answer, Problem> {
     let (tag, location) = (etag(row.version), format!("/v1/operations/{}", operation.id));
-    let tenant = Tenant::read(api.plane.registry.db(), row).await?;
+    let tenant = Tenant::read(db, row).await?;
     let body = TenantAndOperation { tenant, operation: Operation::without_steps(operation) };
     Ok(Answer::new(status, &body)?.at(location).tagged(&tag))
 }

@@ -30,7 +30,7 @@ impl Step for Activate {
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         let database = work.claimed_row(change.db()).await?;
         // Plans are locked before tenants. A plan that is changed meanwhile is news for this tenant too, or changed before.
-        let plan = work.tenant_row().await?.plan;
+        let plan = work.tenant_in(change.db()).await?.plan;
         plans::Entity::find_by_id(plan.as_str()).lock(LockType::Share).one(change.db()).await?;
         let activated = tenants::Entity::update_many()
             .col_expr(tenants::Column::Status, Expr::value(Status::Active.as_str()))
@@ -45,7 +45,7 @@ impl Step for Activate {
             .exec(change.db())
             .await?;
         if activated.rows_affected == 0 {
-            let now = work.tenant_row().await?;
+            let now = work.tenant_in(change.db()).await?;
             if now.plan != plan && now.status == Status::Provisioning.as_str() {
                 return Err(StepError::unavailable("the tenant's plan was changed at the same moment"));
             }

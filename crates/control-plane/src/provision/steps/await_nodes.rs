@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use tenancy::route::Revision;
 use uuid::Uuid;
 
@@ -23,13 +23,13 @@ impl Step for AwaitNodes {
     }
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
-        let behind = behind(work).await?;
+        let behind = behind(work, work.plane.registry.db()).await?;
         let is_done = behind.is_empty() || work.lease.operation().is_forced;
         if is_done { Ok(()) } else { Err(StepError::awaiting(&behind)) }
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        let behind = behind(work).await?;
+        let behind = behind(work, change.db()).await?;
         if behind.is_empty() || !work.lease.operation().is_forced {
             return Ok(());
         }
@@ -49,6 +49,6 @@ impl Step for AwaitNodes {
     }
 }
 
-async fn behind(work: &Work) -> Result<Vec<Uuid>, StepError> {
-    work.nodes_behind(Revision(work.tenant_row().await?.revision.unsigned_abs())).await
+async fn behind(work: &Work, db: &impl ConnectionTrait) -> Result<Vec<Uuid>, StepError> {
+    work.nodes_behind(db, Revision(work.tenant_in(db).await?.revision.unsigned_abs())).await
 }

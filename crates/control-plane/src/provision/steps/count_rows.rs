@@ -2,12 +2,12 @@
 
 use async_trait::async_trait;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ActiveValue::Set, EntityTrait};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
-use crate::registry::entities::erasures;
+use crate::registry::entities::{databases, erasures};
 
 pub(super) struct CountRows;
 
@@ -32,15 +32,20 @@ impl Step for CountRows {
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        let database = work.database().await?;
+        let found = databases::Entity::find().filter(databases::Column::TenantId.eq(work.tenant_id()));
+        let database = found.one(change.db()).await?;
+        let server = match &database {
+            Some(database) => Some(work.server_row(change.db(), database.server_id).await?.name),
+            None => None,
+        };
         let operation = work.lease.operation();
         let row = erasures::ActiveModel {
             tenant_id: Set(work.tenant_id()),
             requested_by: Set(operation.requested_by.clone()),
             requested_at: Set(operation.created_at),
             erased_at: Set(None),
-            server: Set(database.as_ref().map(|database| database.server.name.clone())),
-            database: Set(database.map(|database| database.row.name)),
+            server: Set(server),
+            database: Set(database.map(|database| database.name)),
             row_counts: Set(work.row_counts().cloned().into()),
         };
         let again = OnConflict::column(erasures::Column::TenantId)

@@ -16,7 +16,9 @@ impl Step for Disconnect {
     }
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
-        let behind = work.nodes_behind(Revision(work.tenant_row().await?.revision.unsigned_abs())).await?;
+        let behind = work
+            .nodes_behind(work.plane.registry.db(), Revision(work.tenant_row().await?.revision.unsigned_abs()))
+            .await?;
         if behind.is_empty() { Ok(()) } else { Err(StepError::awaiting(&behind)) }
     }
 }

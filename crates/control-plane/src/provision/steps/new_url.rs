@@ -21,16 +21,17 @@ impl Step for NewUrl {
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        let tenant = work.tenant_row().await?;
+        let tenant = work.tenant_in(change.db()).await?;
         if !tenant.status.parse::<Status>().is_ok_and(Status::is_visible) {
             return Err(StepError::refused("the tenant has no credentials to rotate any more"));
         }
-        let database = work.claimed().await?;
-        let slot = database.row.slot.parse::<Slot>()?.other();
-        let generation = database.row.generation.unsigned_abs() + 1;
+        let row = work.claimed_row(change.db()).await?;
+        let engine = work.plane.engine(&work.server_row(change.db(), row.server_id).await?)?;
+        let slot = row.slot.parse::<Slot>()?.other();
+        let generation = row.generation.unsigned_abs() + 1;
         let sealed = {
             let mut rng = rand::rng();
-            let url = database.engine.url(&database.name, slot, &new_password(&mut rng));
+            let url = engine.url(&row.name.parse()?, slot, &new_password(&mut rng));
             work.plane.tenants_ring.seal(url_subject(tenant.id, generation), &url, &mut rng)
         };
         databases::Entity::update_many()
