@@ -95,5 +95,16 @@ async fn nodes_converge_to_a_registry_that_was_restored_from_a_backup(mut bed: B
     bed.control[0].restart();
     bed.until(&changed, "/api/me", 200).await;
     bed.until(&lost, "/api/me", 401).await;
+    // What came after the backup is known to its server alone, and is told and left.
+    let findings = bed.findings().await;
+    let [found] = &findings[..] else { panic!("one thing differs: {findings:?}") };
+    assert_eq!(found["kind"], "database_without_tenant", "{found}");
+    assert!(found["detail"].as_str().unwrap().contains(&lost.id), "it says whose it is: {found}");
+    // As the runbook has it, whether the numbers told of the restore or not.
+    let epoch = bed.done("POST", "/v1/epoch", None).await["epoch"].clone();
+    assert!(epoch.is_string());
+    for tenant in [&kept, &changed] {
+        bed.until(tenant, "/api/me", 200).await;
+    }
     bed.until(&kept, "/api/me", 200).await;
 }

@@ -59,13 +59,16 @@ impl Step for Forget {
             .filter(erasures::Column::TenantId.eq(tenant))
             .exec(db)
             .await?;
-        let slug = work.tenant_in(db).await?.slug;
-        let until = now + work.plane.hold_slugs;
-        let held = held_slugs::ActiveModel { slug: Set(slug), tenant_id: Set(tenant), until: Set(until) };
-        let longer = OnConflict::column(held_slugs::Column::Slug)
-            .update_columns([held_slugs::Column::TenantId, held_slugs::Column::Until])
-            .to_owned();
-        held_slugs::Entity::insert(held).on_conflict(longer).exec_without_returning(db).await?;
+        let row = work.tenant_in(db).await?;
+        // One that was never served led nobody anywhere: whoever failed to create it may try again.
+        if row.revision > 0 {
+            let until = now + work.plane.hold_slugs;
+            let held = held_slugs::ActiveModel { slug: Set(row.slug), tenant_id: Set(tenant), until: Set(until) };
+            let longer = OnConflict::column(held_slugs::Column::Slug)
+                .update_columns([held_slugs::Column::TenantId, held_slugs::Column::Until])
+                .to_owned();
+            held_slugs::Entity::insert(held).on_conflict(longer).exec_without_returning(db).await?;
+        }
         // What is over need not be kept.
         held_slugs::Entity::delete_many().filter(held_slugs::Column::Until.lte(now)).exec(db).await?;
         change.touch(tenant);

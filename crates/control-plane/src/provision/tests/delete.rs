@@ -9,7 +9,7 @@ use tenancy::route::Revision;
 use super::stage::{Stage, on_both};
 use crate::provision::cancel_delete;
 use crate::provision::faults::{Fault, Faults, Point, Side};
-use crate::registry::entities::{operation_steps, operations};
+use crate::registry::entities::{held_slugs, operation_steps, operations};
 
 on_both! {
     a_deletion_waits_until_every_data_plane_has_let_go,
@@ -100,4 +100,12 @@ async fn a_tenant_whose_creation_failed_is_forgotten(stage: &Stage) {
     assert_eq!((refused.status().as_u16(), refused.kind()), (409, "illegal-transition"));
     let steps = operation_steps::Entity::find().all(stage.plane.registry.db()).await.unwrap();
     assert!(steps.iter().all(|step| step.operation_id != created.id || step.state != "done"));
+    let held = async || held_slugs::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    assert!(held().await.is_empty(), "nobody was ever led there");
+    // Another of the same slug that was served: it is held back.
+    let created = built(stage).await;
+    let deleted = stage.delete(&created, Status::Active).await;
+    assert_eq!(stage.work_until_ended(&deleted, &Faults::default()).await.state, "done");
+    let held = held().await;
+    assert!(held.len() == 1 && held[0].slug == "acme" && held[0].until > chrono::Utc::now(), "{held:?}");
 }
