@@ -51,6 +51,12 @@ impl Entered {
         database::count_rows(&self.db).await
     }
 
+    /// Whatever a test needs to have done there.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: &str) {
+        self.db.execute_unprepared(sql).await.expect("the test's own statement");
+    }
+
     pub(crate) async fn leave(self) -> Result<(), EngineError> {
         self.db.close().await.map_err(|error| EngineError::of("close the connection", error))
     }

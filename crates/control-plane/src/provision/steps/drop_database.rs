@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Step, StepError};
+use crate::engine::drop_unless_anothers;
 use crate::provision::work::Work;
 
 pub(super) struct DropDatabase;
@@ -16,7 +17,8 @@ impl Step for DropDatabase {
     async fn run(&self, work: &Work) -> Result<(), StepError> {
         // A tenant whose creation failed has none.
         if let Some(database) = work.database().await? {
-            database.engine.drop_database(&database.name).await?;
+            // A row that names another tenant's database is a mistake that must not cost that tenant its data.
+            drop_unless_anothers(database.engine.as_ref(), &database.name, Some(work.tenant_id())).await?;
         }
         Ok(())
     }

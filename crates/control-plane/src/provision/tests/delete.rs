@@ -7,14 +7,16 @@ use tenancy::id::NodeId;
 use tenancy::route::Revision;
 
 use super::stage::{Stage, on_both};
+use crate::engine::DatabaseName;
 use crate::provision::cancel_delete;
 use crate::provision::faults::{Fault, Faults, Point, Side};
-use crate::registry::entities::{held_slugs, operation_steps, operations};
+use crate::registry::entities::{held_slugs, operation_steps, operations, servers};
 
 on_both! {
     a_deletion_waits_until_every_data_plane_has_let_go,
     a_deletion_is_called_off_before_it_began_and_not_after,
     a_tenant_whose_creation_failed_is_forgotten,
+    a_deletion_leaves_a_database_that_is_stamped_for_another,
 }
 
 async fn built(stage: &Stage) -> operations::Model {
@@ -108,4 +110,19 @@ async fn a_tenant_whose_creation_failed_is_forgotten(stage: &Stage) {
     assert_eq!(stage.work_until_ended(&deleted, &Faults::default()).await.state, "done");
     let held = held().await;
     assert!(held.len() == 1 && held[0].slug == "acme" && held[0].until > chrono::Utc::now(), "{held:?}");
+}
+
+async fn a_deletion_leaves_a_database_that_is_stamped_for_another(stage: &Stage) {
+    let created = built(stage).await;
+    let name: DatabaseName = stage.names().await[0].parse().unwrap();
+    let server = servers::Entity::find_by_id(stage.server).one(stage.plane.registry.db()).await.unwrap().unwrap();
+    let engine = stage.plane.engine(&server).unwrap();
+    let entered = engine.enter(&name).await.unwrap();
+    entered.execute("UPDATE freehold_stamp SET tenant_id = 'another'").await;
+    entered.leave().await.unwrap();
+    let operation = stage.delete(&created, Status::Active).await;
+    assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+    stage.assert_forgotten(&operation).await;
+    assert!(engine.has_database(&name).await.unwrap(), "its tenant may yet look for it");
+    engine.drop_database(&name).await.unwrap();
 }
