@@ -56,7 +56,8 @@ impl Registry {
                 options.application_name("freehold-registry").options([
                     // A process that froze in the middle of a change keeps its rows from nobody for long.
                     ("idle_in_transaction_session_timeout", "5s"),
-                    ("lock_timeout", "10s"),
+                    // Well within a request's own time limit, and longer than any honest change takes.
+                    ("lock_timeout", "30s"),
                     ("statement_timeout", "60s"),
                 ])
             })

@@ -73,9 +73,10 @@ fn is_sqlite(error: &dyn DatabaseError) -> bool {
 }
 
 /// SQLSTATEs of Postgres (appendix A of its manual): connection exceptions (class 08), too many
-/// connections, shutdown, crash, starting up, database dropped, and a standby that takes no writes.
+/// connections, shutdown, crash, starting up, database dropped, a standby that takes no writes, and a lock that was not had in
+/// time.
 fn postgres_is_unavailable(code: &str) -> bool {
-    code.starts_with("08") || matches!(code, "53300" | "57P01" | "57P02" | "57P03" | "57P04" | "25006")
+    code.starts_with("08") || matches!(code, "53300" | "57P01" | "57P02" | "57P03" | "57P04" | "25006" | "55P03")
 }
 
 /// Primary result codes of SQLite (sqlite.org/rescode.html), the low byte of the extended ones:
