@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use futures_util::future::join_all;
+use sea_orm::{ConnectionTrait as _, Database};
+use serde_json::json;
 
-use crate::bed::{Bed, send};
+use crate::bed::{Bed, Store, send};
 use crate::on_both;
 
 /// Requests that each data plane answers at any moment.
@@ -53,4 +55,38 @@ async fn twenty_rotations_in_a_row_fail_no_request(bed: Bed) {
         let dials = bed.metric(node, "data_plane_pool_dials_total").await;
         assert!((2.0..=42.0).contains(&dials), "{dials}");
     }
+}
+
+/// An admin of its own for the tenants' server, and another that the registry is reached by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admins_password_is_rotated_and_known_to_the_control_plane_alone() {
+    let bed = Bed::start(Store::Postgres, 1, 0).await;
+    let shared = bed.operator("POST", "/v1/servers/local/rotate-admin", None).await;
+    assert_eq!((shared.status, shared.kind().as_str()), (409, "registry-uses-admin"), "{shared:?}");
+
+    let role = format!("admin_{}", uuid::Uuid::new_v4().simple());
+    let superuser = Database::connect(bed.superuser_url()).await.unwrap();
+    // The server's owner role was made by the other admin, who alone may give it away.
+    let made = format!("CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD 'first'; GRANT freehold_owner TO {role}");
+    superuser.execute_unprepared(&made).await.unwrap();
+    let host = bed.superuser_url().rsplit_once('@').unwrap().1.to_owned();
+    let old = format!("postgres://{role}:first@{host}");
+    let server = json!({ "name": "own", "engine": "postgres", "region": "elsewhere", "admin_url": old, "capacity": 10,
+                         "connection_budget": 20, "warm": 1 });
+    assert_eq!(bed.operator("POST", "/v1/servers", Some(server)).await.status, 201);
+    for round in 0..2 {
+        let rotated = bed.operator("POST", "/v1/servers/own/rotate-admin", None).await;
+        assert_eq!(rotated.status, 200, "{rotated:?}");
+        assert!(Database::connect(&old).await.is_err(), "the password of before");
+        let body = json!({ "slug": format!("acme-{round}"), "name": "Acme", "plan": "test", "region": "elsewhere" });
+        let tenant = bed.operator("POST", "/v1/tenants", Some(body)).await;
+        assert_eq!((tenant.status, &tenant.json()["tenant"]["server"]), (201, &json!("own")), "{tenant:?}");
+    }
+    // Who knows another way in tells it.
+    superuser.execute_unprepared(&format!("ALTER ROLE {role} PASSWORD 'second'")).await.unwrap();
+    let url = |password: &str| json!({ "admin_url": format!("postgres://{role}:{password}@{host}") });
+    let wrong = bed.operator("PATCH", "/v1/servers/own", Some(url("third"))).await;
+    assert_eq!((wrong.status, wrong.kind().as_str()), (422, "server-unusable"), "{wrong:?}");
+    bed.done("PATCH", "/v1/servers/own", Some(url("second"))).await;
+    bed.assert_healthy().await;
 }

@@ -85,6 +85,10 @@ pub(crate) trait Engine: Inspect + Send + Sync {
     async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<(), EngineError>;
     /// Whether there is such a database.
     async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError>;
+    /// Whether the database is one that somebody began to drop, and did not to the end: nothing of it can be had any more.
+    async fn is_invalid(&self, _: &DatabaseName) -> Result<bool, EngineError> {
+        Ok(false)
+    }
     /// Drops the database and its roles, ending their sessions first.
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError>;
     /// Ends the sessions of a process of ours whose work was taken over: nothing that it began goes on.
@@ -104,7 +108,7 @@ pub(crate) async fn drop_unless_anothers(
     database: &DatabaseName,
     tenant: Option<Uuid>,
 ) -> Result<bool, EngineError> {
-    if engine.has_database(database).await? {
+    if engine.has_database(database).await? && !engine.is_invalid(database).await? {
         let entered = engine.enter(database).await?;
         let stamped = entered.stamped().await?;
         entered.leave().await?;

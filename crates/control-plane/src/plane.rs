@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use tenancy::Product;
 use tenancy::seal::{KeyRing, Sealed};
 use tokio::sync::Notify;
@@ -71,14 +72,17 @@ impl Plane {
         Arc::get_mut(&mut self.0).expect("nobody shares the plane yet")
     }
 
+    /// The admin's URL of a server.
+    pub(crate) fn admin_url(&self, server: &servers::Model) -> Result<SecretString, EngineError> {
+        let sealed = Sealed::from_stored(server.sealed_admin_url.as_str());
+        self.servers_ring.open(admin_url_subject(server), &sealed).map_err(|error| {
+            EngineError::refused(format!("the admin URL of server {:?} does not open: {error}", server.name))
+        })
+    }
+
     /// The engine of a server.
     pub(crate) fn engine(&self, server: &servers::Model) -> Result<Arc<dyn Engine>, EngineError> {
-        self.engines.of(server, || {
-            let sealed = Sealed::from_stored(server.sealed_admin_url.as_str());
-            self.servers_ring.open(admin_url_subject(server), &sealed).map_err(|error| {
-                EngineError::refused(format!("the admin URL of server {:?} does not open: {error}", server.name))
-            })
-        })
+        self.engines.of(server, || self.admin_url(server))
     }
 }
 

@@ -21,7 +21,7 @@ mod work;
 
 use std::str::FromStr;
 
-pub(crate) use queue::{Order, cancel_delete, enqueue, is_busy, rests, retry, unfinished, wait};
+pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;
 pub(crate) use steps::{emptiest, no_room};

@@ -22,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tenancy::Plan;
 use tenancy::route::{Epoch, Revision};
 use tokio::sync::watch;
+use url::Url;
 use uuid::Uuid;
 
 use crate::engine::Mark;
@@ -38,6 +39,18 @@ pub(crate) struct Registry {
     db: DatabaseConnection,
     head: watch::Sender<Revision>,
     mark: Mark,
+    /// Who is reached where, but for the password; none for a file.
+    login: Option<Login>,
+}
+
+/// A login role on a server: host, port, user.
+type Login = (String, u16, String);
+
+fn login(url: &SecretString) -> Option<Login> {
+    let url = Url::parse(url.expose_secret()).ok()?;
+    let is_postgres = matches!(url.scheme(), "postgres" | "postgresql");
+    is_postgres
+        .then(|| (url.host_str().unwrap_or_default().to_owned(), url.port().unwrap_or(5432), url.username().to_owned()))
 }
 
 impl Registry {
@@ -70,7 +83,7 @@ impl Registry {
             });
         let db = Database::connect(options).await?;
         let made = Mark::generate(&mut rand::rng());
-        let mut registry = Self { db, head: watch::Sender::new(Revision(0)), mark: made };
+        let mut registry = Self { db, head: watch::Sender::new(Revision(0)), mark: made, login: login(url) };
         registry.migrate().await?;
         registry.seed(schema_version).await?;
         // Another replica may have been faster.
@@ -117,6 +130,11 @@ impl Registry {
     /// Begins the names of this registry's databases.
     pub(crate) const fn mark(&self) -> &Mark {
         &self.mark
+    }
+
+    /// Whether the registry is reached by the same login role as this URL.
+    pub(crate) fn is_reached_by(&self, url: &SecretString) -> bool {
+        self.login.is_some() && self.login == login(url)
     }
 
     /// For reading.

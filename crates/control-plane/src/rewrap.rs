@@ -5,7 +5,7 @@
 
 use sea_orm::sea_query::{CaseStatement, Expr, LikeExpr};
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
 };
 use service::problem::BoxError;
 use tenancy::seal::{KeyRing, Purpose, Sealed, Subject};
@@ -40,15 +40,23 @@ struct Texts<E: EntityTrait> {
     purpose: Purpose,
 }
 
+impl<E: EntityTrait> Texts<E> {
+    #[allow(clippy::unused_self, reason = "it says of which table")]
+    fn rows(&self) -> Select<E> {
+        E::find()
+    }
+}
+
 /// Every column of sealed texts, each with its ring: `$do!(plane, texts)` for one after the other.
 macro_rules! for_all_texts {
     ($plane:expr, |$ring:ident, $texts:ident| $do:expr) => {{
         let $ring = &$plane.tenants_ring;
-        let $texts = Texts::<tenants::Entity> {
-            of: "a tenant's database URL",
-            id: tenants::Column::Id,
-            generation: tenants::Column::Generation.into_expr(),
-            text: tenants::Column::SealedUrl,
+        // A text moves from the first of these to the last, and is met on its way.
+        let $texts = Texts::<databases::Entity> {
+            of: "a tenant's next database URL",
+            id: databases::Column::TenantId,
+            generation: databases::Column::NextGeneration.into_expr(),
+            text: databases::Column::NextSealedUrl,
             purpose: Purpose::TenantUrl,
         };
         $do;
@@ -60,11 +68,11 @@ macro_rules! for_all_texts {
             purpose: Purpose::TenantUrl,
         };
         $do;
-        let $texts = Texts::<databases::Entity> {
-            of: "a tenant's next database URL",
-            id: databases::Column::TenantId,
-            generation: databases::Column::NextGeneration.into_expr(),
-            text: databases::Column::NextSealedUrl,
+        let $texts = Texts::<tenants::Entity> {
+            of: "a tenant's database URL",
+            id: tenants::Column::Id,
+            generation: tenants::Column::Generation.into_expr(),
+            text: tenants::Column::SealedUrl,
             purpose: Purpose::TenantUrl,
         };
         $do;
@@ -108,6 +116,11 @@ macro_rules! for_all_texts {
 pub(crate) async fn rewrap(plane: &Plane) -> Result<Progress, DbErr> {
     let (mut done, mut budget) = (Progress::default(), BUDGET);
     for_all_texts!(plane, |ring, texts| rewrap_texts(plane, ring, texts, &mut done, &mut budget).await?);
+    // Counted when all is done, over all of them: a text may have gone from one place to another meanwhile.
+    for_all_texts!(plane, |ring, texts| {
+        let left = texts.rows().filter(not_sealed_by(texts.text, [ring.primary()]));
+        done.remaining += left.count(plane.registry.db()).await?;
+    });
     done.remaining = done.remaining.saturating_sub(done.unopened);
     Ok(done)
 }
@@ -118,14 +131,12 @@ async fn rewrap_texts<E: EntityTrait>(
     texts: Texts<E>,
     done: &mut Progress,
     budget: &mut u64,
-) -> Result<(), DbErr>
-where
-    E::Model: Sync,
-{
+) -> Result<(), DbErr> {
     let db = plane.registry.db();
     let mut after = Uuid::nil();
     while *budget > 0 {
-        let page: Vec<(Uuid, i64, String)> = E::find()
+        let page: Vec<(Uuid, i64, String)> = texts
+            .rows()
             .select_only()
             .column(texts.id)
             .column_as(texts.generation.clone(), "generation")
@@ -166,9 +177,6 @@ where
             .await?;
         done.rewrapped += updated.rows_affected;
     }
-    // Counted where the bound was met: nothing of the others was looked at.
-    let remaining = E::find().filter(not_sealed_by(texts.text, [ring.primary()]));
-    done.remaining += remaining.count(db).await?;
     Ok(())
 }
 
@@ -179,7 +187,8 @@ pub(crate) async fn check_keys(plane: &Plane) -> Result<(), BoxError> {
 }
 
 async fn check_texts<E: EntityTrait>(plane: &Plane, ring: &KeyRing, texts: Texts<E>) -> Result<(), BoxError> {
-    let foreign: Option<(Uuid, String)> = E::find()
+    let foreign: Option<(Uuid, String)> = texts
+        .rows()
         .select_only()
         .column(texts.id)
         .column(texts.text)

@@ -16,3 +16,17 @@ impl MigratorTrait for Migrator {
         vec![Box::new(m0001_foundation::Migration), Box::new(m0002_life::Migration)]
     }
 }
+
+/// A table to be made.
+fn table(name: &'static str) -> TableCreateStatement {
+    Table::create().table(name).to_owned()
+}
+
+/// An index to be made.
+fn index(name: &'static str, table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+    let mut index = Index::create().name(name).table(table).to_owned();
+    for column in columns {
+        index.col(*column);
+    }
+    index
+}

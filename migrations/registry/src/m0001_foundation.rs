@@ -6,6 +6,8 @@ use sea_orm_migration::schema::{
     timestamp_with_time_zone_null, uuid, uuid_null,
 };
 
+use crate::{index, table};
+
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {
@@ -34,7 +36,6 @@ impl MigrationTrait for Migration {
 }
 
 fn tables() -> Vec<TableCreateStatement> {
-    let table = |name: &'static str| Table::create().table(name).to_owned();
     vec![
         // One row: the identity of the registry's history, its newest revision, the fleet's schema version.
         table("history")
@@ -159,13 +160,6 @@ fn owned(name: &'static str) -> TableCreateStatement {
 }
 
 fn indexes() -> Vec<IndexCreateStatement> {
-    let index = |name: &'static str, table: &'static str, columns: &[&'static str]| {
-        let mut index = Index::create().name(name).table(table).to_owned();
-        for column in columns {
-            index.col(*column);
-        }
-        index
-    };
     vec![
         // A deleted tenant leaves its slug to others.
         index("tenants_slug", "tenants", &["slug"]).unique().and_where(Expr::col("status").ne("deleted")).to_owned(),

@@ -6,6 +6,8 @@ use sea_orm_migration::schema::{
     timestamp_with_time_zone_null, uuid, uuid_null,
 };
 
+use crate::{index, table};
+
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {
@@ -52,6 +54,8 @@ fn columns() -> Vec<(&'static str, ColumnDef)> {
         ("servers", integer("warm_target").default(0).to_owned()),
         // Waits for no data plane.
         ("operations", boolean("is_forced").default(false).to_owned()),
+        // The revision that data planes are waited for to apply.
+        ("operations", big_integer_null("awaited")),
         // What its reader should know of how it went.
         ("operations", string_null("note")),
         ("operations", string_null("requested_by")),
@@ -61,7 +65,6 @@ fn columns() -> Vec<(&'static str, ColumnDef)> {
 }
 
 fn tables() -> Vec<TableCreateStatement> {
-    let table = |name: &'static str| Table::create().table(name).to_owned();
     vec![
         // One migrated database for each server and schema version, which the others are copies of.
         table("templates")
@@ -125,13 +128,6 @@ fn tables() -> Vec<TableCreateStatement> {
 }
 
 fn indexes() -> Vec<IndexCreateStatement> {
-    let index = |name: &'static str, table: &'static str, columns: &[&'static str]| {
-        let mut index = Index::create().name(name).table(table).to_owned();
-        for column in columns {
-            index.col(*column);
-        }
-        index
-    };
     vec![
         // One operation at a time is at work for a tenant.
         index("operations_at_work", "operations", &["tenant_id"])

@@ -53,6 +53,11 @@ impl Bed {
         }
     }
 
+    /// The tests' Postgres for the harness, which may do anything there.
+    pub fn superuser_url(&self) -> String {
+        superuser_url()
+    }
+
     /// The registry's URL for the harness, which may do anything in it; on Postgres.
     pub fn registry_url_of_superuser(&self) -> String {
         let name = self.registry_url.rsplit_once('/').unwrap().1;

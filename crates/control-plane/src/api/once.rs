@@ -261,12 +261,22 @@ impl Ticket {
     }
 
     /// Records an answer together with its effect, while the request goes on for a better one. Repeats wait for that.
-    pub(super) async fn record_for_now(&mut self, change: &Change, answer: &Answer) -> Result<(), Problem> {
+    async fn record_for_now(&mut self, change: &Change, answer: &Answer) -> Result<(), Problem> {
         self.write(change.db(), &Answer { is_for_now: true, ..answer.clone() }).await?;
         if let Some(claim) = &mut self.0 {
             claim.for_now = Some(answer.clone());
         }
         Ok(())
+    }
+
+    /// Records that something was begun; `goes_on`: the request waits for it to end.
+    pub(super) async fn record_begun(
+        &mut self,
+        change: &Change,
+        answer: &Answer,
+        goes_on: bool,
+    ) -> Result<(), Problem> {
+        if goes_on { self.record_for_now(change, answer).await } else { self.record(change, answer).await }
     }
 
     /// Replaces the recorded answer by the better one: what was waited for has come.

@@ -5,9 +5,10 @@ pub(super) mod rotate;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
+use sea_orm::sea_query::LockType;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, SqlErr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect, SqlErr,
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,7 @@ use crate::config::ServerConfig;
 use crate::engine::EngineKind;
 use crate::plane::Plane;
 use crate::provision;
+use crate::registry::change::Change;
 use crate::registry::entities::{databases, servers};
 
 /// A new server.
@@ -254,9 +256,18 @@ fn warm(number: u32) -> Result<i32, Problem> {
     }
 }
 
-async fn named(api: &Api, name: &str) -> Result<servers::Model, Problem> {
-    let found = servers::Entity::find().filter(servers::Column::Name.eq(name)).one(api.plane.registry.db()).await?;
-    found.ok_or_else(|| {
+async fn named(db: &impl ConnectionTrait, name: &str) -> Result<servers::Model, Problem> {
+    found(servers::Entity::find().filter(servers::Column::Name.eq(name)).one(db).await?)
+}
+
+/// As [`named`], and nobody else changes it until the change ends.
+async fn locked(change: &Change, name: &str) -> Result<servers::Model, Problem> {
+    let row = servers::Entity::find().filter(servers::Column::Name.eq(name)).lock(LockType::Update);
+    found(row.one(change.db()).await?)
+}
+
+fn found(row: Option<servers::Model>) -> Result<servers::Model, Problem> {
+    row.ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "server-not-found", "There is no such server. GET /v1/servers lists them.")
     })
 }
@@ -271,7 +282,7 @@ pub(super) async fn show(
     _: Operator,
     Path(name): Path<String>,
 ) -> Result<Json<Server>, Problem> {
-    let row = named(&api, &name).await?;
+    let row = named(api.plane.registry.db(), &name).await?;
     let on_it = databases::Entity::find().filter(databases::Column::ServerId.eq(row.id));
     let databases = Some(on_it.count(api.plane.registry.db()).await?);
     let ready = Some(provision::count_ready(&api.plane, row.id).await?);
@@ -281,7 +292,9 @@ pub(super) async fn show(
 /// Changes a server's state, capacity or budget.
 #[utoipa::path(
     patch, path = "/v1/servers/{name}", tag = "servers", request_body = UpdateServer, params(("name" = String, Path)),
-    responses((status = 200, body = Server), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody))
+    responses((status = 200, body = Server), (status = 404, body = ProblemBody),
+              (status = 409, description = "Its admin's password is being rotated", body = ProblemBody),
+              (status = 422, body = ProblemBody))
 )]
 pub(super) async fn update(
     State(api): State<Api>,
@@ -289,15 +302,28 @@ pub(super) async fn update(
     Path(name): Path<String>,
     Json(body): Json<UpdateServer>,
 ) -> Result<Json<Server>, Problem> {
-    let found = named(&api, &name).await?;
-    let (kind, generation) = (found.engine.parse().map_err(Problem::internal)?, found.generation + 1);
-    let subject = Subject { generation: generation.unsigned_abs(), ..admin_url_subject(&found) };
-    let mut row = found.into_active_model();
+    let plane = &api.plane;
+    if let Some(url) = &body.admin_url {
+        // Before anything is locked: it takes as long as the server does.
+        let kind = named(plane.registry.db(), &name).await?.engine.parse().map_err(Problem::internal)?;
+        check(plane, kind, url).await?;
+    }
+    let change = plane.registry.change().await?;
+    let row = locked(&change, &name).await?;
+    if body.admin_url.is_some() && row.next_sealed_admin_url.is_some() {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "rotation-at-work",
+            "The admin's password is being rotated, and this would forget the new one. Repeat POST \
+             /v1/servers/{name}/rotate-admin until it is done, then set the URL.",
+        ));
+    }
+    let generation = row.generation + 1;
+    let subject = Subject { generation: generation.unsigned_abs(), ..admin_url_subject(&row) };
+    let mut row = row.into_active_model();
     if let Some(url) = body.admin_url {
-        check(&api.plane, kind, &url).await?;
-        let sealed = api.plane.servers_ring.seal(subject, &url, &mut rand::rng());
+        let sealed = plane.servers_ring.seal(subject, &url, &mut rand::rng());
         row.sealed_admin_url = Set(sealed.as_stored().to_owned());
-        row.next_sealed_admin_url = Set(None);
         row.generation = Set(generation);
     }
     if let Some(state) = body.state {
@@ -315,7 +341,8 @@ pub(super) async fn update(
     if let Some(number) = body.warm {
         row.warm_target = Set(warm(number)?);
     }
-    let row = row.update(api.plane.registry.db()).await?;
-    api.plane.restock.notify_one();
+    let row = row.update(change.db()).await?;
+    change.commit().await?;
+    plane.restock.notify_one();
     Ok(Json(row.into()))
 }

@@ -68,7 +68,7 @@ pub(crate) struct Erasure {
     server: Option<String>,
     /// The database's name there.
     database: Option<String>,
-    /// Rows by table when the database was dropped; null where there was none.
+    /// Rows by table when the database was dropped; a text that says why they were not counted; null where there was none.
     #[schema(value_type = Option<Object>)]
     row_counts: serde_json::Value,
 }
@@ -212,13 +212,15 @@ pub(super) async fn save(
         .await
         .map_err(slug_taken)?
         .pop()
-        .ok_or_else(|| {
-            Problem::new(
-                StatusCode::CONFLICT,
-                "concurrent-change",
-                "Another request changed the tenant at the same time. Read it again, and repeat the request.",
-            )
-        })
+        .ok_or_else(concurrent_change)
+}
+
+fn concurrent_change() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "concurrent-change",
+        "Another request changed the tenant at the same time. Read it again, and repeat the request.",
+    )
 }
 
 /// A unique key refused the slug.

@@ -11,20 +11,19 @@ use super::servers::is_half_made;
 use super::tenants::{Seen, Servers};
 use super::{Cure, Doctor, Finding, Kind, LOOK, WHOLE};
 use crate::engine::{DatabaseName, Engine, EngineError};
-use crate::registry::entities::{servers, tenants};
+use crate::registry::entities::tenants;
 
 impl Doctor {
     /// Drops what the registry does not know and nobody misses.
     pub(super) async fn fix_stray(
         &self,
-        server: &servers::Model,
         engine: &dyn Engine,
         name: &DatabaseName,
         finding: &mut Finding,
     ) -> Result<(), DbErr> {
         let Some(cure) = finding.cure else { return Ok(()) };
         // A name that the registry does not know stays unknown: names are made up once.
-        if self.known(server.id).await?.contains(name.as_str()) {
+        if self.known().await?.contains(name.as_str()) {
             return Ok(());
         }
         let fixed = self.in_time(LOOK, async {

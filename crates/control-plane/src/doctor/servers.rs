@@ -138,7 +138,7 @@ impl Doctor {
         if let Some(between) = &self.between {
             between.pass().await;
         }
-        let known = self.known(server.id).await?;
+        let known = self.known().await?;
         let count = inventory.databases.len();
         let roles = inventory.roles.into_iter().filter(|(name, _)| !inventory.databases.contains(name));
         let roles: Vec<Stray> = roles.map(|(name, slot)| (name, Some(slot))).collect();
@@ -146,15 +146,15 @@ impl Doctor {
         Ok(Ok((all.filter(|(name, _)| !known.contains(name.as_str())).collect(), count)))
     }
 
-    /// Every name that the registry has for this server, as of one moment: a name moves from one table to the other.
-    pub(super) async fn known(&self, server: Uuid) -> Result<BTreeSet<String>, DbErr> {
+    /// Every name that the registry has, on whatever server, as of one moment: a name moves from one table to the other, and
+    /// one server may be registered by two names.
+    pub(super) async fn known(&self) -> Result<BTreeSet<String>, DbErr> {
         let snapshot = self.snapshot().await?;
-        let mut known: BTreeSet<String> = claimed(&snapshot, server).await?.into_iter().collect();
-        let warm = warm_databases::Entity::find().filter(warm_databases::Column::ServerId.eq(server));
-        let warm = warm.select_only().column(warm_databases::Column::Name).into_tuple::<String>();
-        known.extend(warm.all(&snapshot).await?);
-        let made = templates::Entity::find().filter(templates::Column::ServerId.eq(server));
-        known.extend(made.select_only().column(templates::Column::Name).into_tuple::<String>().all(&snapshot).await?);
+        let mut known: BTreeSet<String> = claimed(&snapshot).await?.into_iter().collect();
+        let warm = warm_databases::Entity::find().select_only().column(warm_databases::Column::Name);
+        known.extend(warm.into_tuple::<String>().all(&snapshot).await?);
+        let made = templates::Entity::find().select_only().column(templates::Column::Name);
+        known.extend(made.into_tuple::<String>().all(&snapshot).await?);
         snapshot.commit().await?;
         Ok(known)
     }
@@ -195,7 +195,7 @@ impl Doctor {
             finding.server = Some(server.name.clone());
             finding.database = Some(name.to_string());
             if self.is_fixing {
-                self.fix_stray(server, engine.as_ref(), name, finding).await?;
+                self.fix_stray(engine.as_ref(), name, finding).await?;
             }
         }
         Ok(findings)
@@ -264,16 +264,14 @@ pub(super) const fn is_half_made(identity: &Identity) -> bool {
 }
 
 /// Names of databases that are tenants'. One that is deleted, or was never built, has none.
-async fn claimed(db: &impl ConnectionTrait, server: Uuid) -> Result<Vec<String>, DbErr> {
+async fn claimed(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let ends = [Status::Deleted.as_str(), Status::Failed.as_str()];
     let gone = sea_orm::sea_query::Query::select()
         .column(tenants::Column::Id)
         .from(tenants::Entity)
         .and_where(tenants::Column::Status.is_in(ends))
         .to_owned();
-    let all = databases::Entity::find()
-        .filter(databases::Column::ServerId.eq(server))
-        .filter(databases::Column::TenantId.not_in_subquery(gone));
+    let all = databases::Entity::find().filter(databases::Column::TenantId.not_in_subquery(gone));
     all.select_only().column(databases::Column::Name).into_tuple::<String>().all(db).await
 }
 

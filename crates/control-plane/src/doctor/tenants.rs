@@ -185,7 +185,7 @@ impl Doctor {
                     let detail = format!("The server does not let {} in by the tenant's URL.", name.role(slot));
                     findings.push(Finding::new(Kind::LoginRefused, detail, rotate(seen)));
                 }
-                compare(seen, &examination, &name, slot, budget, findings);
+                compare(seen, &examination, is_admitted, &name, slot, budget, findings);
             }
             Ok(None) => findings.push(Finding::new(
                 Kind::DatabaseMissing,
@@ -271,6 +271,7 @@ impl Seen {
 fn compare(
     seen: &Seen,
     examination: &Examination,
+    is_admitted: bool,
     name: &DatabaseName,
     slot: Slot,
     budget: u32,
@@ -310,8 +311,13 @@ fn compare(
     }
     if examination.other == Login::Open {
         let detail = format!("The login role {} can log in, and no rotation is at work.", name.role(slot.other()));
-        let remedy = "Run the doctor with fix, which ends the role's sessions and bars it.";
-        findings.push(Finding::new(Kind::RoleMayLogin, detail, remedy).cured_by(Cure::BarRole(slot.other())));
+        // A registry that was restored may have the two the wrong way round: the other is what data planes live by then.
+        findings.push(if is_admitted {
+            let remedy = "Run the doctor with fix, which ends the role's sessions and bars it.";
+            Finding::new(Kind::RoleMayLogin, detail, remedy).cured_by(Cure::BarRole(slot.other()))
+        } else {
+            Finding::new(Kind::RoleMayLogin, detail, format!("Data planes may live by it. {}", rotate(seen)))
+        });
     }
     if !examination.drifts.is_empty() {
         let mut told: Vec<String> = examination.drifts.iter().take(TOLD).cloned().collect();

@@ -165,6 +165,51 @@ async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
     db.close().await.unwrap();
 }
 
+/// Whoever began it died before it was closed to others, and by then there is a template.
+#[tokio::test]
+async fn a_database_that_was_begun_without_a_template_is_whole_in_the_end() {
+    let engine = postgres();
+    engine.check().await.unwrap();
+    let template = DatabaseName::generate(&mark(), &mut rand::rng());
+    engine.create_database(&template).await.unwrap();
+    engine.make_template(&template).await.unwrap();
+    let (tenant, name) = (new_tenant(), DatabaseName::generate(&mark(), &mut rand::rng()));
+    let admin = Database::connect(std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap()).await.unwrap();
+    admin.execute_unprepared(&format!("CREATE DATABASE {name} OWNER freehold_owner TEMPLATE template0")).await.unwrap();
+    engine.copy_database(&template, &name).await.unwrap();
+    engine.create_role(&name, Slot::A, &password(), 4).await.unwrap();
+    let entered = engine.enter(&name).await.unwrap();
+    entered.migrate(&Notes, 1).await.unwrap();
+    entered.stamp(tenant.id).await.unwrap();
+    entered.leave().await.unwrap();
+    let url = engine.url(&name, Slot::A, &password());
+    let db = Database::connect(url.expose_secret()).await.unwrap();
+    db.execute_unprepared("INSERT INTO notes (text) VALUES ('x')").await.unwrap();
+    db.close().await.unwrap();
+    for name in [name, template] {
+        engine.drop_database(&name).await.unwrap();
+    }
+    admin.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_whose_drop_was_cut_off_is_dropped_to_the_end() {
+    let engine = postgres();
+    engine.check().await.unwrap();
+    let name = DatabaseName::generate(&mark(), &mut rand::rng());
+    engine.create_database(&name).await.unwrap();
+    assert!(!engine.is_invalid(&name).await.unwrap());
+    let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
+    let db = Database::connect(superuser).await.unwrap();
+    // As the server marks it.
+    let marked = format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{name}'");
+    db.execute_unprepared(&marked).await.unwrap();
+    db.close().await.unwrap();
+    assert!(engine.is_invalid(&name).await.unwrap());
+    assert!(drop_unless_anothers(engine.as_ref(), &name, None).await.unwrap());
+    assert!(!engine.has_database(&name).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_sqlite_file_that_is_gone_is_not_replaced_by_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();

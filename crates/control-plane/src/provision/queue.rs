@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, IntoActiveModel,
+    QueryFilter,
 };
 use service::Problem;
 use tenancy::Status;
@@ -50,6 +51,7 @@ pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations:
         created_at: Set(change.now()),
         finished_at: Set(None),
         is_forced: Set(order.is_forced),
+        awaited: Set(None),
         note: Set(None),
         requested_by: Set(Some(order.requested_by)),
     };
@@ -66,14 +68,18 @@ pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations:
     Ok(operation)
 }
 
-/// Whether an operation of this kind is at work for the tenant, or waits to be.
-pub(crate) async fn is_busy(change: &Change, tenant: Uuid, kind: Kind) -> Result<bool, DbErr> {
-    let ends = [State::Done.as_str(), State::Failed.as_str(), State::Cancelled.as_str()];
-    let open = operations::Entity::find()
-        .filter(operations::Column::TenantId.eq(tenant))
-        .filter(operations::Column::Kind.eq(kind.as_str()))
-        .filter(operations::Column::State.is_not_in(ends));
-    Ok(open.one(change.db()).await?.is_some())
+/// The operation of this kind that is at work for the tenant, or waits to be.
+pub(crate) async fn open(change: &Change, tenant: Uuid, kind: Kind) -> Result<Option<operations::Model>, DbErr> {
+    let all = unfinished(change.db(), [tenant]).await?;
+    Ok(all.into_iter().find(|operation| operation.kind == kind.as_str()))
+}
+
+/// Has an operation wait for no data plane from now on.
+pub(crate) async fn force(change: &Change, operation: operations::Model) -> Result<operations::Model, DbErr> {
+    let mut operation = operation.into_active_model();
+    operation.is_forced = Set(true);
+    operation.run_after = Set(change.now());
+    operation.update(change.db()).await
 }
 
 /// All operations on these tenants that have not ended.

@@ -3,21 +3,26 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::Status;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Kind;
-use super::queue::{Order, enqueue, is_busy};
+use super::queue::{Order, enqueue, open};
 use crate::plane::Plane;
-use crate::registry::entities::{databases, tenants};
+use crate::registry::entities::{databases, operations, tenants};
 
 /// How long one look is from the next.
 const LOOK: Duration = Duration::from_mins(1);
 /// Rotations that one look begins at most, whatever has become due meanwhile.
 const MOST: u64 = 200;
+
+/// How long one whose rotation failed is left alone.
+const LEFT_FOR: Duration = Duration::from_hours(6);
+/// Whose credentials are used, or may be again.
+const IN_USE: [Status; 2] = [Status::Active, Status::Suspended];
 
 /// Begins rotations until told to stop.
 pub(crate) async fn rotate_by_age(plane: Plane, age: Duration, stopping: CancellationToken) {
@@ -50,27 +55,38 @@ pub(super) async fn begin(plane: &Plane, age: Duration) -> Result<u64, DbErr> {
     let looks = Ord::max(age.as_secs() / LOOK.as_secs(), 1);
     let share = Ord::min(all / looks + 1, MOST);
     let since = Expr::expr(databases::Column::RotatedAt.into_expr().if_null(databases::Column::CreatedAt.into_expr()));
+    let in_use = Query::select()
+        .column(tenants::Column::Id)
+        .from(tenants::Entity)
+        .and_where(tenants::Column::Status.is_in(IN_USE.map(Status::as_str)))
+        .to_owned();
+    // Being rotated, or one whose rotation failed a while ago: the others are not to wait for it.
+    let tried = Query::select()
+        .column(operations::Column::TenantId)
+        .from(operations::Entity)
+        .and_where(operations::Column::Kind.eq(Kind::Rotate.as_str()))
+        .and_where(
+            operations::Column::FinishedAt.is_null().or(operations::Column::FinishedAt.gt(registry.now() - LEFT_FOR)),
+        )
+        .to_owned();
     let due = databases::Entity::find()
         .filter(since.clone().lte(registry.now() - age))
         .order_by_asc(since)
         .order_by_asc(databases::Column::Name)
-        // Some of them may be at work, or unable to be.
-        .limit(share * 4)
+        .filter(databases::Column::TenantId.in_subquery(in_use))
+        .filter(databases::Column::TenantId.not_in_subquery(tried))
+        .limit(share)
         .all(registry.db())
         .await?;
     let mut begun = 0;
     for row in due {
-        if begun == share {
-            break;
-        }
         let change = registry.change().await?;
-        let in_use = [Status::Active.as_str(), Status::Suspended.as_str()];
         let tenant = tenants::Entity::find_by_id(row.tenant_id)
-            .filter(tenants::Column::Status.is_in(in_use))
-            .lock(sea_orm::sea_query::LockType::NoKeyUpdate)
+            .filter(tenants::Column::Status.is_in(IN_USE.map(Status::as_str)))
+            .lock(LockType::NoKeyUpdate)
             .one(change.db())
             .await?;
-        if tenant.is_none() || is_busy(&change, row.tenant_id, Kind::Rotate).await? {
+        if tenant.is_none() || open(&change, row.tenant_id, Kind::Rotate).await?.is_some() {
             continue;
         }
         let order = Order {

@@ -109,7 +109,7 @@ impl StepError {
     pub(super) fn awaiting(behind: &[Uuid]) -> Self {
         let first = behind.first().map(ToString::to_string).unwrap_or_default();
         let text = format!(
-            "{} data planes have not let go of what was before yet, {first} among them: GET /v1/nodes shows which are \
+            "data planes have not let go of what was before yet ({}, {first} among them): GET /v1/nodes shows which are \
              behind; DELETE /v1/nodes/{{id}} forgets one that is gone for good",
             behind.len()
         );

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::TenantId;
 use tenancy::route::Revision;
@@ -17,10 +18,7 @@ use super::steps::StepError;
 use crate::engine::{DatabaseName, Engine, Entered};
 use crate::plane::Plane;
 use crate::registry::change::Change;
-use crate::registry::entities::{databases, servers, tenants};
-
-/// Numbers of rows, by table.
-pub(super) type Counts = serde_json::Map<String, serde_json::Value>;
+use crate::registry::entities::{databases, operations, servers, tenants};
 
 /// One operation's context.
 pub(super) struct Work {
@@ -31,7 +29,9 @@ pub(super) struct Work {
     /// What a migration came to, until it is written down.
     schema_version: AtomicU32,
     /// How many rows were counted, until it is written down.
-    row_counts: OnceCell<Option<Counts>>,
+    row_counts: OnceCell<serde_json::Value>,
+    /// Data planes that a forced rotation did not wait for, until that is written down.
+    cut_off: OnceCell<Vec<Uuid>>,
     /// Whoever held the lease before works on no server any more.
     is_alone: OnceCell<()>,
 }
@@ -57,6 +57,7 @@ impl Work {
             entered: Mutex::const_new(None),
             schema_version: AtomicU32::new(0),
             row_counts: OnceCell::const_new(),
+            cut_off: OnceCell::const_new(),
             is_alone: OnceCell::const_new(),
         }
     }
@@ -108,6 +109,13 @@ impl Work {
         row.ok_or_else(|| StepError::refused("the tenant has no database in the registry"))
     }
 
+    /// As [`Work::claimed_row`], and nobody else changes it until the change ends.
+    pub(super) async fn locked_row(&self, change: &Change) -> Result<databases::Model, StepError> {
+        let row = databases::Entity::find().filter(databases::Column::TenantId.eq(self.tenant_id()));
+        let row = row.lock(LockType::NoKeyUpdate).one(change.db()).await?;
+        row.ok_or_else(|| StepError::refused("the tenant has no database in the registry"))
+    }
+
     /// The tenant's database, entered as its owner.
     pub(super) async fn entered(&self) -> Result<Arc<Entered>, StepError> {
         let mut entered = self.entered.lock().await;
@@ -137,14 +145,23 @@ impl Work {
         self.schema_version.store(version, Ordering::Relaxed);
     }
 
-    pub(super) fn note_row_counts(&self, counts: Option<Counts>) {
+    /// Numbers by table; a text that says why there are none; null where there was no database to count in.
+    pub(super) fn note_row_counts(&self, counts: serde_json::Value) {
         // A repeated count is of the same rows: nobody writes any more.
         let _ = self.row_counts.set(counts);
     }
 
-    /// None: there was no database to count in.
-    pub(super) fn row_counts(&self) -> Option<&Counts> {
-        self.row_counts.get()?.as_ref()
+    pub(super) fn row_counts(&self) -> serde_json::Value {
+        self.row_counts.get().cloned().unwrap_or_default()
+    }
+
+    pub(super) fn note_cut_off(&self, nodes: Vec<Uuid>) {
+        // A step that is repeated in one walk cuts off the same.
+        let _ = self.cut_off.set(nodes);
+    }
+
+    pub(super) fn cut_off(&self) -> &[Uuid] {
+        self.cut_off.get().map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn schema_version(&self) -> Option<u32> {
@@ -169,14 +186,27 @@ impl Work {
         self.database().await?.ok_or_else(|| StepError::refused("the tenant has no database in the registry"))
     }
 
-    /// Data planes that may serve or dial something older than this.
-    pub(super) async fn nodes_behind(
-        &self,
-        db: &impl ConnectionTrait,
-        revision: Revision,
-    ) -> Result<Vec<Uuid>, StepError> {
+    /// Data planes that have not applied what they are waited for to apply: the tenant's revision when that was first looked
+    /// at. Later changes of the tenant do not prolong the wait.
+    pub(super) async fn nodes_behind(&self) -> Result<Vec<Uuid>, StepError> {
         let registry = &self.plane.registry;
-        Ok(registry.nodes_behind(db, revision, registry.now() - self.plane.stale_after).await?)
+        let id = self.lease.operation().id;
+        let operation = operations::Entity::find_by_id(id).one(registry.db()).await?;
+        let awaited = if let Some(awaited) = operation.and_then(|operation| operation.awaited) {
+            awaited
+        } else {
+            let change = self.change().await?;
+            let revision = self.tenant_in(change.db()).await?.revision;
+            operations::Entity::update_many()
+                .col_expr(operations::Column::Awaited, Expr::value(revision))
+                .filter(operations::Column::Id.eq(id))
+                .exec(change.db())
+                .await?;
+            change.commit().await?;
+            revision
+        };
+        let alive_since = registry.now() - self.plane.stale_after;
+        Ok(registry.nodes_behind(Revision(awaited.unsigned_abs()), alive_since).await?)
     }
 
     /// The password in a database's sealed URL; empty where its engine knows none.

@@ -253,6 +253,7 @@ pub(crate) mod operations {
         pub created_at: DateTimeUtc,
         pub finished_at: Option<DateTimeUtc>,
         pub is_forced: bool,
+        pub awaited: Option<i64>,
         pub note: Option<String>,
         pub requested_by: Option<String>,
     }

@@ -2,9 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::feed::FeedRequest;
 use tenancy::id::NodeId;
 use tenancy::route::Revision;
@@ -34,10 +32,8 @@ impl Registry {
     }
 
     /// Nodes that still count, and may serve or dial something older than this revision.
-    #[allow(clippy::unused_self, reason = "whose nodes they are")]
     pub(crate) async fn nodes_behind(
         &self,
-        db: &impl ConnectionTrait,
         revision: Revision,
         alive_since: DateTime<Utc>,
     ) -> Result<Vec<Uuid>, DbErr> {
@@ -50,7 +46,7 @@ impl Registry {
             .order_by_asc(nodes::Column::Id)
             .limit(MOST_BEHIND)
             .into_tuple()
-            .all(db)
+            .all(self.db())
             .await
     }
 

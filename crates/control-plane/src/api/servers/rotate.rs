@@ -2,10 +2,7 @@
 
 use axum::extract::State;
 use http::StatusCode;
-use sea_orm::sea_query::LockType;
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
-};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
 use secrecy::{ExposeSecret, SecretString};
 use service::Problem;
 use service::extract::{Json, Path};
@@ -13,18 +10,17 @@ use service::problem::ProblemBody;
 use tenancy::seal::{Sealed, Subject};
 use url::Url;
 
-use super::{Server, admin_url_subject, named};
+use super::{Server, admin_url_subject, locked};
 use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::engine::{EngineError, new_password};
-use crate::registry::change::Change;
 use crate::registry::entities::servers;
 
 /// Gives the server's admin another password. It may be repeated: a call that broke off is gone on with.
 #[utoipa::path(
     post, path = "/v1/servers/{name}/rotate-admin", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, body = Server), (status = 404, body = ProblemBody),
-              (status = 409, description = "This kind of server has no credentials", body = ProblemBody),
+              (status = 409, description = "It has no credentials, or the registry uses the same", body = ProblemBody),
               (status = 503, description = "The server does not answer; repeat the call", body = ProblemBody))
 )]
 pub(crate) async fn rotate_admin(
@@ -35,7 +31,15 @@ pub(crate) async fn rotate_admin(
     let plane = &api.plane;
     // Written down before the server hears of it.
     let change = plane.registry.change().await?;
-    let row = locked(&api, &change, &name).await?;
+    let row = locked(&change, &name).await?;
+    if plane.registry.is_reached_by(&plane.admin_url(&row).map_err(unusable)?) {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "registry-uses-admin",
+            "The registry is reached by the same login role, and nobody could reach it once the password is another. Give \
+             `registry.url` a role of its own, then rotate the admin.",
+        ));
+    }
     let row = if row.next_sealed_admin_url.is_some() {
         row
     } else {
@@ -66,10 +70,12 @@ pub(crate) async fn rotate_admin(
     }
 
     let change = plane.registry.change().await?;
-    let now = locked(&api, &change, &name).await?;
-    // Another call of the same may have been faster.
-    let now = if now.generation == row.generation && now.next_sealed_admin_url == row.next_sealed_admin_url {
-        let (generation, sealed) = (now.generation + 1, sealed.as_stored().to_owned());
+    let now = locked(&change, &name).await?;
+    // Another call of the same may have been faster. The text may have been sealed anew meanwhile.
+    let now = if now.generation == row.generation
+        && let Some(sealed) = now.next_sealed_admin_url.clone()
+    {
+        let generation = now.generation + 1;
         let mut now = now.into_active_model();
         now.sealed_admin_url = Set(sealed);
         now.next_sealed_admin_url = Set(None);
@@ -81,14 +87,6 @@ pub(crate) async fn rotate_admin(
     change.commit().await?;
     tracing::info!(server = name, audit = "admin-rotated", "a server's admin has another password");
     Ok(Json(now.into()))
-}
-
-async fn locked(api: &Api, change: &Change, name: &str) -> Result<servers::Model, Problem> {
-    let found = servers::Entity::find().filter(servers::Column::Name.eq(name)).lock(LockType::Update);
-    match found.one(change.db()).await? {
-        Some(row) => Ok(row),
-        None => named(api, name).await,
-    }
 }
 
 fn next_subject(row: &servers::Model) -> Subject {

@@ -63,7 +63,6 @@ pub(crate) async fn create(
     config::check(&plane.product, &body.config)?;
 
     let change = plane.registry.change().await?;
-    not_held(&change, &slug).await?;
     let plan = plan(&change, body.plan.as_deref().unwrap_or("free")).await?;
     if let Some(region) = &region {
         let somewhere = servers::Entity::find().filter(servers::Column::Region.eq(region.as_str()));
@@ -102,6 +101,8 @@ pub(crate) async fn create(
         delete_after: Set(None),
     };
     let row = row.insert(change.db()).await.map_err(slug_taken)?;
+    // After it: an insert waits for whoever is about to hold the slug back.
+    not_held(&change, &slug).await?;
     for (key, value) in body.config {
         config::put(change.db(), row.id, key, value, now).await?;
     }
@@ -109,10 +110,7 @@ pub(crate) async fn create(
     let (id, tenant) = (row.id, row.clone());
     let accepted = answer(StatusCode::ACCEPTED, Tenant::of(row, None), tenant.version, operation.clone())?;
     let patience = preferred_wait(&headers);
-    match patience {
-        Some(_) => ticket.record_for_now(&change, &accepted).await?,
-        None => ticket.record(&change, &accepted).await?,
-    }
+    ticket.record_begun(&change, &accepted, patience.is_some()).await?;
     change.commit().await?;
     plane.wake.ring();
 

@@ -9,7 +9,7 @@ use service::extract::{Path, Query};
 use service::problem::ProblemBody;
 use utoipa::IntoParams;
 
-use super::{Tenant, TenantAndOperation, find_alive, order, status_of};
+use super::{Tenant, TenantAndOperation, concurrent_change, find, find_alive, order, status_of};
 use crate::api::Api;
 use crate::api::once::{Answer, Ticket};
 use crate::api::operations::Operation;
@@ -48,6 +48,20 @@ pub(crate) async fn rotate(
 ) -> Result<Answer, Problem> {
     let plane = &api.plane;
     let change = plane.registry.change().await?;
+    // The operation before the tenant, as whoever works on it locks them.
+    let seen = find(change.db(), &tenant).await?.id;
+    let open = match provision::open(&change, seen, Kind::Rotate).await? {
+        Some(waiting) if query.force => Some(provision::force(&change, waiting).await?),
+        Some(_) => {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "rotation-at-work",
+                "The tenant's credentials are being rotated already. GET /v1/operations?tenant= shows how far that is; with \
+                 force=true it waits for no data plane any more.",
+            ));
+        }
+        None => None,
+    };
     let row = find_alive(&change, &tenant).await?;
     if_match(&headers, row.version)?;
     if !status_of(&row)?.is_visible() {
@@ -57,22 +71,21 @@ pub(crate) async fn rotate(
             "The tenant has no credentials yet. Rotate them once it is active.",
         ));
     }
-    if provision::is_busy(&change, row.id, Kind::Rotate).await? {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "rotation-at-work",
-            "The tenant's credentials are being rotated already. GET /v1/operations?tenant= shows how far that is.",
-        ));
-    }
-    let order = Order { is_forced: query.force, ..order(Kind::Rotate, row.id, change.now()) };
-    let operation = provision::enqueue(&change, order).await?;
-    let (id, operation_id) = (row.id, operation.id);
+    let id = row.id;
+    let operation = if let Some(forced) = open {
+        forced
+    } else {
+        // Nobody else orders one while the tenant is locked.
+        if provision::open(&change, id, Kind::Rotate).await?.is_some() {
+            return Err(concurrent_change());
+        }
+        let order = Order { is_forced: query.force, ..order(Kind::Rotate, id, change.now()) };
+        provision::enqueue(&change, order).await?
+    };
+    let operation_id = operation.id;
     let accepted = answer(change.db(), StatusCode::ACCEPTED, row, operation).await?;
     let patience = preferred_wait(&headers);
-    match patience {
-        Some(_) => ticket.record_for_now(&change, &accepted).await?,
-        None => ticket.record(&change, &accepted).await?,
-    }
+    ticket.record_begun(&change, &accepted, patience.is_some()).await?;
     change.commit().await?;
     plane.wake.ring();
 

@@ -58,15 +58,12 @@ pub(crate) async fn update(
         Some(name) => Some(plan(&change, &name).await?),
         None => None,
     };
-    if let Some(slug) = &slug {
-        not_held(&change, slug).await?;
-    }
     let row = find_alive(&change, &tenant).await?;
     if_match(&headers, row.version)?;
     let (id, is_visible) = (row.id, status_of(&row)?.is_visible());
     let is_news = slug.is_some() || plan.is_some();
     let row = save(&change, row, registry.now(), |row| {
-        if let Some(slug) = slug {
+        if let Some(slug) = &slug {
             row.slug = Set(slug.to_string());
         }
         if let Some(name) = name {
@@ -80,6 +77,10 @@ pub(crate) async fn update(
         }
     })
     .await?;
+    if let Some(slug) = &slug {
+        // After it: the write waits for whoever is about to hold the slug back.
+        not_held(&change, slug).await?;
+    }
     if is_news && is_visible {
         change.touch(id);
     }

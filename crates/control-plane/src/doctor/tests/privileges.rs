@@ -31,6 +31,27 @@ async fn a_role_out_of_turn_that_may_log_in_is_barred_on_postgres() {
     .await;
 }
 
+/// As after a restore: the registry takes the role of before for the one in use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_data_planes_live_by_is_not_barred_on_postgres() {
+    on_postgres(async |stage| {
+        let (tenant, before) = built(stage, "acme").await;
+        rotated(stage, tenant.id).await;
+        set_database(stage, &before.name, databases::Column::Slot, before.slot.as_str()).await;
+        set_database(stage, &before.name, databases::Column::Generation, before.generation).await;
+        set_database(stage, &before.name, databases::Column::SealedUrl, before.sealed_url.as_str()).await;
+        set_tenant(stage, tenant.id, tenants::Column::Generation, tenant.generation).await;
+        set_tenant(stage, tenant.id, tenants::Column::SealedUrl, tenant.sealed_url.clone()).await;
+        let (left, _) = look(stage, true).await;
+        assert_eq!(kinds(&left), [Kind::LoginRefused, Kind::RoleMayLogin], "{left:#?}");
+        assert!(left.iter().all(|it| !it.is_fixed && it.remedy.contains("rotate-credentials")), "{left:#?}");
+        // As it advises: the admin makes a new one, and all is well.
+        rotated(stage, tenant.id).await;
+        assert_eq!(kinds(&found(stage).await), []);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_in_use_that_does_not_let_in_is_told_on_postgres() {
     on_postgres(async |stage| {

@@ -28,7 +28,7 @@ impl Step for Activate {
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        let database = work.claimed_row(change.db()).await?;
+        let database = work.locked_row(change).await?;
         // Plans are locked before tenants. A plan that is changed meanwhile is news for this tenant too, or changed before.
         let plan = work.tenant_in(change.db()).await?.plan;
         plans::Entity::find_by_id(plan.as_str()).lock(LockType::Share).one(change.db()).await?;

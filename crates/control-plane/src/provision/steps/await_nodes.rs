@@ -2,9 +2,7 @@
 
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
-use tenancy::route::Revision;
-use uuid::Uuid;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
@@ -23,20 +21,23 @@ impl Step for AwaitNodes {
     }
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
-        let behind = behind(work, work.plane.registry.db()).await?;
-        let is_done = behind.is_empty() || work.lease.operation().is_forced;
-        if is_done { Ok(()) } else { Err(StepError::awaiting(&behind)) }
+        let behind = work.nodes_behind().await?;
+        if !behind.is_empty() && !work.lease.operation().is_forced {
+            return Err(StepError::awaiting(&behind));
+        }
+        work.note_cut_off(behind);
+        Ok(())
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        let behind = behind(work, change.db()).await?;
-        if behind.is_empty() || !work.lease.operation().is_forced {
+        let behind = work.cut_off();
+        if behind.is_empty() {
             return Ok(());
         }
         let named: Vec<String> = behind.iter().take(NAMED).map(ToString::to_string).collect();
         let more = if behind.len() > NAMED { " and more" } else { "" };
         let note = format!(
-            "forced: {} data planes had not taken the new URL yet, and were cut off: {}{more}",
+            "forced: data planes that had not taken the new URL yet were cut off ({}): {}{more}",
             behind.len(),
             named.join(", ")
         );
@@ -47,8 +48,4 @@ impl Step for AwaitNodes {
             .await?;
         Ok(())
     }
-}
-
-async fn behind(work: &Work, db: &impl ConnectionTrait) -> Result<Vec<Uuid>, StepError> {
-    work.nodes_behind(db, Revision(work.tenant_in(db).await?.revision.unsigned_abs())).await
 }

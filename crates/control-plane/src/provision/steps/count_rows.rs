@@ -1,13 +1,19 @@
 //! Count rows: notes how much is about to be destroyed, for the record of erasure.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use tokio::time::timeout;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
 use crate::registry::entities::{databases, erasures};
+
+/// Well within the time of one attempt.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct CountRows;
 
@@ -18,15 +24,20 @@ impl Step for CountRows {
     }
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
-        let counts = match work.database().await? {
-            // One that is gone already is no reason to keep the rest.
-            Some(database) if database.engine.has_database(&database.name).await? => {
-                let counts = work.entered().await?.count_rows().await?;
-                work.leave().await;
-                Some(counts)
-            }
-            _ => None,
+        let Some(database) = work.database().await? else { return Ok(()) };
+        let (engine, name) = (&database.engine, &database.name);
+        // One that is gone already is no reason to keep the rest.
+        if !engine.has_database(name).await? || engine.is_invalid(name).await? {
+            return Ok(());
+        }
+        let entered = work.entered().await?;
+        // How much it was is worth some time, and no more: the data must go, however much it is.
+        let counts = match timeout(PATIENCE, entered.count_rows()).await {
+            Ok(counts) => counts?.into(),
+            Err(_) => "not counted: it took too long".into(),
         };
+        drop(entered);
+        work.leave().await;
         work.note_row_counts(counts);
         Ok(())
     }
@@ -46,7 +57,7 @@ impl Step for CountRows {
             erased_at: Set(None),
             server: Set(server),
             database: Set(database.map(|database| database.name)),
-            row_counts: Set(work.row_counts().cloned().into()),
+            row_counts: Set(work.row_counts()),
         };
         let again = OnConflict::column(erasures::Column::TenantId)
             .update_columns([erasures::Column::RowCounts, erasures::Column::RequestedBy, erasures::Column::RequestedAt])

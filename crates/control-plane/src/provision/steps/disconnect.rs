@@ -2,7 +2,6 @@
 //! for; a data plane that is gone counts until it is forgotten or stale.
 
 use async_trait::async_trait;
-use tenancy::route::Revision;
 
 use super::{Step, StepError};
 use crate::provision::work::Work;
@@ -16,9 +15,7 @@ impl Step for Disconnect {
     }
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
-        let behind = work
-            .nodes_behind(work.plane.registry.db(), Revision(work.tenant_row().await?.revision.unsigned_abs()))
-            .await?;
+        let behind = work.nodes_behind().await?;
         if behind.is_empty() { Ok(()) } else { Err(StepError::awaiting(&behind)) }
     }
 }

@@ -23,7 +23,7 @@ impl Step for Switch {
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        let row = work.claimed_row(change.db()).await?;
+        let row = work.locked_row(change).await?;
         let (Some(slot), Some(generation), Some(sealed)) = (row.next_slot, row.next_generation, row.next_sealed_url)
         else {
             return Err(StepError::refused("the tenant's next database URL is gone from the registry"));

@@ -112,7 +112,7 @@ impl Keeper {
     async fn stock(&self, maker: &Maker<'_>) -> Result<(), StockError> {
         let is_open = maker.server.state == "open";
         let target = if is_open { u64::from(maker.server.warm_target.unsigned_abs()) } else { 0 };
-        maker.drop_old(target == 0).await?;
+        let dropped = maker.drop_old(target == 0).await;
         let mut ready = count(maker).await?;
         if is_open && let Some(template) = maker.template().await? {
             while ready < target {
@@ -123,7 +123,7 @@ impl Keeper {
         }
         self.enter(maker).await?;
         self.ready.record(ready, &[KeyValue::new("server", maker.server.name.clone())]);
-        Ok(())
+        dropped
     }
 }
 

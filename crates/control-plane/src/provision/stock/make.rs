@@ -197,6 +197,8 @@ impl Maker<'_> {
             .filter(going)
             .all(db)
             .await?;
+        // One that cannot be dropped now keeps no other from being dropped, or made.
+        let mut failed = None;
         for row in rows {
             // From here on nobody claims it; it is ours until the lease is over.
             let ours = warm_databases::Entity::update_many()
@@ -214,19 +216,29 @@ impl Maker<'_> {
             if ours.rows_affected == 0 {
                 continue;
             }
-            self.drop_of(row.lease_holder, &row.name, false).await?;
-            warm_databases::Entity::delete_by_id(row.name).exec(db).await?;
+            match self.drop_of(row.lease_holder, &row.name, false).await {
+                Ok(()) => {
+                    warm_databases::Entity::delete_by_id(row.name).exec(db).await?;
+                }
+                Err(error) => failed = Some(error),
+            }
         }
         let of_before = templates::Entity::find()
             .filter(templates::Column::ServerId.eq(self.server.id))
             .filter(templates::Column::SchemaVersion.lt(self.version))
+            // Another may still be making it.
+            .filter(templates::Column::LeaseUntil.is_null().or(templates::Column::LeaseUntil.lt(now)))
             .all(db)
             .await?;
         for row in of_before {
             // Who copies it at this moment copies it to its end, or makes its database without a template.
-            self.drop_of(row.lease_holder.filter(|_| row.state != READY), &row.name, true).await?;
-            templates::Entity::delete_by_id((row.server_id, row.schema_version)).exec(db).await?;
+            match self.drop_of(row.lease_holder.filter(|_| row.state != READY), &row.name, true).await {
+                Ok(()) => {
+                    templates::Entity::delete_by_id((row.server_id, row.schema_version)).exec(db).await?;
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -2,15 +2,13 @@
 
 use sea_orm::EntityTrait;
 use tenancy::Status;
-use tenancy::feed::FeedRequest;
-use tenancy::id::NodeId;
 use tenancy::route::Revision;
 
 use super::stage::{Stage, on_both};
 use crate::engine::DatabaseName;
 use crate::provision::cancel_delete;
 use crate::provision::faults::{Fault, Faults, Point, Side};
-use crate::registry::entities::{held_slugs, operation_steps, operations, servers};
+use crate::registry::entities::{held_slugs, operation_steps, servers};
 
 on_both! {
     a_deletion_waits_until_every_data_plane_has_let_go,
@@ -19,25 +17,10 @@ on_both! {
     a_deletion_leaves_a_database_that_is_stamped_for_another,
 }
 
-async fn built(stage: &Stage) -> operations::Model {
-    let operation = stage.create("acme", None).await;
-    assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
-    operation
-}
-
 async fn a_deletion_waits_until_every_data_plane_has_let_go(stage: &Stage) {
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let names = stage.names().await;
-    let registry = &stage.plane.registry;
-    let mut request = FeedRequest {
-        node: NodeId::generate(),
-        epoch: None,
-        after: Revision(0),
-        heard: Revision(0),
-        applied: Revision(0),
-        wait: 0,
-    };
-    registry.heard(&request, registry.now()).await.unwrap();
+    let mut request = stage.behind().await;
     let operation = stage.delete(&created, Status::Active).await;
     let runner = stage.runner(&Faults::default());
     let waiting = loop {
@@ -48,12 +31,12 @@ async fn a_deletion_waits_until_every_data_plane_has_let_go(stage: &Stage) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     assert_eq!(waiting.state, "running");
-    assert!(waiting.error.unwrap().starts_with("disconnect: 1 data planes have not let go of what was before yet"));
+    assert!(waiting.error.unwrap().starts_with("disconnect: data planes have not let go of what was before yet (1, "));
     assert_eq!(stage.names().await, names, "its database is untouched");
     assert_eq!(stage.status(&operation).await, Status::Deleting);
 
     request.applied = Revision(stage.tenant(&operation).await.revision.unsigned_abs());
-    registry.heard(&request, registry.now()).await.unwrap();
+    stage.hear(&request).await;
     let ended = stage.ended(&operation).await;
     runner.stop().await;
     assert_eq!((ended.state.as_str(), ended.error), ("done", None));
@@ -63,7 +46,7 @@ async fn a_deletion_waits_until_every_data_plane_has_let_go(stage: &Stage) {
 }
 
 async fn a_deletion_is_called_off_before_it_began_and_not_after(stage: &Stage) {
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let operation = stage.delete(&created, Status::Active).await;
     let change = stage.plane.registry.change().await.unwrap();
     assert!(cancel_delete(&change, created.tenant_id).await.unwrap());
@@ -105,7 +88,7 @@ async fn a_tenant_whose_creation_failed_is_forgotten(stage: &Stage) {
     let held = async || held_slugs::Entity::find().all(stage.plane.registry.db()).await.unwrap();
     assert!(held().await.is_empty(), "nobody was ever led there");
     // Another of the same slug that was served: it is held back.
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let deleted = stage.delete(&created, Status::Active).await;
     assert_eq!(stage.work_until_ended(&deleted, &Faults::default()).await.state, "done");
     let held = held().await;
@@ -113,7 +96,7 @@ async fn a_tenant_whose_creation_failed_is_forgotten(stage: &Stage) {
 }
 
 async fn a_deletion_leaves_a_database_that_is_stamped_for_another(stage: &Stage) {
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let name: DatabaseName = stage.names().await[0].parse().unwrap();
     let server = servers::Entity::find_by_id(stage.server).one(stage.plane.registry.db()).await.unwrap().unwrap();
     let engine = stage.plane.engine(&server).unwrap();

@@ -5,31 +5,26 @@ use sea_orm::{ColumnTrait, ConnectionTrait, Database, EntityTrait, QueryFilter, 
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use tenancy::feed::FeedRequest;
-use tenancy::id::NodeId;
 use tenancy::route::Revision;
 use uuid::Uuid;
 
 use super::stage::{Stage, on_both};
 use crate::engine::EngineKind;
-use crate::provision::faults::Faults;
+use crate::provision::faults::{Fault, Faults, Side};
 use crate::provision::lease::take;
 use crate::provision::schedule::begin;
+use crate::provision::{Kind, force, open};
 use crate::registry::entities::{databases, operations};
 
 on_both! {
     the_two_login_roles_take_turns_and_only_one_may_log_in,
     a_rotation_waits_until_every_data_plane_has_the_new_url,
     a_forced_rotation_waits_for_none_and_says_whom_it_cut_off,
+    a_rotation_that_waits_can_be_forced_after_all,
+    a_tenant_whose_rotation_fails_holds_no_other_up,
     one_operation_at_a_time_is_at_work_for_a_tenant,
     credentials_that_have_become_old_are_rotated_a_few_at_a_time,
     a_tenant_that_is_deleted_meanwhile_has_nothing_to_rotate,
-}
-
-async fn built(stage: &Stage) -> operations::Model {
-    let created = stage.create("acme", None).await;
-    assert_eq!(stage.work_until_ended(&created, &Faults::default()).await.state, "done");
-    created
 }
 
 async fn database(stage: &Stage, created: &operations::Model) -> databases::Model {
@@ -37,19 +32,8 @@ async fn database(stage: &Stage, created: &operations::Model) -> databases::Mode
     all.into_iter().find(|row| row.tenant_id == created.tenant_id).unwrap()
 }
 
-fn behind() -> FeedRequest {
-    FeedRequest {
-        node: NodeId::generate(),
-        epoch: None,
-        after: Revision(0),
-        heard: Revision(0),
-        applied: Revision(0),
-        wait: 0,
-    }
-}
-
 async fn the_two_login_roles_take_turns_and_only_one_may_log_in(stage: &Stage) {
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let mut slots = Vec::new();
     for generation in 2..=4 {
         let before = stage.tenant(&created).await;
@@ -76,11 +60,9 @@ async fn the_two_login_roles_take_turns_and_only_one_may_log_in(stage: &Stage) {
 }
 
 async fn a_rotation_waits_until_every_data_plane_has_the_new_url(stage: &Stage) {
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let old = database(stage, &created).await;
-    let mut node = behind();
-    let registry = &stage.plane.registry;
-    registry.heard(&node, registry.now()).await.unwrap();
+    let mut node = stage.behind().await;
     let operation = stage.rotate(&created, false).await;
     let runner = stage.runner(&Faults::default());
     let waiting = loop {
@@ -92,14 +74,24 @@ async fn a_rotation_waits_until_every_data_plane_has_the_new_url(stage: &Stage) 
     };
     assert_eq!(waiting.state, "running");
     let error = waiting.error.unwrap();
-    assert!(error.starts_with("await_nodes: 1 data planes") && error.contains(&node.node.to_string()), "{error}");
+    assert!(
+        error.starts_with("await_nodes: data planes have not let go of what was before yet (1, ")
+            && error.contains(&node.node.to_string()),
+        "{error}"
+    );
     // Old and new work side by side.
     Database::connect(stage.open_url(&old).expose_secret()).await.unwrap().close().await.unwrap();
     let new = database(stage, &created).await;
     Database::connect(stage.open_url(&new).expose_secret()).await.unwrap().close().await.unwrap();
 
-    node.applied = Revision(stage.tenant(&created).await.revision.unsigned_abs());
-    registry.heard(&node, registry.now()).await.unwrap();
+    // What changes of the tenant meanwhile is not waited for.
+    let switched = stage.tenant(&created).await.revision;
+    let mut change = stage.plane.registry.change().await.unwrap();
+    change.touch(created.tenant_id);
+    change.commit().await.unwrap();
+    assert!(stage.tenant(&created).await.revision > switched);
+    node.applied = Revision(switched.unsigned_abs());
+    stage.hear(&node).await;
     let ended = stage.ended(&operation).await;
     runner.stop().await;
     assert_eq!((ended.state.as_str(), ended.error), ("done", None));
@@ -107,20 +99,22 @@ async fn a_rotation_waits_until_every_data_plane_has_the_new_url(stage: &Stage) 
 }
 
 async fn a_forced_rotation_waits_for_none_and_says_whom_it_cut_off(stage: &Stage) {
-    let created = built(stage).await;
-    let node = behind();
-    let registry = &stage.plane.registry;
-    registry.heard(&node, registry.now()).await.unwrap();
+    let created = stage.built("acme").await;
+    let node = stage.behind().await;
     let operation = stage.rotate(&created, true).await;
     let ended = stage.work_until_ended(&operation, &Faults::default()).await;
     assert_eq!(ended.state, "done");
     let said = ended.note.unwrap();
-    assert!(said.starts_with("forced: 1 data planes") && said.contains(&node.node.to_string()), "{said}");
+    assert!(
+        said.starts_with("forced: data planes that had not taken the new URL yet were cut off (1): ")
+            && said.contains(&node.node.to_string()),
+        "{said}"
+    );
     stage.assert_credentials(&created).await;
 }
 
 async fn one_operation_at_a_time_is_at_work_for_a_tenant(stage: &Stage) {
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let (first, second) = (stage.rotate(&created, false).await, stage.rotate(&created, false).await);
     let (registry, pace) = (&stage.plane.registry, Stage::pace(&Faults::default()));
     let take = || take(registry, Uuid::new_v4(), &pace, 10);
@@ -149,7 +143,7 @@ async fn one_operation_at_a_time_is_at_work_for_a_tenant(stage: &Stage) {
 }
 
 async fn a_tenant_that_is_deleted_meanwhile_has_nothing_to_rotate(stage: &Stage) {
-    let created = built(stage).await;
+    let created = stage.built("acme").await;
     let names = stage.names().await;
     let deleted = stage.delete(&created, tenancy::Status::Active).await;
     stage.work_until_ended(&deleted, &Faults::default()).await;
@@ -198,4 +192,50 @@ async fn credentials_that_have_become_old_are_rotated_a_few_at_a_time(stage: &St
     }
     runner.stop().await;
     assert_eq!(begin(&stage.plane, day).await.unwrap(), 0, "all are new again");
+}
+
+async fn a_rotation_that_waits_can_be_forced_after_all(stage: &Stage) {
+    let created = stage.built("acme").await;
+    let node = stage.behind().await;
+    let operation = stage.rotate(&created, false).await;
+    let runner = stage.runner(&Faults::default());
+    while stage.operation(&operation).await.error.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let change = stage.plane.registry.change().await.unwrap();
+    let waiting = open(&change, created.tenant_id, Kind::Rotate).await.unwrap().unwrap();
+    force(&change, waiting).await.unwrap();
+    change.commit().await.unwrap();
+    let ended = stage.ended(&operation).await;
+    runner.stop().await;
+    assert_eq!(ended.state, "done");
+    assert!(ended.note.unwrap().contains(&node.node.to_string()));
+    stage.assert_credentials(&created).await;
+}
+
+async fn a_tenant_whose_rotation_fails_holds_no_other_up(stage: &Stage) {
+    let (first, second) = (stage.built("acme").await, stage.built("globex").await);
+    let day = Duration::from_hours(24);
+    for (created, days) in [(&first, 4), (&second, 3)] {
+        databases::Entity::update_many()
+            .col_expr(databases::Column::CreatedAt, Expr::value(chrono::Utc::now() - day * days))
+            .filter(databases::Column::TenantId.eq(created.tenant_id))
+            .exec(stage.plane.registry.db())
+            .await
+            .unwrap();
+    }
+    assert_eq!(begin(&stage.plane, day).await.unwrap(), 1);
+    let all = operations::Entity::find().filter(operations::Column::Kind.eq("rotate"));
+    let oldest = all.one(stage.plane.registry.db()).await.unwrap().unwrap();
+    assert_eq!(oldest.tenant_id, first.tenant_id);
+    let refuses = Faults::new(|point| {
+        let is_hit = point.step == "new_role" && !point.is_undo && point.side == Side::Before;
+        if is_hit { Fault::Refuse } else { Fault::None }
+    });
+    assert_eq!(stage.work_until_ended(&oldest, &refuses).await.state, "failed");
+    assert_eq!(begin(&stage.plane, day).await.unwrap(), 1, "the other's turn");
+    assert_eq!(begin(&stage.plane, day).await.unwrap(), 0, "neither is tried again at once");
+    let all = operations::Entity::find().filter(operations::Column::Kind.eq("rotate"));
+    let all = all.all(stage.plane.registry.db()).await.unwrap();
+    assert!(all.len() == 2 && all.iter().any(|row| row.tenant_id == second.tenant_id));
 }

@@ -11,7 +11,9 @@ use sea_orm::{
     QueryFilter, Statement,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tenancy::route::Route;
+use tenancy::feed::FeedRequest;
+use tenancy::id::NodeId;
+use tenancy::route::{Revision, Route};
 use tenancy::seal::{Purpose, Sealed, Subject};
 use tenancy::{Status, TenantId};
 use tokio::task::JoinHandle;
@@ -217,6 +219,32 @@ impl Stage {
         let operation = enqueue(&change, order(Kind::Create, id, now)).await.unwrap();
         change.commit().await.unwrap();
         operation
+    }
+
+    /// A tenant that is active.
+    pub(super) async fn built(&self, slug: &str) -> operations::Model {
+        let operation = self.create(slug, None).await;
+        assert_eq!(self.work_until_ended(&operation, &Faults::default()).await.state, "done");
+        operation
+    }
+
+    /// A data plane that was heard, and has applied nothing.
+    pub(super) async fn behind(&self) -> FeedRequest {
+        let nothing = Revision(0);
+        let node = FeedRequest {
+            node: NodeId::generate(),
+            epoch: None,
+            after: nothing,
+            heard: nothing,
+            applied: nothing,
+            wait: 0,
+        };
+        self.hear(&node).await;
+        node
+    }
+
+    pub(super) async fn hear(&self, node: &FeedRequest) {
+        self.plane.registry.heard(node, self.plane.registry.now()).await.unwrap();
     }
 
     /// As the API's DELETE does it, with the grace period over.

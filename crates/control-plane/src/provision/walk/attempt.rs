@@ -78,8 +78,13 @@ impl Walk<'_> {
                 .await?;
             Ok(change)
         };
-        // A panic is the failure of this step. It holds nothing that others look into: its change is rolled back.
-        match timeout(self.pace.attempt, AssertUnwindSafe(attempt).catch_unwind()).await {
+        self.guarded(attempt).await
+    }
+
+    /// In bounded time. A panic is the failure of this step: it holds nothing that others look into, and its change is
+    /// rolled back.
+    async fn guarded<T>(&self, work: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+        match timeout(self.pace.attempt, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(outcome)) => outcome,
             Err(_) => Err(StepError::unavailable("the server did not answer in time")),
             Ok(Err(_)) => Err(StepError::refused("the step panicked; the control plane's log has its words")),
@@ -91,7 +96,7 @@ impl Walk<'_> {
     pub(super) async fn join(&mut self, change: &mut Change, from: usize) -> Result<Option<usize>, Halt> {
         let mut at = from;
         while at < self.steps.len() && !self.is_alone {
-            let joined = self.join_one(change, at).await;
+            let joined = self.guarded(self.join_one(change, at)).await;
             match joined {
                 Ok(true) => self.mark(change, at, StepState::Done, None).await?,
                 Ok(false) => break,

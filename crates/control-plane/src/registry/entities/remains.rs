@@ -57,7 +57,8 @@ pub(crate) mod held_slugs {
 pub(crate) mod erasures {
     use sea_orm::entity::prelude::*;
 
-    /// `row_counts` has the number of rows by table; null where there was no database. Not erased while `erased_at` is null.
+    /// `row_counts` has the number of rows by table; a text that says why they were not counted; null where
+    /// there was no database. Not erased while `erased_at` is null.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "erasures")]
     pub(crate) struct Model {
