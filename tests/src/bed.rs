@@ -32,7 +32,7 @@ pub enum Store {
 }
 
 /// What a test's control planes are told beyond what all are.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// Lines of `[tenants]`.
     pub tenants: &'static str,
@@ -40,6 +40,13 @@ pub struct Tuning {
     pub telemetry: &'static str,
     /// Whole sections.
     pub sections: &'static str,
+}
+
+impl Default for Tuning {
+    /// What is deleted goes at once.
+    fn default() -> Self {
+        Self { tenants: "grace_seconds = 0\n", telemetry: "", sections: "" }
+    }
 }
 
 /// Planes of one test.
@@ -125,7 +132,7 @@ impl Bed {
             let create = create.map_or_else(String::new, |url| format!("create_from = \"{url}\"\n"));
             let text = format!(
                 "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\noperator = \"{OPERATOR}\"\nnode = \"{NODE}\"\n\n{}\n{}\n\
-                 [tenants]\ngrace_seconds = 0\n{}\n{}\n{server}",
+                 [tenants]\n{}\n{}\n{server}",
                 common(),
                 tuning.telemetry,
                 bed.registry_url,

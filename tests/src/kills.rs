@@ -20,7 +20,7 @@ const DELETE: [&str; 4] = ["disconnect", "count_rows", "drop_database", "forget"
 
 /// A takeover within a second, so that the test need not wait ten for each kill; and the lines that tell of steps.
 const TUNING: Tuning = Tuning {
-    tenants: "lease_seconds = 1\nhold_slug_seconds = 0\n",
+    tenants: "grace_seconds = 0\nlease_seconds = 1\nhold_slug_seconds = 0\n",
     telemetry: "filter = \"info,control_plane::provision=debug\"\n",
     sections: "",
 };
@@ -233,6 +233,49 @@ async fn a_frozen_control_plane_that_wakes_up_changes_nothing() {
     kills.bed.tenant("last").await;
     assert_eq!(kills.bed.registry_number("SELECT count(*) FROM databases").await, steps.len() + 1);
     kills.bed.assert_healthy().await;
+}
+
+/// It is one commit: killed at whatever moment, the call is made again and has one answer.
+async fn a_restore_survives_a_kill(store: Store) {
+    let tuning = Tuning { tenants: "grace_seconds = 3600\nlease_seconds = 1\n", ..TUNING };
+    let bed = Bed::start_with(store, 2, 0, tuning).await;
+    bed.tenant("acme").await;
+    let mut kills = Kills { bed, counts: BTreeMap::new() };
+    for moment in 0..8 {
+        let deleted = send(kills.call(1, "DELETE", "/v1/tenants/acme", None)).await;
+        assert_eq!(deleted.status, 202, "{deleted:?}");
+        let [first, again] = [0, 1].map(|at| {
+            let call = kills.call(at, "POST", "/v1/tenants/acme/restore", None);
+            call.header("idempotency-key", format!("restore-{moment}"))
+        });
+        let asked = tokio::spawn(first.send());
+        // Before it arrives, in the middle, and after its answer.
+        tokio::time::sleep(std::time::Duration::from_micros(500 * moment)).await;
+        kills.bed.control[0].kill();
+        drop(asked.await);
+        let mut again = send(again).await;
+        if again.kind() == "request-in-progress" {
+            // The dead one had the key and no answer: nothing was recorded, so that nothing was done.
+            again = send(kills.call(1, "POST", "/v1/tenants/acme/restore", None)).await;
+        }
+        assert_eq!((again.status, &again.json()["status"]), (200, &json!("active")), "{moment}: {again:?}");
+        kills.bed.control[0].restart();
+    }
+    let bed = kills.bed;
+    let cancelled = "SELECT count(*) FROM operations WHERE kind = 'delete' AND state = 'cancelled'";
+    assert_eq!(bed.registry_number(cancelled).await, 8, "each deletion was called off once");
+    assert_eq!(bed.registry_number("SELECT count(*) FROM operations WHERE finished_at IS NULL").await, 0);
+    bed.assert_healthy().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_on_sqlite() {
+    a_restore_survives_a_kill(Store::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_on_postgres() {
+    a_restore_survives_a_kill(Store::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
