@@ -4,6 +4,7 @@
 //! what runtime roles may do comes from one group. Since Postgres 16 the maker of a role may not use it unless that is
 //! granted, so it is.
 
+mod ensure;
 mod inspect;
 mod scram;
 
@@ -16,6 +17,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
+
+pub(crate) use ensure::ensure_database;
 
 use super::database::{DatabaseName, OURS, Slot};
 use super::{Engine, EngineError, Entered, Worker};
@@ -221,32 +224,6 @@ async fn exists(db: &DatabaseConnection, database: &str) -> Result<bool, DbErr> 
         [database.into()],
     );
     Ok(db.query_one_raw(statement).await?.is_some())
-}
-
-/// Makes the registry's own database when it is absent.
-pub(crate) async fn ensure_database(admin: &SecretString, wanted: &SecretString) -> Result<(), EngineError> {
-    let bad = || EngineError::refused("registry.url and registry.create_from must be URLs of one Postgres server");
-    let url = Url::parse(wanted.expose_secret()).map_err(|_| bad())?;
-    let name = url.path().trim_start_matches('/');
-    let is_plain = (1..=63).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    if !is_plain {
-        return Err(EngineError::refused(
-            "the registry's database is named with a-z, 0-9 and _, to be created for you",
-        ));
-    }
-    let failed = |error| EngineError::of("create the registry's database", error);
-    let admin = connect(admin.expose_secret(), Uuid::nil(), 1).await.map_err(failed)?;
-    if !exists(&admin, name).await.map_err(failed)?
-        && let Err(error) = admin.execute_unprepared(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0")).await
-        && !exists(&admin, name).await.map_err(failed)?
-    {
-        return Err(failed(error));
-    }
-    // Tenants' login roles on the same server have no business in it.
-    let closed = format!("REVOKE ALL ON DATABASE \"{name}\" FROM PUBLIC");
-    run(&admin, "close the registry's database to others", &closed).await?;
-    close(admin).await
 }
 
 async fn close(db: DatabaseConnection) -> Result<(), EngineError> {

@@ -1,6 +1,8 @@
 //! Where provisioning is tried: a registry, a server, and a product whose seed shows when it was sown twice.
 
 mod planes;
+mod sessions;
+mod stock;
 
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, Database, DatabaseConnection, EntityTrait,
-    QueryFilter, Statement,
+    QueryFilter,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::feed::FeedRequest;
@@ -28,10 +30,9 @@ use crate::provision::faults::Faults;
 use crate::provision::pace::Pace;
 use crate::provision::runner::run_at;
 use crate::provision::steps::Step;
-use crate::provision::stock::Keeper;
 use crate::provision::{Kind, Order, enqueue, wait};
 use crate::registry::Registry;
-use crate::registry::entities::{config, databases, domains, operations, servers, templates, tenants, warm_databases};
+use crate::registry::entities::{config, databases, domains, operations, servers, tenants};
 
 const SCHEMA_VERSION: u32 = 2;
 /// Longer than any test takes that is not broken.
@@ -318,26 +319,6 @@ impl Stage {
         self.ended(operation).await
     }
 
-    /// Whether one of the registry's sessions waits for another.
-    pub(super) async fn waits_for_a_lock(&self) -> bool {
-        let admin = self.admin().await;
-        let sql = "SELECT pid::text FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'";
-        let name = self.registry_name.as_str();
-        let statement = Statement::from_sql_and_values(admin.get_database_backend(), sql, [name.into()]);
-        let waits = !admin.query_all_raw(statement).await.unwrap().is_empty();
-        admin.close().await.unwrap();
-        waits
-    }
-
-    pub(super) async fn end_registry_sessions(&self) {
-        let admin = self.admin().await;
-        let sql = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE datname = $1";
-        let name = self.registry_name.as_str();
-        let statement = Statement::from_sql_and_values(admin.get_database_backend(), sql, [name.into()]);
-        assert!(!admin.query_all_raw(statement).await.unwrap().is_empty());
-        admin.close().await.unwrap();
-    }
-
     pub(super) async fn work_until_ended(&self, operation: &operations::Model, faults: &Faults) -> operations::Model {
         let runner = self.runner(faults);
         let ended = self.ended(operation).await;
@@ -375,24 +356,6 @@ impl Stage {
     pub(crate) async fn names(&self) -> Vec<String> {
         let rows = databases::Entity::find().all(self.plane.registry.db()).await.unwrap();
         rows.into_iter().map(|row| row.name).collect()
-    }
-
-    /// Names of templates and of databases that are ready, or being made so.
-    pub(super) async fn stock(&self) -> Vec<String> {
-        let db = self.plane.registry.db();
-        let templates = templates::Entity::find().all(db).await.unwrap().into_iter().map(|row| row.name);
-        let warm = warm_databases::Entity::find().all(db).await.unwrap().into_iter().map(|row| row.name);
-        templates.chain(warm).collect()
-    }
-
-    /// As one look of the keeper does it.
-    pub(super) async fn keep(&self, target: i32) {
-        servers::Entity::update_many()
-            .col_expr(servers::Column::WarmTarget, Expr::value(target))
-            .exec(self.plane.registry.db())
-            .await
-            .unwrap();
-        Keeper::new(self.plane.clone(), Self::pace(&Faults::default())).look().await.unwrap();
     }
 
     pub(crate) async fn admin(&self) -> DatabaseConnection {
