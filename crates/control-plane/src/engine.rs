@@ -56,6 +56,15 @@ impl FromStr for EngineKind {
     }
 }
 
+/// Whether a database was made, or was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Made now.
+    Anew,
+    /// Begun by somebody who died before it was written down, and perhaps in another way.
+    Before,
+}
+
 /// A server of one kind.
 #[async_trait]
 pub(crate) trait Engine: Inspect + Send + Sync {
@@ -82,7 +91,7 @@ pub(crate) trait Engine: Inspect + Send + Sync {
     /// Makes a database that was made and migrated ready to be copied, and to nothing else.
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError>;
     /// As [`Engine::create_database`], with all that the template has.
-    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<(), EngineError>;
+    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<Made, EngineError>;
     /// Whether there is such a database.
     async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError>;
     /// Whether the database is one that somebody began to drop, and did not to the end: nothing of it can be had any more.

@@ -212,6 +212,7 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         created_at: Set(plane.registry.now()),
         next_sealed_admin_url: Set(None),
         warm_target: Set(warm_target),
+        placed: Set(0),
     })
 }
 

@@ -229,7 +229,9 @@ pub(super) async fn stamp(db: &DatabaseConnection, tenant: TenantId) -> Result<(
         format!("INSERT INTO {} (id, tenant_id) VALUES (1, $1) ON CONFLICT (id) DO NOTHING", stamp::TABLE),
         [tenant.to_string().into()],
     );
-    db.execute_raw(insert).await.map_err(failed)?;
+    if db.execute_raw(insert).await.map_err(failed)?.rows_affected() > 0 {
+        return Ok(());
+    }
     let row = db.query_one_raw(Statement::from_string(backend, stamp::SELECT)).await.map_err(failed)?;
     let found: Option<String> = row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed)?;
     if found == Some(tenant.to_string()) {

@@ -1,7 +1,5 @@
 //! Inside of one database, as its owner: what is done there, one thing after the other, on one connection.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tenancy::TenantId;
 
@@ -14,13 +12,11 @@ pub(crate) struct Entered {
     db: DatabaseConnection,
     /// Tables that tenants must not change are closed to their roles, where there are roles.
     has_roles: bool,
-    /// Our own tables are there.
-    is_prepared: AtomicBool,
 }
 
 impl Entered {
     pub(super) const fn new(db: DatabaseConnection, has_roles: bool) -> Self {
-        Self { db, has_roles, is_prepared: AtomicBool::new(false) }
+        Self { db, has_roles }
     }
 
     /// Brings the schema to a version; answers the version that it has now.
@@ -29,9 +25,8 @@ impl Entered {
         database::migrate(&self.db, schema, to).await
     }
 
-    /// Says in the database whose it is; refuses one that says otherwise.
+    /// Says in a migrated database whose it is; refuses one that says otherwise.
     pub(crate) async fn stamp(&self, tenant: TenantId) -> Result<(), EngineError> {
-        self.prepare().await?;
         database::stamp(&self.db, tenant).await
     }
 
@@ -40,9 +35,8 @@ impl Entered {
         database::stamped(&self.db).await
     }
 
-    /// Fills the database, once.
+    /// Fills a migrated database, once.
     pub(crate) async fn seed(&self, schema: &dyn TenantSchema, tenant: &NewTenant) -> Result<(), EngineError> {
-        self.prepare().await?;
         database::seed(&self.db, schema, tenant).await
     }
 
@@ -64,16 +58,12 @@ impl Entered {
     /// Our own tables, which tenants may read and not change. A copy of a template has them.
     async fn prepare(&self) -> Result<(), EngineError> {
         let failed = |error| EngineError::of("prepare the database", error);
-        if self.is_prepared.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         if !database::has_ours(&self.db).await.map_err(failed)? {
             // In one transaction, on either engine: none is ever there and open to tenants.
             let protected = if self.has_roles { postgres::protect_ours() } else { String::new() };
             let made = format!("BEGIN; {}; {protected} COMMIT", database::create_ours());
             self.db.execute_unprepared(&made).await.map_err(failed)?;
         }
-        self.is_prepared.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

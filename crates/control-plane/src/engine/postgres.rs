@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub(crate) use ensure::ensure_database;
 
 use super::database::{DatabaseName, OURS, Slot};
-use super::{Engine, EngineError, Entered, Worker};
+use super::{Engine, EngineError, Entered, Made, Worker};
 
 const OWNER: &str = "freehold_owner";
 const GROUP: &str = "freehold_rw";
@@ -96,14 +96,15 @@ impl Postgres {
         closed
     }
 
-    /// Makes the database; says whether it was there already: whoever made it died before that was written down.
-    async fn make(&self, database: &DatabaseName, template: &str) -> Result<bool, EngineError> {
+    async fn make(&self, database: &DatabaseName, template: &str) -> Result<Made, EngineError> {
         let admin = self.admin().await?;
         let what = "create the database";
         let made = format!("CREATE DATABASE \"{database}\" OWNER \"{OWNER}\" TEMPLATE \"{template}\"");
         match run(admin, what, &made).await {
-            Ok(()) => Ok(false),
-            Err(_) if exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? => Ok(true),
+            Ok(()) => Ok(Made::Anew),
+            Err(_) if exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? => {
+                Ok(Made::Before)
+            }
             Err(error) => Err(error),
         }
     }
@@ -287,20 +288,18 @@ impl Engine for Postgres {
         let admin = self.admin().await?;
         let role = database.role(slot);
         let what = "make a login role for the database";
+        let verifier = scram::verifier(password, self.worker.scram_iterations, &mut rand::rng());
+        // One message, and so one transaction.
         let made = format!(
             "DO $$ BEGIN CREATE ROLE \"{role}\" NOLOGIN; \
-             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
-        );
-        run(admin, what, &made).await?;
-        let verifier = scram::verifier(password, self.worker.scram_iterations, &mut rand::rng());
-        let settings = format!(
-            "ALTER ROLE \"{role}\" LOGIN INHERIT CONNECTION LIMIT {connections} PASSWORD '{verifier}'; \
+             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$; \
+             ALTER ROLE \"{role}\" LOGIN INHERIT CONNECTION LIMIT {connections} PASSWORD '{verifier}'; \
              ALTER ROLE \"{role}\" SET statement_timeout = '{STATEMENT_TIMEOUT}'; \
              ALTER ROLE \"{role}\" SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; \
              GRANT \"{GROUP}\" TO \"{role}\"; \
              GRANT CONNECT ON DATABASE \"{database}\" TO \"{role}\""
         );
-        run(admin, what, &settings).await
+        run(admin, what, &made).await
     }
 
     async fn disable_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError> {
@@ -321,14 +320,17 @@ impl Engine for Postgres {
         run(self.admin().await?, "close the template", &closed).await
     }
 
-    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<(), EngineError> {
-        if self.make(database, template.as_str()).await? {
+    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<Made, EngineError> {
+        let made = self.make(database, template.as_str()).await?;
+        if made == Made::Before {
             // It may have been begun when there was no template yet.
-            return self.close_to_others(database).await;
+            self.close_to_others(database).await?;
+        } else {
+            // What a database lets whom do is not copied with it.
+            let closed = format!("REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC");
+            run(self.admin().await?, "close the database to others", &closed).await?;
         }
-        // What a database lets whom do is not copied with it.
-        let closed = format!("REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC");
-        run(self.admin().await?, "close the database to others", &closed).await
+        Ok(made)
     }
 
     async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError> {

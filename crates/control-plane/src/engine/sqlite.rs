@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::database::{DatabaseName, Slot};
-use super::{Engine, EngineError, Entered};
+use super::{Engine, EngineError, Entered, Made};
 
 const FILE: &str = "database.db";
 /// A copy that is not whole yet.
@@ -106,17 +106,18 @@ impl Engine for Sqlite {
         close(db).await
     }
 
-    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<(), EngineError> {
+    async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<Made, EngineError> {
         self.make_home(database)?;
         let file = self.home(database).join(FILE);
-        if !file.exists() {
-            // Whole or not there at all.
-            let copy = self.home(database).join(COPY);
-            fs::copy(self.home(template).join(FILE), &copy)?;
-            fs::set_permissions(&copy, Permissions::from_mode(0o600))?;
-            fs::rename(&copy, &file)?;
+        if file.exists() {
+            return Ok(Made::Before);
         }
-        Ok(())
+        // Whole or not there at all.
+        let copy = self.home(database).join(COPY);
+        fs::copy(self.home(template).join(FILE), &copy)?;
+        fs::set_permissions(&copy, Permissions::from_mode(0o600))?;
+        fs::rename(&copy, &file)?;
+        Ok(Made::Anew)
     }
 
     async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError> {

@@ -44,14 +44,14 @@ fn subject(id: Uuid) -> Subject {
     Subject { purpose: Purpose::WarmUrl, id, generation: 1 }
 }
 
-/// The server's template for the fleet's schema version.
-pub(super) async fn ready_template(plane: &Plane, server: Uuid) -> Result<Option<DatabaseName>, StepError> {
+/// The server's template for the fleet's schema version, and that.
+pub(super) async fn ready_template(plane: &Plane, server: Uuid) -> Result<Option<(DatabaseName, i32)>, StepError> {
     let version = plane.registry.history().await?.schema_version;
     let template = templates::Entity::find_by_id((server, version))
         .filter(templates::Column::State.eq(READY))
         .one(plane.registry.db())
         .await?;
-    Ok(template.map(|template| template.name.parse()).transpose()?)
+    template.map(|template| Ok((template.name.parse()?, version))).transpose()
 }
 
 /// Databases of the fleet's schema version that are ready on the server.

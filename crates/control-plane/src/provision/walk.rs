@@ -169,9 +169,9 @@ impl<'a> Walk<'a> {
         match self.attempt(at, Direction::Run).await? {
             None => Ok(Next::Step),
             Some(Ok(mut change)) => {
-                self.mark(&change, at, StepState::Done, None).await?;
                 // If what joined failed, it took the change with it: the step once more, and alone.
                 let Some(until) = self.join(&mut change, at + 1).await? else { return Ok(Next::Step) };
+                self.mark_done(&change, at..until).await?;
                 let is_last = until == self.steps.len();
                 let next = if is_last { self.end(change, kind, State::Done).await? } else { commit(change).await? };
                 for written in at..until {
@@ -307,6 +307,24 @@ impl<'a> Walk<'a> {
             .col_expr(operation_steps::Column::Error, Expr::value(error))
             .filter(operation_steps::Column::OperationId.eq(id))
             .filter(operation_steps::Column::Position.eq(step.number))
+            .exec(change.db())
+            .await?;
+        Ok(())
+    }
+
+    /// Writes that steps are done which share a commit.
+    async fn mark_done(&mut self, change: &Change, steps: std::ops::Range<usize>) -> Result<(), DbErr> {
+        let id = self.operation().id;
+        let steps = &mut self.steps[steps];
+        for step in &mut *steps {
+            (step.state, step.attempts) = (StepState::Done, step.attempts + 1);
+        }
+        operation_steps::Entity::update_many()
+            .col_expr(operation_steps::Column::State, Expr::value(StepState::Done.as_str()))
+            .col_expr(operation_steps::Column::Attempts, Expr::col(operation_steps::Column::Attempts).add(1))
+            .col_expr(operation_steps::Column::Error, Expr::value(None::<String>))
+            .filter(operation_steps::Column::OperationId.eq(id))
+            .filter(operation_steps::Column::Position.is_in(steps.iter().map(|step| step.number)))
             .exec(change.db())
             .await?;
         Ok(())

@@ -1,7 +1,6 @@
 //! What a step works with: the plane, the lease, and the rows and the server of the operation's tenant.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
@@ -9,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tenancy::TenantId;
 use tenancy::route::Revision;
 use tenancy::seal::{Purpose, Sealed, Subject};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
@@ -25,9 +24,9 @@ pub(super) struct Work {
     pub(super) plane: Plane,
     pub(super) lease: Lease,
     /// The tenant's database, entered by one step and used by those after it.
-    entered: Mutex<Option<Arc<Entered>>>,
-    /// What a migration came to, until it is written down.
-    schema_version: AtomicU32,
+    entered: tokio::sync::Mutex<Option<Arc<Entered>>>,
+    /// The schema version that the database is known to have, until it is written down.
+    schema_version: Mutex<Option<i32>>,
     /// How many rows were counted, until it is written down.
     row_counts: OnceCell<serde_json::Value>,
     /// Data planes that a forced rotation did not wait for, until that is written down.
@@ -50,12 +49,12 @@ pub(crate) fn url_subject(tenant: Uuid, generation: u64) -> Subject {
 }
 
 impl Work {
-    pub(super) const fn new(plane: Plane, lease: Lease) -> Self {
+    pub(super) fn new(plane: Plane, lease: Lease) -> Self {
         Self {
             plane,
             lease,
-            entered: Mutex::const_new(None),
-            schema_version: AtomicU32::new(0),
+            entered: tokio::sync::Mutex::const_new(None),
+            schema_version: Mutex::new(None),
             row_counts: OnceCell::const_new(),
             cut_off: OnceCell::const_new(),
             is_alone: OnceCell::const_new(),
@@ -122,13 +121,27 @@ impl Work {
         if let Some(entered) = &*entered {
             return Ok(Arc::clone(entered));
         }
-        let database = self.claimed().await?;
-        let now = Arc::new(match self.plane.entered.take(&database.name) {
-            Some(entered) => entered,
-            None => database.engine.enter(&database.name).await?,
-        });
+        let now = self.enter(&self.claimed().await?).await?;
         *entered = Some(Arc::clone(&now));
         Ok(now)
+    }
+
+    /// As [`Work::entered`], where the database is known.
+    pub(super) async fn entered_of(&self, database: &Claimed) -> Result<Arc<Entered>, StepError> {
+        let mut entered = self.entered.lock().await;
+        if let Some(entered) = &*entered {
+            return Ok(Arc::clone(entered));
+        }
+        let now = self.enter(database).await?;
+        *entered = Some(Arc::clone(&now));
+        Ok(now)
+    }
+
+    async fn enter(&self, database: &Claimed) -> Result<Arc<Entered>, StepError> {
+        Ok(Arc::new(match self.plane.entered.take(&database.name) {
+            Some(entered) => entered,
+            None => database.engine.enter(&database.name).await?,
+        }))
     }
 
     /// Leaves the tenant's database: it is done with, or the connection may be what was wrong.
@@ -141,8 +154,12 @@ impl Work {
         }
     }
 
-    pub(super) fn note_schema_version(&self, version: u32) {
-        self.schema_version.store(version, Ordering::Relaxed);
+    pub(super) fn note_schema_version(&self, version: i32) {
+        *self.schema_version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+    }
+
+    pub(super) fn take_schema_version(&self) -> Option<i32> {
+        self.schema_version.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Numbers by table; a text that says why there are none; null where there was no database to count in.
@@ -162,10 +179,6 @@ impl Work {
 
     pub(super) fn cut_off(&self) -> &[Uuid] {
         self.cut_off.get().map_or(&[], Vec::as_slice)
-    }
-
-    pub(super) fn schema_version(&self) -> Option<u32> {
-        Some(self.schema_version.load(Ordering::Relaxed)).filter(|version| *version > 0)
     }
 
     /// The tenant's database, if it was claimed.

@@ -54,7 +54,8 @@ pub(crate) mod plans {
 pub(crate) mod servers {
     use sea_orm::entity::prelude::*;
 
-    /// `state` is `open` or `draining`; `warm_target` is how many databases are kept ready.
+    /// `state` is `open` or `draining`; `warm_target` is how many databases are kept ready, `placed` how many
+    /// tenants have a place there.
     #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "servers")]
     pub(crate) struct Model {
@@ -71,6 +72,7 @@ pub(crate) mod servers {
         pub created_at: DateTimeUtc,
         pub next_sealed_admin_url: Option<String>,
         pub warm_target: i32,
+        pub placed: i32,
     }
 
     impl std::fmt::Debug for Model {

@@ -3,8 +3,9 @@
 
 use async_trait::async_trait;
 
+use super::migrate::record_version;
 use super::{Step, StepError};
-use crate::engine::drop_unless_anothers;
+use crate::engine::{Made, drop_unless_anothers};
 use crate::provision::stock;
 use crate::provision::work::Work;
 use crate::registry::change::Change;
@@ -23,11 +24,22 @@ impl Step for CreateDatabase {
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
         let database = work.claimed().await?;
-        match stock::ready_template(&work.plane, database.server.id).await? {
-            Some(template) => database.engine.copy_database(&template, &database.name).await?,
-            None => database.engine.create_database(&database.name).await?,
-        }
+        let version = if let Some((template, version)) = stock::ready_template(&work.plane, database.server.id).await? {
+            match database.engine.copy_database(&template, &database.name).await? {
+                Made::Anew => version,
+                // The migrations find out what it has.
+                Made::Before => 0,
+            }
+        } else {
+            database.engine.create_database(&database.name).await?;
+            0
+        };
+        work.note_schema_version(version);
         Ok(())
+    }
+
+    async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        record_version(work, change).await
     }
 
     async fn undo(&self, work: &Work) -> Result<(), StepError> {

@@ -8,6 +8,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, ExprTrait, QueryFilter
 use tenancy::Status;
 use uuid::Uuid;
 
+use super::place::give_room_back;
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
@@ -28,6 +29,7 @@ impl Step for Forget {
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         let tenant = work.tenant_id();
         let db = change.db();
+        let was_on = work.tenant_in(db).await?.server_id;
         // The tenant first: whoever adds something of it meanwhile waits for this, and finds it deleted.
         // One whose creation failed is `deleted` already, and was never visible.
         let ends = [Status::Deleting.as_str(), Status::Deleted.as_str()];
@@ -46,6 +48,9 @@ impl Step for Forget {
             .await?;
         if forgotten.rows_affected == 0 {
             return Err(StepError::refused("the tenant is not being deleted any more"));
+        }
+        if let Some(server) = was_on {
+            give_room_back(db, server).await?;
         }
         keys::Entity::delete_many().filter(keys::Column::TenantId.eq(tenant)).exec(db).await?;
         domains::Entity::delete_many().filter(domains::Column::TenantId.eq(tenant)).exec(db).await?;

@@ -18,10 +18,9 @@ impl Step for Migrate {
     }
 
     async fn joins(&self, work: &Work, change: &Change) -> Result<bool, StepError> {
-        // A database that was ready has it already, unless the fleet went on meanwhile.
-        let database = work.claimed_row(change.db()).await?;
+        // A database that was ready has it already, and one made from a template, unless the fleet went on meanwhile.
         let has = work.tenant_in(change.db()).await?.schema_version;
-        Ok(database.is_warm && has == work.plane.registry.history_in(change.db()).await?.schema_version)
+        Ok(has > 0 && has == work.plane.registry.history_in(change.db()).await?.schema_version)
     }
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
@@ -34,20 +33,25 @@ impl Step for Migrate {
             )));
         }
         let version = work.entered().await?.migrate(work.plane.schema.as_ref(), fleet.unsigned_abs()).await?;
-        work.note_schema_version(version);
+        work.note_schema_version(i32::try_from(version).unwrap_or(i32::MAX));
         Ok(())
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        match work.schema_version() {
-            Some(version) => record(change, work, i32::try_from(version).unwrap_or(i32::MAX)).await,
-            // It joined: what was claimed was recorded then.
-            None => Ok(()),
-        }
+        record_version(work, change).await
     }
 
     async fn record_undo(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         record(change, work, 0).await
+    }
+}
+
+/// Writes the version that the database was found to have, or was made with, if this walk knows. One that was ready was
+/// written down when it was claimed.
+pub(super) async fn record_version(work: &Work, change: &Change) -> Result<(), StepError> {
+    match work.take_schema_version() {
+        Some(version) => record(change, work, version).await,
+        None => Ok(()),
     }
 }
 

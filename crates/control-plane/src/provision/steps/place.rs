@@ -1,11 +1,10 @@
 //! Place: chooses the server that the tenant's database will be on. A region is never left, a capacity never exceeded.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 
 use async_trait::async_trait;
-use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QuerySelect};
+use sea_orm::sea_query::{Expr, SimpleExpr};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter};
 use uuid::Uuid;
 
 use super::{Step, StepError};
@@ -32,7 +31,7 @@ impl Step for Place {
         let Some(server) = emptiest(change.db(), tenant.region.as_deref()).await? else {
             return Err(StepError::refused(no_room(tenant.region.as_deref())));
         };
-        if !has_room(change.db(), server).await? {
+        if !take_room(change.db(), server).await? {
             // Not the next in this change: two that lock one after the other may wait for each other's.
             return Err(StepError::unavailable("the server was filled at the same moment"));
         }
@@ -40,6 +39,9 @@ impl Step for Place {
     }
 
     async fn record_undo(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        if let Some(server) = work.tenant_in(change.db()).await?.server_id {
+            give_room_back(change.db(), server).await?;
+        }
         put(change, work.tenant_id(), None, work).await
     }
 }
@@ -65,44 +67,42 @@ pub(crate) async fn emptiest(db: &impl ConnectionTrait, region: Option<&str>) ->
     if let Some(region) = region {
         open = open.filter(servers::Column::Region.eq(region));
     }
-    let mut open = open.all(db).await?;
-    let taken: HashMap<Uuid, i64> = tenants::Entity::find()
-        .select_only()
-        .column(tenants::Column::ServerId)
-        .column_as(tenants::Column::Id.count(), "taken")
-        .filter(tenants::Column::ServerId.is_in(open.iter().map(|server| server.id)))
-        .group_by(tenants::Column::ServerId)
-        .into_tuple()
-        .all(db)
-        .await?
-        .into_iter()
-        .collect();
-    let taken = |server: &servers::Model| taken.get(&server.id).copied().unwrap_or(0);
-    open.retain(|server| taken(server) < i64::from(server.capacity));
-    let least = open
-        .into_iter()
-        .min_by(|one, other| share(taken(one), one, taken(other), other).then_with(|| one.name.cmp(&other.name)));
+    let open = open.filter(has_room()).all(db).await?;
+    let least = open.into_iter().min_by(|one, other| share(one, other).then_with(|| one.name.cmp(&other.name)));
     Ok(least.map(|server| server.id))
 }
 
-/// Compares two fractions without dividing.
-fn share(taken: i64, of: &servers::Model, other_taken: i64, other: &servers::Model) -> Ordering {
-    let (one, two) =
-        (i128::from(taken) * i128::from(other.capacity), i128::from(other_taken) * i128::from(of.capacity));
-    one.cmp(&two)
+/// Compares how full two servers are, without dividing.
+fn share(one: &servers::Model, other: &servers::Model) -> Ordering {
+    let taken = |of: &servers::Model, capacity: i32| i64::from(of.placed) * i64::from(capacity);
+    taken(one, other.capacity).cmp(&taken(other, one.capacity))
 }
 
-/// Whether the server still takes a database. Its row stays locked until the change ends, so that nobody else counts in
-/// between. A tenant is on a server from its placing until its database is dropped.
-async fn has_room(db: &impl ConnectionTrait, server: Uuid) -> Result<bool, DbErr> {
-    let open = servers::Entity::find_by_id(server)
+fn has_room() -> SimpleExpr {
+    Expr::col(servers::Column::Placed).lt(Expr::col(servers::Column::Capacity))
+}
+
+/// Takes a place on the server, if it still has one. A tenant has it from its placing until its database is dropped. The
+/// places taken are counted on the server's row, since to count tenants takes longer the more there are.
+async fn take_room(db: &impl ConnectionTrait, server: Uuid) -> Result<bool, DbErr> {
+    let taken = servers::Entity::update_many()
+        .col_expr(servers::Column::Placed, Expr::col(servers::Column::Placed).add(1))
+        .filter(servers::Column::Id.eq(server))
         .filter(servers::Column::State.eq(OPEN))
-        .lock(LockType::NoKeyUpdate)
-        .one(db)
+        .filter(has_room())
+        .exec(db)
         .await?;
-    let Some(open) = open else { return Ok(false) };
-    let taken = tenants::Entity::find().filter(tenants::Column::ServerId.eq(server)).count(db).await?;
-    Ok(taken < u64::from(open.capacity.unsigned_abs()))
+    Ok(taken.rows_affected > 0)
+}
+
+/// Gives a tenant's place on the server to others.
+pub(super) async fn give_room_back(db: &impl ConnectionTrait, server: Uuid) -> Result<(), DbErr> {
+    servers::Entity::update_many()
+        .col_expr(servers::Column::Placed, Expr::col(servers::Column::Placed).sub(1))
+        .filter(servers::Column::Id.eq(server))
+        .exec(db)
+        .await?;
+    Ok(())
 }
 
 async fn put(change: &Change, tenant: Uuid, server: Option<Uuid>, work: &Work) -> Result<(), StepError> {

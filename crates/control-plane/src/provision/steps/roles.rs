@@ -1,6 +1,7 @@
 //! Roles: makes the login role that data planes enter the database by. It goes with the database. One that was ready has it.
 
 use async_trait::async_trait;
+use futures_util::try_join;
 
 use super::{Step, StepError};
 use crate::engine::Slot;
@@ -25,7 +26,9 @@ impl Step for Roles {
         // Data planes keep a tenant within its plan, and a plan may change. The role's own limit is the last resort: no
         // tenant takes more than all of its server's budget.
         let connections = database.server.connection_budget.unsigned_abs();
-        database.engine.create_role(&database.name, Slot::A, &password, connections).await?;
+        let made = async { Ok(database.engine.create_role(&database.name, Slot::A, &password, connections).await?) };
+        // The steps after it work in the database. To enter it takes the server a while, and changes nothing.
+        try_join!(made, work.entered_of(&database))?;
         Ok(())
     }
 }

@@ -174,6 +174,7 @@ impl Stage {
             created_at: Set(Utc::now()),
             next_sealed_admin_url: Set(None),
             warm_target: Set(0),
+            placed: Set(0),
         };
         row.insert(self.plane.registry.db()).await.unwrap();
         id

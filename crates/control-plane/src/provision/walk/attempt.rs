@@ -6,7 +6,6 @@ use futures_util::FutureExt as _;
 use tokio::time::{sleep, timeout};
 
 use super::{Direction, GivenUp, Halt, Unfinished, Walk};
-use crate::provision::StepState;
 use crate::provision::steps::StepError;
 use crate::registry::change::Change;
 
@@ -91,14 +90,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Writes steps that have nothing to do outside of the registry into the change of the step before them; answers the
-    /// first that did not join. None: one of them failed, and the change is void.
+    /// Does steps that have nothing to do outside of the registry in the change of the step before them; answers the first
+    /// that did not join. None: one of them failed, and the change is void.
     pub(super) async fn join(&mut self, change: &mut Change, from: usize) -> Result<Option<usize>, Halt> {
         let mut at = from;
         while at < self.steps.len() && !self.is_alone {
             let joined = self.guarded(self.join_one(change, at)).await;
             match joined {
-                Ok(true) => self.mark(change, at, StepState::Done, None).await?,
+                Ok(true) => at += 1,
                 Ok(false) => break,
                 Err(StepError::Lost) => return Err(Halt::Lost),
                 Err(error) => {
@@ -108,13 +107,9 @@ impl Walk<'_> {
                         "a step could not join the one before it"
                     );
                     self.is_alone = true;
-                    for step in &mut self.steps[from - 1..at] {
-                        (step.state, step.attempts) = (StepState::Pending, step.attempts - 1);
-                    }
                     return Ok(None);
                 }
             }
-            at += 1;
         }
         self.is_alone = false;
         Ok(Some(at))
