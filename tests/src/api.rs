@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::bed::{Bed, OPERATOR, send};
+use crate::bed::{Bed, send};
 use crate::on_both;
 
 on_both!(bad_input_is_a_clear_problem_and_changes_nothing, 1, 0);
@@ -109,14 +109,14 @@ async fn bad_input_is_a_clear_problem_and_changes_nothing(bed: Bed) {
         assert_eq!(answer.json()["request_id"], answer.header("x-request-id").as_str());
     }
     let url = format!("{}/v1/tenants", bed.control[0].url);
-    let post = || bed.client.post(&url).bearer_auth(OPERATOR);
+    let post = || bed.client.post(&url).bearer_auth(&bed.token);
     let json = || post().header("content-type", "application/json");
     for (request, status, kind) in [
         (json().body("{"), 400, "malformed-json"),
         (post().header("content-type", "text/plain").body("{}"), 415, "unsupported-media-type"),
         (bed.client.get(&url), 401, "unauthorized"),
         (bed.client.get(&url).bearer_auth("wrong"), 401, "unauthorized"),
-        (bed.client.delete(&url).bearer_auth(OPERATOR), 405, "method-not-allowed"),
+        (bed.client.delete(&url).bearer_auth(&bed.token), 405, "method-not-allowed"),
     ] {
         let answer = send(request).await;
         assert_eq!((answer.status, answer.kind().as_str()), (status, kind), "{answer:?}");
@@ -126,8 +126,9 @@ async fn bad_input_is_a_clear_problem_and_changes_nothing(bed: Bed) {
     let address = bed.control[0].url.trim_start_matches("http://");
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST /v1/tenants HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {OPERATOR}\r\ncontent-type: application/json\r\n\
-         content-length: 1048577\r\nconnection: close\r\n\r\n"
+        "POST /v1/tenants HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: 1048577\r\nconnection: close\r\n\r\n",
+        bed.token
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -142,7 +143,7 @@ async fn a_repeated_request_takes_effect_once(bed: Bed) {
     let url = format!("{}/v1/tenants", bed.control[0].url);
     let create = |key: &str, slug: &str| {
         let body = json!({ "slug": slug, "name": "Acme" });
-        bed.client.post(&url).bearer_auth(OPERATOR).header("idempotency-key", key).json(&body)
+        bed.client.post(&url).bearer_auth(&bed.token).header("idempotency-key", key).json(&body)
     };
     let twins = futures_util::future::join_all((0..8).map(|_| send(create("one", "acme")))).await;
     for twin in &twins {
@@ -163,7 +164,7 @@ async fn a_repeated_request_takes_effect_once(bed: Bed) {
     assert_eq!(bed.done("GET", "/v1/tenants", None).await["items"].as_array().unwrap().len(), 2);
     // A key's secret is told again to whoever repeats the very request, and is nowhere in clear.
     let keys = format!("{}/v1/tenants/acme/keys", bed.control[0].url);
-    let make = || bed.client.post(&keys).bearer_auth(OPERATOR).header("idempotency-key", "three").json(&json!({}));
+    let make = || bed.client.post(&keys).bearer_auth(&bed.token).header("idempotency-key", "three").json(&json!({}));
     let (first, again) = (send(make()).await, send(make()).await);
     assert_eq!((first.status, &first.text), (201, &again.text));
     assert_eq!(bed.done("GET", "/v1/tenants/acme/keys", None).await["items"].as_array().unwrap().len(), 1);
@@ -193,7 +194,7 @@ async fn pages_filters_and_preconditions_hold(bed: Bed) {
     let etag = shown.header("etag");
     let url = format!("{}/v1/tenants/tenant-0", bed.control[0].url);
     let patch = |etag: &str, name: &str| {
-        bed.client.patch(&url).bearer_auth(OPERATOR).header("if-match", etag).json(&json!({ "name": name }))
+        bed.client.patch(&url).bearer_auth(&bed.token).header("if-match", etag).json(&json!({ "name": name }))
     };
     let changed = send(patch(&etag, "Renamed")).await;
     assert_eq!((changed.status, changed.json()["name"].as_str()), (200, Some("Renamed")));

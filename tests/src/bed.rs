@@ -11,9 +11,10 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 
-/// The bootstrap operator's token.
-pub const OPERATOR: &str = "operator-token-of-the-tests";
-const NODE: &str = "node-token-of-the-tests";
+/// The token that makes the first admin.
+pub const BOOTSTRAP: &str = "operator-token-of-the-tests";
+/// The data planes' token.
+pub const NODE: &str = "node-token-of-the-tests";
 /// Two rings' keys; nothing real is sealed with them.
 const TENANTS_KEY: &str = "dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
 const SERVERS_KEY: &str = "c2VydmVycy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
@@ -61,6 +62,8 @@ pub struct Bed {
     pub folder: TempDir,
     registry_url: String,
     tuning: Tuning,
+    /// An admin's token.
+    pub token: String,
     /// Speaks to the planes.
     pub client: Client,
 }
@@ -124,6 +127,7 @@ impl Bed {
             store,
             registry_url,
             tuning,
+            token: BOOTSTRAP.to_owned(),
             client: Client::builder().no_proxy().build().unwrap(),
             folder,
         };
@@ -131,7 +135,7 @@ impl Bed {
             let create = registry["create_from"].as_str();
             let create = create.map_or_else(String::new, |url| format!("create_from = \"{url}\"\n"));
             let text = format!(
-                "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\noperator = \"{OPERATOR}\"\nnode = \"{NODE}\"\n\n{}\n{}\n\
+                "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\nbootstrap = \"{BOOTSTRAP}\"\nnode = \"{NODE}\"\n\n{}\n{}\n\
                  [tenants]\n{}\n{}\n{server}",
                 common(),
                 tuning.telemetry,
@@ -144,6 +148,7 @@ impl Bed {
             let config = bed.write(&format!("control-{number}.toml"), &text);
             bed.control.push(Process::start("petstore-control-plane", &config));
         }
+        bed.token = bed.new_operator("tests", "admin").await;
         for number in 0..data {
             let control = bed.control[number % control].url.clone();
             bed.add_node(&control);
@@ -192,6 +197,12 @@ impl Bed {
         assert_eq!(self.findings().await, [] as [Value; 0]);
     }
 
+    /// A new operator's token.
+    pub async fn new_operator(&self, name: &str, role: &str) -> String {
+        let made = self.done("POST", "/v1/operators", Some(json!({ "name": name, "role": role }))).await;
+        made["token"].as_str().unwrap().to_owned()
+    }
+
     /// A call of an operator, to the first control plane.
     pub async fn operator(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
         self.operator_at(0, method, path, body).await
@@ -200,7 +211,7 @@ impl Bed {
     /// A call of an operator, to one of the control planes.
     pub async fn operator_at(&self, at: usize, method: &str, path: &str, body: Option<Value>) -> Answer {
         let call = self.client.request(method.parse().unwrap(), format!("{}{path}", self.control[at].url));
-        let call = call.bearer_auth(OPERATOR).header("prefer", "wait=30");
+        let call = call.bearer_auth(&self.token).header("prefer", "wait=30");
         send(match body {
             Some(body) => call.json(&body),
             None => call,

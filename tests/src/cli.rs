@@ -4,13 +4,13 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, OPERATOR};
+use crate::bed::Bed;
 use crate::on_both;
 use crate::process::folder;
 
 async fn freehold(bed: &Bed, arguments: &[&str]) -> Output {
     let mut command = Command::new(folder().join("freehold"));
-    command.args(arguments).env("FREEHOLD_URL", &bed.control[0].url).env("FREEHOLD_TOKEN", OPERATOR);
+    command.args(arguments).env("FREEHOLD_URL", &bed.control[0].url).env("FREEHOLD_TOKEN", &bed.token);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 

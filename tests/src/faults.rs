@@ -85,7 +85,7 @@ async fn a_control_plane_that_is_killed_while_it_creates_goes_on_after(mut bed: 
     for round in 0..4u32 {
         let slug = format!("tenant-{round}");
         let url = format!("{}/v1/tenants", bed.control[0].url);
-        let call = bed.client.post(url).bearer_auth(crate::bed::OPERATOR);
+        let call = bed.client.post(url).bearer_auth(&bed.token);
         let accepted = crate::bed::send(call.json(&serde_json::json!({ "slug": slug, "name": slug }))).await;
         assert_eq!(accepted.status, 202, "{accepted:?}");
         bed.control[0].restart();

@@ -9,7 +9,7 @@ use std::time::Instant;
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, OPERATOR, PATIENCE, Store, Tuning, send};
+use crate::bed::{Bed, PATIENCE, Store, Tuning, send};
 
 const BEGINS: &str = "a step begins";
 const WRITTEN: &str = "a step is written down";
@@ -77,7 +77,7 @@ impl Kills {
 
     fn call(&self, at: usize, method: &str, path: &str, body: Option<Value>) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.bed.control[at].url);
-        let call = self.bed.client.request(method.parse().unwrap(), url).bearer_auth(OPERATOR);
+        let call = self.bed.client.request(method.parse().unwrap(), url).bearer_auth(&self.bed.token);
         match body {
             Some(body) => call.json(&body),
             None => call,

@@ -30,6 +30,8 @@ mod life;
 #[cfg(test)]
 mod news;
 #[cfg(test)]
+mod operators;
+#[cfg(test)]
 mod pets;
 #[cfg(test)]
 mod pools;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait as _, Database, Statement, TransactionTrait as _};
 use serde_json::json;
 
-use crate::bed::{Bed, OPERATOR, PATIENCE, Store, Tenant, send};
+use crate::bed::{Bed, PATIENCE, Store, Tenant, send};
 use crate::on_both;
 
 on_both!(bounds_hold_and_nobody_loses_to_a_change_that_was_not_asked_about, 2, 0);
@@ -55,7 +55,7 @@ async fn a_repeated_call_without_a_body_takes_effect_once(bed: Bed) {
     let acme = bed.tenant("acme").await;
     let call = |path: &str, key: &str| {
         let url = format!("{}{path}", bed.control[0].url);
-        bed.client.post(url).bearer_auth(OPERATOR).header("idempotency-key", key.to_owned())
+        bed.client.post(url).bearer_auth(&bed.token).header("idempotency-key", key.to_owned())
     };
     let first = send(call("/v1/tenants/acme/suspend", "one")).await;
     let again = send(call(&format!("/v1/tenants/{}/suspend", acme.id), "one")).await;
@@ -88,7 +88,7 @@ async fn what_is_added_while_a_tenant_is_activated_is_news() {
     let registry = Database::connect(bed.registry_url_of_superuser()).await.unwrap();
     let url = format!("{}/v1/tenants", bed.control[0].url);
     let body = json!({ "slug": "acme", "name": "Acme", "plan": "test" });
-    assert_eq!(send(bed.client.post(url).bearer_auth(OPERATOR).json(&body)).await.status, 202);
+    assert_eq!(send(bed.client.post(url).bearer_auth(&bed.token).json(&body)).await.status, 202);
     let key = |answer: &serde_json::Value| Tenant {
         id: String::new(),
         slug: "acme".into(),

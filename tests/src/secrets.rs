@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::bed::{Answer, Bed, OPERATOR, Store, Tuning, send};
+use crate::bed::{Answer, Bed, Store, Tuning, send};
 
 const PLANTED: &str = "planted-password-of-nobody";
 
@@ -50,7 +50,12 @@ fn password(url: &str) -> Option<String> {
 async fn no_secret_leaves_its_process(store: Store) {
     let bed = Bed::start_with(store, 1, 1, TUNING).await;
     let mut said = Said::default();
-    let mut secrets: Vec<String> = vec![OPERATOR.to_owned(), PLANTED.to_owned(), "node-token-of-the-tests".to_owned()];
+    let mut secrets: Vec<String> = vec![
+        bed.token.clone(),
+        crate::bed::BOOTSTRAP.to_owned(),
+        PLANTED.to_owned(),
+        "node-token-of-the-tests".to_owned(),
+    ];
     secrets.extend(
         ["dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU", "c2VydmVycy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU"].map(Into::into),
     );

@@ -64,10 +64,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("  Building both planes (the first time takes minutes)");
     let built = cargo::build(&packages, &stop)?;
 
-    let secrets = Secrets::of(&folder)?;
+    let mut secrets = Secrets::of(&folder)?;
     let configs = config::write(&folder, &addresses, &secrets, &store)?;
     let mut planes = Planes::start(&built, configs)?;
-    let outcome = serve(&mut planes, &addresses, &secrets, &folder, &stop);
+    let outcome = serve(&mut planes, &addresses, &mut secrets, &folder, &stop);
     eprintln!("  Stopping both planes");
     planes.stop();
     // An answer that broke off because of Ctrl-C is no failure.
@@ -78,8 +78,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// From started processes until Ctrl-C, or until one of them ends.
-fn serve(planes: &mut Planes, addresses: &Addresses, secrets: &Secrets, folder: &Folder, stop: &Stop) -> Result<()> {
+fn serve(
+    planes: &mut Planes,
+    addresses: &Addresses,
+    secrets: &mut Secrets,
+    folder: &Folder,
+    stop: &Stop,
+) -> Result<()> {
     planes.wait_until_ready(stop)?;
+    demo::operator(addresses, secrets, folder)?;
     let tenants = demo::ensure(addresses, secrets, folder, stop)?;
     let dev = demo::Dev::new(addresses, secrets, tenants);
     folder.write_private("dev.json", &serde_json::to_string_pretty(&dev)?)?;

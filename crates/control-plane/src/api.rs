@@ -10,6 +10,7 @@ mod keys;
 mod nodes;
 mod once;
 mod operations;
+mod operators;
 mod page;
 mod plans;
 mod precondition;
@@ -20,11 +21,16 @@ mod tenants;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
+use http::Method;
 use service::docs::describe;
 use service::layers::name_endpoints;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+use auth::role::{Audience, Role, audience};
 
 pub(crate) use auth::Tokens;
 
@@ -54,7 +60,34 @@ pub(crate) fn router(plane: Plane, tokens: Tokens) -> Result<Router, serde_json:
             components.add_security_scheme(token, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         }
     }
-    Ok(name_endpoints(describe(routes.with_state(api), &description)?))
+    name_roles(&mut description);
+    Ok(name_endpoints(describe(
+        routes.route_layer(from_fn_with_state(api.clone(), auth::admit)).with_state(api),
+        &description,
+    )?))
+}
+
+/// Says of each call for whom it is.
+fn name_roles(description: &mut openapi::OpenApi) {
+    for (path, item) in &mut description.paths.paths {
+        let calls = [
+            (Method::GET, &mut item.get),
+            (Method::PUT, &mut item.put),
+            (Method::POST, &mut item.post),
+            (Method::DELETE, &mut item.delete),
+            (Method::PATCH, &mut item.patch),
+        ];
+        for (method, call) in calls {
+            let Some(call) = call else { continue };
+            let node = SecurityRequirement::new("node", [""; 0]);
+            let operator = |role: Role| SecurityRequirement::new("operator", [role.as_str()]);
+            call.security = Some(match audience(&method, path) {
+                Audience::Nodes => vec![node],
+                Audience::Operators(role) => vec![operator(role)],
+                Audience::Everybody(role) => vec![operator(role), node],
+            });
+        }
+    }
 }
 
 fn described() -> OpenApiRouter<Api> {
@@ -80,6 +113,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(plans::list))
         .routes(routes!(plans::show, plans::put))
         .routes(routes!(rewrap::rewrap))
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::revoke))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::forget))
         .routes(routes!(epoch::begin))

@@ -51,13 +51,13 @@ pub struct RegistryConfig {
     pub create_from: Option<SecretString>,
 }
 
-/// `[tokens]`: the bootstrap tokens, at least 16 characters each.
+/// `[tokens]`: those that are not made by a call, at least 16 characters each.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokensConfig {
-    /// Operators show it.
+    /// Makes the first admin, and is good for nothing else: further tokens are made by `POST /v1/operators`.
     #[serde(default)]
-    pub operator: SecretString,
+    pub bootstrap: SecretString,
     /// Data planes show it.
     #[serde(default)]
     pub node: SecretString,
@@ -184,13 +184,13 @@ impl Validate for Config {
         if !matches!(scheme, "postgres" | "postgresql" | "sqlite") {
             return Err(Invalid::new("registry.url", "must begin with postgres:// or sqlite://"));
         }
-        for (field, token) in [("tokens.operator", &self.tokens.operator), ("tokens.node", &self.tokens.node)] {
+        for (field, token) in [("tokens.bootstrap", &self.tokens.bootstrap), ("tokens.node", &self.tokens.node)] {
             if !(16..=512).contains(&token.expose_secret().len()) {
                 return Err(Invalid::new(field, "must be a secret of 16 to 512 characters"));
             }
         }
-        if self.tokens.operator.expose_secret() == self.tokens.node.expose_secret() {
-            return Err(Invalid::new("tokens.node", "must differ from `tokens.operator`"));
+        if self.tokens.bootstrap.expose_secret() == self.tokens.node.expose_secret() {
+            return Err(Invalid::new("tokens.node", "must differ from `tokens.bootstrap`"));
         }
         for (field, ring) in [("seal.tenants", &self.seal.tenants), ("seal.servers", &self.seal.servers)] {
             KeyRing::new(ring).map_err(|error| Invalid::new(field, format!("is no usable key ring: {error}")))?;
@@ -231,7 +231,7 @@ mod tests {
         };
         Config {
             registry: RegistryConfig { url: "sqlite:///r.db".into(), create_from: None },
-            tokens: TokensConfig { operator: "operator-operator".into(), node: "node-node-node-node".into() },
+            tokens: TokensConfig { bootstrap: "operator-operator".into(), node: "node-node-node-node".into() },
             seal: SealConfig { tenants: ring(), servers: ring() },
             ..Config::default()
         }
@@ -247,7 +247,7 @@ mod tests {
         };
         assert_eq!(bad(|it| it.registry.url = "mysql://x".into()), "registry.url");
         assert_eq!(bad(|it| it.tokens.node = "short".into()), "tokens.node");
-        assert_eq!(bad(|it| it.tokens.node = it.tokens.operator.clone()), "tokens.node");
+        assert_eq!(bad(|it| it.tokens.node = it.tokens.bootstrap.clone()), "tokens.node");
         assert_eq!(bad(|it| it.seal.servers.primary = "other".into()), "seal.servers");
         assert_eq!(bad(|it| it.tenants.stale_after_seconds = 1), "tenants.stale_after_seconds");
         let print = format!("{:?}", usable());

@@ -102,5 +102,5 @@ pub async fn start(
     if let Some(age) = plane.rotate_after {
         service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping));
     }
-    Ok(api::router(plane, Tokens::new(&config.tokens.operator, &config.tokens.node))?)
+    Ok(api::router(plane, Tokens::new(&config.tokens.bootstrap, &config.tokens.node))?)
 }

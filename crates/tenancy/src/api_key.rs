@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
+const PREFIX: &str = "fh_";
 const ID_LENGTH: usize = 20;
 const SECRET_BYTES: usize = 32;
 /// 32 bytes in base64 without padding.
@@ -97,7 +98,20 @@ impl ApiKey {
 
     /// The key as its holder must send it. For the one answer that tells it, and nothing else.
     pub fn reveal(&self) -> SecretString {
-        format!("fh_{}_{}", self.id, self.secret.expose_secret()).into()
+        self.reveal_as(PREFIX)
+    }
+
+    /// As [`ApiKey::reveal`], for a credential of another kind that is made alike and begins otherwise.
+    pub fn reveal_as(&self, prefix: &str) -> SecretString {
+        format!("{prefix}{}_{}", self.id, self.secret.expose_secret()).into()
+    }
+
+    /// Reads a credential that is made like a key and begins with `prefix`.
+    pub fn parse_as(prefix: &str, text: &str) -> Result<Self, MalformedKey> {
+        let (id, secret) = text.strip_prefix(prefix).and_then(|rest| rest.split_once('_')).ok_or(MalformedKey)?;
+        let well_formed = secret.len() == SECRET_LENGTH
+            && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if well_formed { Ok(Self { id: id.parse()?, secret: secret.into() }) } else { Err(MalformedKey) }
     }
 }
 
@@ -105,10 +119,7 @@ impl FromStr for ApiKey {
     type Err = MalformedKey;
 
     fn from_str(text: &str) -> Result<Self, MalformedKey> {
-        let (id, secret) = text.strip_prefix("fh_").and_then(|rest| rest.split_once('_')).ok_or(MalformedKey)?;
-        let well_formed = secret.len() == SECRET_LENGTH
-            && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if well_formed { Ok(Self { id: id.parse()?, secret: secret.into() }) } else { Err(MalformedKey) }
+        Self::parse_as(PREFIX, text)
     }
 }
 

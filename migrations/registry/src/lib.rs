@@ -7,6 +7,7 @@ use sea_orm_migration::prelude::*;
 mod m0001_foundation;
 mod m0002_life;
 mod m0004_placed;
+mod m0007_operators;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -14,7 +15,12 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_foundation::Migration), Box::new(m0002_life::Migration), Box::new(m0004_placed::Migration)]
+        vec![
+            Box::new(m0001_foundation::Migration),
+            Box::new(m0002_life::Migration),
+            Box::new(m0004_placed::Migration),
+            Box::new(m0007_operators::Migration),
+        ]
     }
 }
 

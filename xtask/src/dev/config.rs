@@ -124,7 +124,7 @@ fn control(
     Ok(ControlConfig {
         listen: Listen::of(listeners),
         registry,
-        tokens: Tokens { operator: secrets.operator_token.clone(), node: secrets.node_token.clone() },
+        tokens: Tokens { bootstrap: secrets.bootstrap_token.clone(), node: secrets.node_token.clone() },
         seal: BTreeMap::from([
             ("servers", Ring::of(&secrets.servers_key)),
             ("tenants", Ring::of(&secrets.tenants_key)),
@@ -214,7 +214,7 @@ impl Mail {
 
 #[derive(Serialize)]
 struct Tokens {
-    operator: String,
+    bootstrap: String,
     node: String,
 }
 

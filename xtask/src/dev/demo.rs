@@ -53,6 +53,22 @@ impl Dev {
     }
 }
 
+/// The operator that dev is: made by the bootstrap token on the first run, and kept.
+pub(super) fn operator(addresses: &Addresses, secrets: &mut Secrets, folder: &Folder) -> Result<()> {
+    let url = addresses.control[0].api_url();
+    let is_known = !secrets.operator_token.is_empty()
+        && Client::new(url.clone(), &secrets.operator_token).get("/v1/operators")?.status == 200;
+    if is_known {
+        return Ok(());
+    }
+    let admin = json!({ "name": "dev", "role": "admin" });
+    let made = Client::new(url, &secrets.bootstrap_token)
+        .post("/v1/operators", &admin)?
+        .ok("could not make the operator that dev is; remove dev's folder to begin anew")?;
+    made["token"].as_str().context("the new operator has no token")?.clone_into(&mut secrets.operator_token);
+    secrets.keep(folder)
+}
+
 /// Both tenants, with what is there already kept.
 pub(super) fn ensure(addresses: &Addresses, secrets: &Secrets, folder: &Folder, stop: &Stop) -> Result<Vec<Tenant>> {
     let operator = Client::new(addresses.control[0].api_url(), &secrets.operator_token);

@@ -13,6 +13,10 @@ const FILE: &str = "secrets.json";
 /// Tokens, and one 32-byte key in base64 for each ring.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Secrets {
+    /// Makes the first operator, and is good for nothing else.
+    pub(super) bootstrap_token: String,
+    /// The operator that dev is; empty before it was made.
+    #[serde(default)]
     pub(super) operator_token: String,
     pub(super) node_token: String,
     pub(super) tenants_key: String,
@@ -33,13 +37,19 @@ impl Secrets {
             });
         }
         let made = Self {
-            operator_token: format!("operator_{}", URL_SAFE_NO_PAD.encode(random()?)),
+            bootstrap_token: format!("bootstrap_{}", URL_SAFE_NO_PAD.encode(random()?)),
+            operator_token: String::new(),
             node_token: format!("node_{}", URL_SAFE_NO_PAD.encode(random()?)),
             tenants_key: STANDARD.encode(random()?),
             servers_key: STANDARD.encode(random()?),
         };
-        folder.write_private(FILE, &serde_json::to_string_pretty(&made)?)?;
+        made.keep(folder)?;
         Ok(made)
+    }
+
+    /// Writes them for the next run.
+    pub(super) fn keep(&self, folder: &Folder) -> Result<()> {
+        folder.write_private(FILE, &serde_json::to_string_pretty(self)?).map(drop)
     }
 }
 

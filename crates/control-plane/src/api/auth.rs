@@ -1,29 +1,44 @@
-//! Who calls: an operator or a data plane, each with its token. Checked before anything else of a request is read.
+//! Who calls: an operator with a role, or a data plane, each with its token. Checked before anything else of a request is
+//! read.
 
-use axum::extract::FromRequestParts;
+pub(crate) mod role;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
+use sea_orm::EntityTrait;
 use secrecy::{ExposeSecret, SecretString};
 use service::Problem;
 use service::extract::bearer;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tenancy::{ApiKey, KeyDigest};
 
-use super::Api;
+use super::{Api, operators};
+use crate::registry::entities::operators as rows;
+use role::{Audience, Role, audience};
 
-/// Who the bootstrap operator token stands for, in what is written down.
+/// Who the token of the configuration stands for, in what is written down.
+pub(super) const BOOTSTRAP: &str = "bootstrap";
+
+/// Who orders what an operator orders.
 pub(super) const OPERATOR: &str = "operator";
 
-/// Digests of the tokens that are taken.
+/// Begins every operator's token: `fo_<id>_<secret>`.
+pub(super) const TOKEN_PREFIX: &str = "fo_";
+
+/// Digests of the tokens of the configuration.
 pub(crate) struct Tokens {
-    operator: [u8; 32],
+    bootstrap: [u8; 32],
     node: [u8; 32],
 }
 
 impl Tokens {
     /// The tokens of the configuration.
-    pub(crate) fn new(operator: &SecretString, node: &SecretString) -> Self {
-        Self { operator: digest(operator.expose_secret()), node: digest(node.expose_secret()) }
+    pub(crate) fn new(bootstrap: &SecretString, node: &SecretString) -> Self {
+        Self { bootstrap: digest(bootstrap.expose_secret()), node: digest(node.expose_secret()) }
     }
 }
 
@@ -31,65 +46,141 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// An operator, proven by the operator token.
+/// An operator whose role allows the call.
+#[derive(Clone)]
 pub(super) struct Operator {
     /// Names the token without telling it.
     pub(super) token: [u8; 32],
+    /// Who it is, in what is written down.
+    pub(super) subject: String,
+    /// It is nobody yet, and may make the first admin.
+    pub(super) is_bootstrap: bool,
 }
 
 /// A data plane, proven by the node token.
+#[derive(Clone, Copy)]
 pub(super) struct Node;
 
-/// Either of them.
-pub(super) enum Caller {
-    Operator,
-    Node,
+/// Either of them, where a call is for both.
+pub(super) struct Caller;
+
+/// Around every call: lets pass who may make it. Before anything of the request is looked at but its method, its path's
+/// pattern and its token, so that nobody else learns anything.
+pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let pattern = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
+    let audience = audience(request.method(), &pattern);
+    let token = bearer(request.headers()).ok_or_else(unauthorized)?;
+    let shown = digest(token);
+    let is_node: bool = shown.ct_eq(&api.tokens.node).into();
+    let wanted = match audience {
+        Audience::Nodes | Audience::Everybody(_) if is_node => {
+            request.extensions_mut().insert(Node);
+            return Ok(next.run(request).await);
+        }
+        _ if is_node => return Err(forbidden("This is for operators. Use an operator's token, not a node's.")),
+        Audience::Nodes => None,
+        Audience::Operators(role) | Audience::Everybody(role) => Some(role),
+    };
+    let known = known(token, &api).await?;
+    // Only those who may call at all are told for whom a call is.
+    let Some(wanted) = wanted else {
+        return Err(forbidden("This is for data planes. Use the node token, not an operator's."));
+    };
+    let (subject, is_bootstrap) = match known {
+        Known::Bootstrap => {
+            may_bootstrap(&api, request.method(), &pattern).await?;
+            (BOOTSTRAP.to_owned(), true)
+        }
+        Known::Operator { role, .. } if role < wanted => {
+            let (is, wanted) = (role.as_str(), wanted.as_str());
+            return Err(forbidden(&format!(
+                "This needs the role {wanted}, and your token has the role {is}. Ask an admin to do it, or for a token with \
+                 that role."
+            )));
+        }
+        Known::Operator { name, .. } => (name, false),
+    };
+    request.extensions_mut().insert(Operator { token: shown, subject, is_bootstrap });
+    Ok(next.run(request).await)
+}
+
+/// Who was let in as what a handler wants. Another is a fault of ours: the audience of the call is not what its handler says.
+fn admitted<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Problem> {
+    parts.extensions.get::<T>().cloned().ok_or_else(|| Problem::internal("a call's audience and its handler differ"))
 }
 
 impl FromRequestParts<Api> for Operator {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        match Caller::from_request_parts(parts, api).await? {
-            Caller::Operator => Ok(Self { token: api.tokens.operator }),
-            Caller::Node => Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                "This is for operators. Use the operator token, not a node's.",
-            )),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        admitted(parts)
     }
 }
 
 impl FromRequestParts<Api> for Node {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        match Caller::from_request_parts(parts, api).await? {
-            Caller::Node => Ok(Self),
-            Caller::Operator => Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                "This is for data planes. Use the node token, not the operator's.",
-            )),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        admitted(parts)
     }
 }
 
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).ok_or_else(unauthorized)?;
-        let shown = digest(token);
-        let is_operator: bool = shown.ct_eq(&api.tokens.operator).into();
-        let is_node: bool = shown.ct_eq(&api.tokens.node).into();
-        match (is_operator, is_node) {
-            (true, _) => Ok(Self::Operator),
-            (false, true) => Ok(Self::Node),
-            (false, false) => Err(unauthorized()),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        admitted::<Operator>(parts).map(drop).or_else(|_| admitted::<Node>(parts).map(drop)).map(|()| Self)
     }
+}
+
+/// Whose token it is.
+enum Known {
+    Bootstrap,
+    Operator { name: String, role: Role },
+}
+
+/// One look-up by the id that the token names. Nothing is remembered: a token that is revoked counts no more at once, on
+/// every replica.
+async fn known(token: &str, api: &Api) -> Result<Known, Problem> {
+    if digest(token).ct_eq(&api.tokens.bootstrap).into() {
+        return Ok(Known::Bootstrap);
+    }
+    let shown = ApiKey::parse_as(TOKEN_PREFIX, token).map_err(|_| unauthorized())?;
+    let row = rows::Entity::find_by_id(shown.id().as_str()).one(api.plane.registry.db()).await?;
+    let row = row.ok_or_else(unauthorized)?;
+    let is_proven = KeyDigest::try_from(row.digest.clone()).is_ok_and(|digest| digest == shown.digest());
+    match Role::of(&row.role) {
+        Some(role) if is_proven && operators::counts(&row, api.plane.registry.now()) => {
+            Ok(Known::Operator { name: row.name, role })
+        }
+        _ => Err(unauthorized()),
+    }
+}
+
+/// The token of the configuration makes the first admin, and is good for nothing else: everything that is done is done by
+/// somebody who has a name. When the last admin's token is revoked or has expired, it makes the next.
+async fn may_bootstrap(api: &Api, method: &Method, pattern: &str) -> Result<(), Problem> {
+    if operators::has_admin(api.plane.registry.db(), api.plane.registry.now()).await? {
+        return Err(bootstrap_is_over());
+    }
+    if (method, pattern) != (&Method::POST, operators::PATH) {
+        return Err(forbidden(
+            "The bootstrap token only makes the first admin. Do that by POST /v1/operators with {\"name\": \"you\", \
+             \"role\": \"admin\"}, and use the token that it answers.",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn bootstrap_is_over() -> Problem {
+    forbidden(
+        "The bootstrap token only makes the first admin, and there is one. Use an operator's token: an admin makes them by \
+         POST /v1/operators.",
+    )
+}
+
+fn forbidden(detail: &str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
 fn unauthorized() -> Problem {

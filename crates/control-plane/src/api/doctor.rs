@@ -68,7 +68,9 @@ mod tests {
         let tokens = Tokens::new(&"operator-operator".into(), &"node-node-node-node".into());
         let api = Api { plane: stage.plane.clone(), tokens: Arc::new(tokens) };
         let body = Json(serde_json::from_value(body).unwrap());
-        let answer = examine(State(api), Operator { token: [0; 32] }, body).await?;
+        let answer =
+            examine(State(api), Operator { token: [0; 32], subject: "tester".to_owned(), is_bootstrap: false }, body)
+                .await?;
         Ok(serde_json::to_value(answer.0).unwrap())
     }
 

@@ -12,7 +12,7 @@ use super::auth::Node;
 
 /// What happened after a revision; waits for news when nothing did.
 #[utoipa::path(
-    post, path = "/v1/feed", tag = "nodes", request_body = FeedRequest, security(("node" = [])),
+    post, path = "/v1/feed", tag = "nodes", request_body = FeedRequest,
     responses((status = 200, body = FeedAnswer), (status = 422, body = ProblemBody))
 )]
 pub(super) async fn follow(
@@ -33,7 +33,7 @@ pub(super) async fn follow(
 
 /// One tenant's route, by its id or by the id of one of its keys.
 #[utoipa::path(
-    get, path = "/v1/routes", tag = "nodes", params(RouteQuery), security(("node" = [])),
+    get, path = "/v1/routes", tag = "nodes", params(RouteQuery),
     responses((status = 200, body = RouteAnswer), (status = 400, body = ProblemBody))
 )]
 pub(super) async fn routes(

@@ -46,7 +46,6 @@ pub(super) async fn list(
 /// Forgets a data plane: nobody waits for it any more. A node says goodbye by it; one that still runs comes back.
 #[utoipa::path(
     delete, path = "/v1/nodes/{id}", tag = "nodes", params(("id" = String, Path)),
-    security(("operator" = []), ("node" = [])),
     responses((status = 204), (status = 404, body = ProblemBody))
 )]
 pub(super) async fn forget(State(api): State<Api>, _: Caller, Path(id): Path<NodeId>) -> Result<StatusCode, Problem> {

@@ -223,7 +223,7 @@ fn an_unknown_key_and_a_bad_section_are_refused_at_the_start() {
         let ring = r#"{primary="k",keys={k="AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}}"#;
         let environment = [
             ("FREEHOLD_REGISTRY__URL", "sqlite:///r.db"),
-            ("FREEHOLD_TOKENS__OPERATOR", "operator-operator"),
+            ("FREEHOLD_TOKENS__BOOTSTRAP", "operator-operator"),
             ("FREEHOLD_TOKENS__NODE", "node-node-node-node"),
             ("FREEHOLD_SEAL__TENANTS", ring),
             ("FREEHOLD_SEAL__SERVERS", ring),

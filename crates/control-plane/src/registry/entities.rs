@@ -4,7 +4,7 @@
 mod remains;
 mod stock;
 
-pub(crate) use remains::{erasures, held_slugs, outbox};
+pub(crate) use remains::{erasures, held_slugs, operators, outbox};
 pub(crate) use stock::{templates, warm_databases};
 
 /// The registry's history: one row.

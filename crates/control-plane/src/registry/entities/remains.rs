@@ -1,4 +1,35 @@
-//! What is kept beside tenants: mail about them, and what remains of them.
+//! What is kept beside tenants: who may work on them, mail about them, and what remains of them.
+
+/// Who may call, by the digests of their tokens.
+pub(crate) mod operators {
+    use sea_orm::entity::prelude::*;
+
+    /// `role` is `viewer`, `operator` or `admin`.
+    #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "operators")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: String,
+        pub role: String,
+        pub digest: String,
+        pub created_by: String,
+        pub created_at: DateTimeUtc,
+        pub expires_at: Option<DateTimeUtc>,
+        pub revoked_at: Option<DateTimeUtc>,
+    }
+
+    impl std::fmt::Debug for Model {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Operator").field("id", &self.id).finish_non_exhaustive()
+        }
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
 
 /// Mail to be sent.
 pub(crate) mod outbox {
