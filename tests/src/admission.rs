@@ -130,3 +130,75 @@ async fn strange_bytes_are_never_a_server_error(bed: Bed) {
         }
     }
 }
+
+on_both!(a_public_route_is_open_to_anybody_and_the_rest_is_not, 1, 1);
+async fn a_public_route_is_open_to_anybody_and_the_rest_is_not(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    bed.tenant("asleep").await;
+    bed.done("POST", "/v1/tenants/asleep/suspend", None).await;
+    bed.done("POST", "/v1/tenants/acme/domains", Some(json!({ "host": "pets.acme.test" }))).await;
+    bed.until(&acme, "/api/me", 200).await;
+    let about = |path: &str| bed.request(0, "GET", path);
+    for named in [
+        about("/acme/api/about"),
+        about("/api/about").header("host", "acme.pets.test"),
+        about("/api/about").header("x-tenant-id", "acme"),
+        about("/api/about").header("x-tenant-id", &acme.id),
+        about("/acme/api/about").bearer_auth("no key at all"),
+    ] {
+        let answer = send(named).await;
+        assert_eq!((answer.status, answer.json()["store"].as_str()), (200, Some("acme")), "{answer:?}");
+    }
+    // A domain that nobody had a moment ago is found once the node has heard of it.
+    let host = about("/api/about").header("host", "pets.acme.test");
+    while send(host.try_clone().unwrap()).await.status == 404 {}
+
+    let never_was = seen(&send(about("/neverwas/api/about")).await);
+    assert_eq!(never_was.0, 404);
+    for unnamed in [
+        about("/asleep/api/about"),
+        about("/api/about"),
+        about("/acme/api/about").header("x-tenant-id", "asleep"),
+        about("/api/about").header("x-tenant-id", "01a20d1d-46bf-7645-9071-ab07ec72e333"),
+        about("/a'--/api/about"),
+    ] {
+        assert_eq!(seen(&send(unnamed).await), never_was, "as one that never was");
+    }
+    // What the control plane was asked, it is not asked again.
+    let before = bed.metric(0, "data_plane_route_lookups_total").await;
+    for _ in 0..20 {
+        assert_eq!(send(about("/neverwas/api/about")).await.status, 404);
+    }
+    assert!((bed.metric(0, "data_plane_route_lookups_total").await - before).abs() < 0.1);
+    // And a tenant that is made after all is found at once.
+    bed.tenant("neverwas").await;
+    while send(about("/neverwas/api/about")).await.status == 404 {}
+    // A slug that went to another leads there.
+    bed.done("PATCH", "/v1/tenants/neverwas", Some(json!({ "slug": "moved" }))).await;
+    while send(about("/moved/api/about")).await.status == 404 {}
+    assert_eq!(send(about("/neverwas/api/about")).await.status, 404);
+
+    // The walk to the other routes is as it was.
+    assert_eq!(send(about("/acme/api/pets")).await.status, 401);
+    let page = send(about("/openapi.json")).await.json();
+    assert_eq!(page["paths"]["/api/about"]["get"]["security"], json!([]));
+}
+
+on_both!(a_handler_is_reached_by_those_alone_who_have_its_scope, 1, 1);
+async fn a_handler_is_reached_by_those_alone_who_have_its_scope(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    let reader = bed.done("POST", "/v1/tenants/acme/keys", Some(json!({ "scopes": ["pets:read"] }))).await;
+    let nothing = bed.done("POST", "/v1/tenants/acme/keys", Some(json!({ "scopes": [] }))).await;
+    let [reader, nothing] = [reader, nothing]
+        .map(|key| crate::bed::Tenant { key: key["api_key"].as_str().unwrap().to_owned(), ..acme.clone() });
+    bed.until(&reader, "/api/pets", 200).await;
+    bed.until(&nothing, "/api/me", 200).await;
+    let pet = json!({ "name": "Rex", "species": "dog" });
+    let post =
+        |tenant: &crate::bed::Tenant| send(bed.request(0, "POST", "/api/pets").bearer_auth(&tenant.key).json(&pet));
+    for refused in [post(&reader).await, post(&nothing).await, bed.get(0, &nothing, "/api/pets").await] {
+        assert_eq!((refused.status, refused.kind().as_str()), (403, "scope-missing"), "{refused:?}");
+        assert!(refused.text.contains("pets:"), "{refused:?}");
+    }
+    assert_eq!(post(&acme).await.status, 201);
+}

@@ -6,6 +6,7 @@ mod authorize;
 mod connect;
 pub(crate) mod identify;
 mod limit;
+mod public;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,20 +16,32 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use service::Problem;
 use service::telemetry::RequestContext;
+use tenancy::TenantId;
 use tower::{Layer, Service, ServiceExt as _};
 
 use crate::plane::Plane;
+use crate::routes::Lookup;
+use crate::session::{Principal, TenantSession};
 use identify::Identified;
 
-/// Puts the walk around every handler of the product.
+/// Which walk leads to a handler.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Door {
+    /// Only who belongs to the tenant.
+    Admitted,
+    /// Anybody who names a tenant.
+    Public,
+}
+
+/// Puts a walk around handlers of the product.
 #[derive(Clone)]
-pub(crate) struct AdmissionLayer(pub(crate) Plane);
+pub(crate) struct AdmissionLayer(pub(crate) Plane, pub(crate) Door);
 
 impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission { plane: self.0.clone(), inner }
+        Admission { plane: self.0.clone(), door: self.1, inner }
     }
 }
 
@@ -36,6 +49,7 @@ impl<S> Layer<S> for AdmissionLayer {
 #[derive(Clone)]
 pub(crate) struct Admission<S> {
     plane: Plane,
+    door: Door,
     inner: S,
 }
 
@@ -53,9 +67,14 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let (plane, inner) = (self.plane.clone(), self.inner.clone());
+        let (plane, door, inner) = (self.plane.clone(), self.door, self.inner.clone());
         Box::pin(async move {
-            match admit(&plane, request).await {
+            let admitted = match door {
+                Door::Admitted => admit(&plane, request).await,
+                // In a box: few requests take it, and it would be part of every one's future.
+                Door::Public => Box::pin(public::admit(&plane, request)).await,
+            };
+            match admitted {
                 Ok(request) => inner.oneshot(request).await,
                 Err(problem) => Ok(problem.into_response()),
             }
@@ -71,10 +90,22 @@ async fn admit(plane: &Plane, mut request: Request) -> Result<Request, Problem> 
         .remove::<Identified>()
         .ok_or_else(|| Problem::internal("the request was not identified before it was routed"))?;
     let authenticated = authenticate::authenticate(&plane.routes, identified, request.headers()).await?;
-    RequestContext::current(|context| context.set_tenant(authenticated.label()));
+    if let Some(label) = authenticated.label() {
+        RequestContext::current(|context| context.set_tenant(label));
+    }
     let authorized = authorize::authorize(&plane.product, authenticated)?;
     let limited = limit::limit(authorized)?;
     let session = connect::connect(&plane.pools, &plane.product, limited).await?;
     request.extensions_mut().insert(session);
     Ok(request)
+}
+
+/// The walk of work that no request asked for: it is limited like a request.
+pub(crate) async fn session_for(plane: &Plane, tenant: TenantId, purpose: &str) -> Result<TenantSession, Problem> {
+    let served = plane.routes.of_name(&Lookup::Tenant(tenant)).await?.ok_or_else(authorize::not_found)?;
+    authorize::may_be_served(&plane.product, &served.route)?;
+    let scopes = plane.product.scopes.iter().map(|&scope| scope.to_owned()).collect();
+    let principal = Principal::new(format!("job:{purpose}"), scopes, [tenant]);
+    let limited = limit::limit(authorize::Authorized { principal, served })?;
+    connect::connect(&plane.pools, &plane.product, limited).await
 }

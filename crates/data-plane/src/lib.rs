@@ -40,6 +40,7 @@
 
 mod admission;
 mod config;
+mod handlers;
 mod node;
 mod plane;
 mod pools;
@@ -49,5 +50,6 @@ mod start;
 mod uses;
 
 pub use config::Config;
-pub use session::{ConfigView, Principal, TenantDb, TenantSession};
+pub use handlers::Handlers;
+pub use session::{ConfigView, Principal, PublicSession, Scope, Scoped, TenantDb, TenantSession};
 pub use start::{DataPlane, start};

@@ -5,8 +5,10 @@
 mod absence;
 mod control;
 mod follow;
+mod lookup;
 mod table;
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,17 +19,19 @@ use moka::future::Cache;
 use opentelemetry::metrics::{Counter, Meter};
 use service::Problem;
 use tenancy::feed::{RouteAnswer, RouteQuery};
+use tenancy::route::Route;
 use tenancy::{KeyId, TenantId};
 
 pub(crate) use control::{Control, ControlError};
 pub(crate) use follow::follow;
+pub(crate) use lookup::Lookup;
 pub(crate) use table::{InUse, RouteTable, Served, Url};
 
 use absence::Absence;
 
-/// Key ids at most whose tenants, or that nobody has them, are remembered.
-const MOST_KEYS: u64 = 200_000;
-/// How long it is believed that nobody has a key id. News of a tenant that has it ends it sooner.
+/// Key ids, and names, at most whose tenants, or that nobody has them, are remembered.
+const MOST: u64 = 200_000;
+/// How long it is believed that nobody has a key id or name. News of a tenant that has it ends it sooner.
 const NOBODY_FOR: Duration = Duration::from_secs(30);
 /// Answers that the feed overtook are asked for again, this often at most.
 const ATTEMPTS: u32 = 10;
@@ -36,23 +40,31 @@ const ATTEMPTS: u32 = 10;
 #[derive(Clone)]
 pub(crate) struct Routes {
     table: Arc<RouteTable>,
-    keys: Cache<KeyId, Holder, RandomState>,
+    keys: Found<KeyId>,
+    names: Found<Lookup>,
     control: Control,
     lookups: Counter<u64>,
 }
 
-/// Whose a key id is.
+/// Whose key ids or names are.
+type Found<K> = Cache<K, Holder, RandomState>;
+
+fn found<K: Hash + Eq + Send + Sync + 'static>() -> Found<K> {
+    Cache::builder().max_capacity(MOST).expire_after(Forget).build_with_hasher(RandomState::default())
+}
+
+/// Whose a key id or name is.
 #[derive(Clone, Copy, Debug)]
 enum Holder {
     Tenant(TenantId),
     Nobody(Absence),
 }
 
-/// Only the absence of a key is forgotten by time.
+/// Only that nobody has it is forgotten by time.
 struct Forget;
 
-impl Expiry<KeyId, Holder> for Forget {
-    fn expire_after_create(&self, _: &KeyId, holder: &Holder, _: Instant) -> Option<Duration> {
+impl<K> Expiry<K, Holder> for Forget {
+    fn expire_after_create(&self, _: &K, holder: &Holder, _: Instant) -> Option<Duration> {
         matches!(holder, Holder::Nobody(_)).then_some(NOBODY_FOR)
     }
 }
@@ -68,10 +80,8 @@ impl Routes {
             .build();
         Self {
             table,
-            keys: Cache::builder()
-                .max_capacity(MOST_KEYS)
-                .expire_after(Forget)
-                .build_with_hasher(RandomState::default()),
+            keys: found(),
+            names: found(),
             control,
             lookups: meter
                 .u64_counter("data_plane_route_lookups")
@@ -82,6 +92,24 @@ impl Routes {
 
     /// The tenant that has this key, if any has it.
     pub(crate) async fn of_key(&self, key: &KeyId) -> Result<Option<InUse>, Problem> {
+        let query = || RouteQuery { key: Some(key.clone()), ..RouteQuery::default() };
+        // Whether it still has the key is seen by whoever compares its secret.
+        self.find(&self.keys, key, query, |_| true).await
+    }
+
+    /// The tenant that has this name, if any has it. Only for a caller who is known to belong there, or where everybody may
+    /// know that it exists.
+    pub(crate) async fn of_name(&self, name: &Lookup) -> Result<Option<InUse>, Problem> {
+        self.find(&self.names, name, || name.query(), |route| name.is_of(route)).await
+    }
+
+    async fn find<K: Hash + Eq + Clone + Send + Sync + 'static>(
+        &self,
+        found: &Found<K>,
+        key: &K,
+        query: impl Fn() -> RouteQuery,
+        is_its: impl Fn(&Route) -> bool,
+    ) -> Result<Option<InUse>, Problem> {
         if self.is_stale() {
             return Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -92,23 +120,23 @@ impl Routes {
         }
         // Twice: what is remembered may be overtaken, and is asked for anew then.
         for _ in 0..2 {
-            let holder = if let Some(holder) = self.keys.get(key).await {
+            let holder = if let Some(holder) = found.get(key).await {
                 holder
             } else {
                 // In a box: the future of a question is large, and would be part of every request's.
-                let asked = Box::pin(self.keys.try_get_with_by_ref(key, self.ask(key))).await;
+                let asked = Box::pin(found.try_get_with_by_ref(key, self.ask(query()))).await;
                 asked.map_err(|error| unavailable(&error))?
             };
             match holder {
                 Holder::Tenant(tenant) => {
-                    if let Some(served) = self.table.get(tenant) {
+                    if let Some(served) = self.table.get(tenant).filter(|served| is_its(&served.route)) {
                         return Ok(Some(served));
                     }
                 }
                 Holder::Nobody(absence) if self.table.is_absent(key, absence) => return Ok(None),
                 Holder::Nobody(_) => {}
             }
-            self.keys.invalidate(key).await;
+            found.invalidate(key).await;
         }
         Err(unavailable(&Arc::new(ControlError::Overtaken)))
     }
@@ -118,15 +146,14 @@ impl Routes {
         self.table.is_stale(tokio::time::Instant::now())
     }
 
-    async fn ask(&self, key: &KeyId) -> Result<Holder, ControlError> {
-        let query = RouteQuery { key: Some(key.clone()), tenant: None };
+    async fn ask(&self, query: RouteQuery) -> Result<Holder, ControlError> {
         let (answer, absence) = self.ask_until_current(&query).await?;
         Ok(answer.route.map_or(Holder::Nobody(absence), |route| Holder::Tenant(route.tenant)))
     }
 
     /// Asks for one tenant's route and takes it in.
     pub(super) async fn reload(&self, tenant: TenantId) -> Result<(), ControlError> {
-        let query = RouteQuery { key: None, tenant: Some(tenant) };
+        let query = RouteQuery { tenant: Some(tenant), ..RouteQuery::default() };
         if self.ask_until_current(&query).await?.0.route.is_none() {
             self.table.remove(tenant);
         }
@@ -155,7 +182,7 @@ fn unavailable(error: &Arc<ControlError>) -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "credential-unknown-now",
-        "The credential is not known here, and the control plane cannot be asked now. Send the request again later.",
+        "This is not known here, and the control plane cannot be asked now. Send the request again later.",
     )
     .with_retry_after(Duration::from_secs(1))
     .with_source(Arc::clone(error))

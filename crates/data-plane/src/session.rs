@@ -3,6 +3,9 @@
 //! Only admission makes one. There is no ambient tenant, no default database and no other way to either.
 
 mod db;
+mod principal;
+mod public;
+mod scope;
 
 use std::sync::Arc;
 
@@ -10,11 +13,13 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use service::Problem;
-use tenancy::route::RouteKey;
 use tenancy::{Plan, Product, Slug, TenantId};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub use db::TenantDb;
+pub use principal::Principal;
+pub use public::PublicSession;
+pub use scope::{Scope, Scoped};
 
 use crate::pools::PoolUse;
 use crate::routes::InUse;
@@ -116,38 +121,6 @@ impl<S: Sync> FromRequestParts<S> for TenantSession {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let admitted = parts.extensions.get::<Self>().cloned();
         admitted.ok_or_else(|| Problem::internal("the handler asks for a session and is not behind admission"))
-    }
-}
-
-/// Who calls: subject, scopes, and the tenant that it belongs to. Clones are the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal(Arc<Caller>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Caller {
-    subject: String,
-    scopes: Vec<String>,
-    tenant: TenantId,
-}
-
-impl Principal {
-    pub(crate) fn of_key(key: &RouteKey, tenant: TenantId) -> Self {
-        Self(Arc::new(Caller { subject: format!("key:{}", key.id), scopes: key.scopes.clone(), tenant }))
-    }
-
-    /// `key:<id>` for an API key.
-    pub fn subject(&self) -> &str {
-        &self.0.subject
-    }
-
-    /// What it may do.
-    pub fn scopes(&self) -> &[String] {
-        &self.0.scopes
-    }
-
-    /// The tenant that it belongs to.
-    pub fn tenant(&self) -> TenantId {
-        self.0.tenant
     }
 }
 

@@ -8,30 +8,33 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
+use service::Problem;
 use service::docs::describe;
 use service::layers::name_endpoints;
 use service::problem::BoxError;
-use tenancy::Product;
 use tenancy::seal::KeyRing;
+use tenancy::{Product, TenantId};
 use tower::Service;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Info, OpenApi, Paths};
-use utoipa_axum::router::OpenApiRouter;
 
-use crate::admission::{AdmissionLayer, identify::Naming};
+use crate::admission::{AdmissionLayer, Door, identify::Naming, session_for};
 use crate::config::Config;
+use crate::handlers::Handlers;
 use crate::node::Node;
 use crate::plane::{Parts, Plane};
 use crate::pools::Pools;
 use crate::routes::{Control, Routes, follow};
+use crate::session::TenantSession;
 
 /// Starts a data plane for a product, and answers its API. Paths of `handlers` are below the product's mount.
 ///
-/// Every handler is behind admission: a request that was not admitted reaches none.
+/// Every handler is behind admission, but for those that the product made public: a request that was not admitted reaches
+/// none.
 pub async fn start(
     config: Config,
     product: Product,
-    handlers: OpenApiRouter,
+    handlers: impl Into<Handlers>,
     service: service::Service,
 ) -> Result<DataPlane, BoxError> {
     // Both TLS users of the process share one provider; a second installation is refused, and harmless.
@@ -57,29 +60,56 @@ pub async fn start(
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });
-    Ok(DataPlane::new(plane, handlers)?)
+    Ok(DataPlane::new(plane, handlers.into())?)
 }
 
 /// A running data plane's API: the product behind admission, and its description beside it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DataPlane {
-    naming: Naming,
+    plane: Plane,
     product: Router,
     pages: Router,
 }
 
 impl DataPlane {
-    fn new(plane: Plane, handlers: OpenApiRouter) -> Result<Self, serde_json::Error> {
-        let naming = plane.naming.clone();
-        let (routes, below) = handlers.split_for_parts();
+    /// A session for work that no request asked for, such as a nightly report: the one door besides a request, and it leads
+    /// through the same walk. Whoever asks must have been told the tenant by somebody who may know it; `purpose` names the
+    /// work in what is written down.
+    pub async fn session_for(&self, tenant: TenantId, purpose: &str) -> Result<TenantSession, Problem> {
+        session_for(&self.plane, tenant, purpose).await
+    }
+
+    fn new(plane: Plane, handlers: Handlers) -> Result<Self, serde_json::Error> {
+        let (admitted, mut below) = handlers.admitted.split_for_parts();
+        let (public, open) = handlers.public.split_for_parts();
+        below.merge(needing_nothing(open));
         let info = Info::new(plane.product.name, env!("CARGO_PKG_VERSION"));
         let mut description = OpenApi::new(info, Paths::new()).nest(plane.product.mount, below);
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         description.components.get_or_insert_default().add_security_scheme("credential", scheme);
         description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);
-        let product = routes.route_layer(AdmissionLayer(plane));
-        Ok(Self { naming, product, pages: name_endpoints(describe(Router::new(), &description)?) })
+        let admitted = admitted.route_layer(AdmissionLayer(plane.clone(), Door::Admitted));
+        let public = public.route_layer(AdmissionLayer(plane.clone(), Door::Public));
+        let product = admitted.merge(public);
+        Ok(Self { plane, product, pages: name_endpoints(describe(Router::new(), &description)?) })
     }
+}
+
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPlane").field("naming", &self.plane.naming).finish_non_exhaustive()
+    }
+}
+
+/// Says of public calls that they need no credential.
+fn needing_nothing(mut open: OpenApi) -> OpenApi {
+    for item in open.paths.paths.values_mut() {
+        let calls = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for call in calls.into_iter().flatten() {
+            call.security = Some(Vec::new());
+        }
+    }
+    open
 }
 
 /// The tenant's path segment and the mount are taken off before the product's routes are matched.
@@ -94,7 +124,7 @@ impl Service<Request> for DataPlane {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        match self.naming.identify(request) {
+        match self.plane.naming.identify(request) {
             Ok(request) => self.product.call(request),
             Err(request) => self.pages.call(request),
         }

@@ -2,10 +2,27 @@
 
 use async_trait::async_trait;
 use control_plane::{NewTenant, TenantSchema};
+use data_plane::Scope;
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde_json::json;
 use tenancy::Product;
 use tenancy::product::{ConfigKey, ValueType};
+
+pub(crate) const NAME: &str = "Pet store";
+
+/// To see pets.
+pub(crate) struct ReadPets;
+
+impl Scope for ReadPets {
+    const NAME: &'static str = "pets:read";
+}
+
+/// To change pets.
+pub(crate) struct WritePets;
+
+impl Scope for WritePets {
+    const NAME: &'static str = "pets:write";
+}
 
 /// Whether lists show deleted pets too.
 pub(crate) const INCLUDE_DELETED_PETS: &str = "include_deleted_pets";
@@ -13,10 +30,10 @@ pub(crate) const INCLUDE_DELETED_PETS: &str = "include_deleted_pets";
 /// The declaration, for both planes.
 pub fn product() -> Product {
     Product {
-        name: "Pet store",
+        name: NAME,
         mount: "/api",
         schema_version: 1,
-        scopes: &["pets:read", "pets:write"],
+        scopes: &[ReadPets::NAME, WritePets::NAME],
         config_keys: vec![ConfigKey {
             name: INCLUDE_DELETED_PETS,
             value_type: ValueType::Boolean,

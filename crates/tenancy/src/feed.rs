@@ -58,7 +58,7 @@ pub struct FeedAnswer {
     pub items: Vec<FeedItem>,
 }
 
-/// "What is the route of the tenant with this key, or with this id?" Exactly one is named.
+/// "What is the route of the tenant with this key, id, slug or custom host?" Exactly one is named.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -68,6 +68,10 @@ pub struct RouteQuery {
     pub key: Option<KeyId>,
     /// A tenant's id.
     pub tenant: Option<TenantId>,
+    /// A slug, or a text that is none.
+    pub slug: Option<String>,
+    /// A custom host.
+    pub host: Option<String>,
 }
 
 /// One route, or none.

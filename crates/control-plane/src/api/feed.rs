@@ -31,7 +31,7 @@ pub(super) async fn follow(
     Ok(Json(plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?))
 }
 
-/// One tenant's route, by its id or by the id of one of its keys.
+/// One tenant's route, by its id, its slug, one of its custom hosts or the id of one of its keys.
 #[utoipa::path(
     get, path = "/v1/routes", tag = "nodes", params(RouteQuery),
     responses((status = 200, body = RouteAnswer), (status = 400, body = ProblemBody))
@@ -42,14 +42,24 @@ pub(super) async fn routes(
     Query(query): Query<RouteQuery>,
 ) -> Result<Json<RouteAnswer>, Problem> {
     let registry = &api.plane.registry;
-    let answer = match (query.key, query.tenant) {
-        (Some(key), None) => registry.answer(registry.route_of_key(&key)).await?,
-        (None, Some(tenant)) => registry.answer(registry.route_of_tenant(tenant)).await?,
+    let answer = match query {
+        RouteQuery { key: Some(key), tenant: None, slug: None, host: None } => {
+            registry.answer(registry.route_of_key(&key)).await?
+        }
+        RouteQuery { key: None, tenant: Some(tenant), slug: None, host: None } => {
+            registry.answer(registry.route_of_tenant(tenant)).await?
+        }
+        RouteQuery { key: None, tenant: None, slug: Some(slug), host: None } => {
+            registry.answer(registry.route_of_slug(&slug)).await?
+        }
+        RouteQuery { key: None, tenant: None, slug: None, host: Some(host) } => {
+            registry.answer(registry.route_of_host(&host)).await?
+        }
         _ => {
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 "invalid-query",
-                "Name exactly one of `key` and `tenant`.",
+                "Name exactly one of `key`, `tenant`, `slug` and `host`.",
             ));
         }
     };

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use tenancy::route::{Revision, Route, RouteKey};
 use tenancy::seal::Sealed;
-use tenancy::{KeyId, Status, TenantId};
+use tenancy::{KeyId, Slug, Status, TenantId};
 use uuid::Uuid;
 
 use super::entities::{config, domains, keys, plans, servers, tenants};
@@ -28,7 +28,32 @@ impl Registry {
             None => Ok(None),
         }
     }
+
+    /// The route of the tenant with this slug.
+    pub(crate) async fn route_of_slug(&self, slug: &str) -> Result<Option<Route>, DbErr> {
+        // A text that is no slug is nobody's, and need not be looked for.
+        if slug.parse::<Slug>().is_err() {
+            return Ok(None);
+        }
+        let alive = tenants::Entity::find().filter(tenants::Column::Slug.eq(slug));
+        let alive = alive.filter(tenants::Column::Status.ne(Status::Deleted.as_str()));
+        Ok(routes(self.db(), alive.all(self.db()).await?).await?.into_values().next())
+    }
+
+    /// The route of the tenant with this custom host.
+    pub(crate) async fn route_of_host(&self, host: &str) -> Result<Option<Route>, DbErr> {
+        if host.len() > MAX_HOST || host.contains('\0') {
+            return Ok(None);
+        }
+        match domains::Entity::find_by_id(host).one(self.db()).await? {
+            Some(row) => self.route_of_tenant(row.tenant_id.into()).await,
+            None => Ok(None),
+        }
+    }
 }
+
+/// Longest host name (RFC 1035).
+const MAX_HOST: usize = 253;
 
 /// The routes of these tenants, by id; those that must not be seen are left out.
 pub(crate) async fn routes(

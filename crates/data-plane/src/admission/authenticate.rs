@@ -16,14 +16,24 @@ use crate::session::Principal;
 pub(super) struct Authenticated {
     pub(super) names: Vec<Name>,
     pub(super) principal: Principal,
-    /// The principal's own tenant, never one that the request named.
-    pub(super) served: InUse,
+    /// The principal's own tenants, never one that the request named.
+    pub(super) own: Own,
+}
+
+/// The tenants that a principal belongs to, as far as this node serves them.
+pub(super) enum Own {
+    One(InUse),
+    #[allow(dead_code)]
+    Several(Vec<InUse>),
 }
 
 impl Authenticated {
-    /// The tenant's slug, for what is counted and logged.
-    pub(super) fn label(&self) -> Arc<str> {
-        Arc::clone(&self.served.label)
+    /// The slug of the principal's only tenant, for what is counted and logged.
+    pub(super) fn label(&self) -> Option<Arc<str>> {
+        match &self.own {
+            Own::One(served) => Some(Arc::clone(&served.label)),
+            Own::Several(_) => None,
+        }
     }
 }
 
@@ -42,7 +52,7 @@ pub(super) async fn authenticate(
     if !is_proven || is_expired {
         return Err(unauthorized());
     }
-    Ok(Authenticated { names: identified.names, principal: principal.clone(), served })
+    Ok(Authenticated { names: identified.names, principal: principal.clone(), own: Own::One(served) })
 }
 
 fn unauthorized() -> Problem {

@@ -1,6 +1,6 @@
 //! Authorize: does the caller belong to the tenant that the request names?
 //!
-//! The principal's own route is held against the names. A tenant that the principal does not belong to is never looked
+//! The routes of the principal's own tenants are held against the names. A tenant that the principal does not belong to is never looked
 //! up, so that nothing differs for an outsider whether it exists or not.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use service::Problem;
 use tenancy::route::Route;
 use tenancy::{Product, Status};
 
-use super::authenticate::Authenticated;
+use super::authenticate::{Authenticated, Own};
 use super::identify::{Name, ambiguous};
 use crate::routes::InUse;
 use crate::session::Principal;
@@ -22,16 +22,64 @@ pub(super) struct Authorized {
 }
 
 pub(super) fn authorize(product: &Product, authenticated: Authenticated) -> Result<Authorized, Problem> {
-    let Authenticated { names, principal, served } = authenticated;
-    let route = &served.route;
-    let matching = names.iter().filter(|name| is_named(route, name)).count();
-    match matching {
-        // A request that names no tenant is for the principal's only one.
-        _ if matching == names.len() => {}
-        0 => return Err(not_found()),
-        _ => return Err(ambiguous()),
+    let Authenticated { names, principal, own } = authenticated;
+    let served = match own {
+        Own::One(served) => match matching(&served.route, &names) {
+            // A request that names no tenant is for the principal's only one.
+            Match::All => served,
+            Match::Some => return Err(ambiguous()),
+            Match::None => return Err(not_found()),
+        },
+        Own::Several(_) if names.is_empty() => return Err(unnamed()),
+        Own::Several(several) => {
+            let is_any_named = several.iter().any(|served| matching(&served.route, &names) != Match::None);
+            let named = several.into_iter().find(|served| matching(&served.route, &names) == Match::All);
+            named.ok_or_else(|| if is_any_named { ambiguous() } else { not_found() })?
+        }
+    };
+    may_be_served(product, &served.route)?;
+    Ok(Authorized { principal, served })
+}
+
+/// How many of a request's names are a tenant's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Match {
+    All,
+    Some,
+    None,
+}
+
+fn matching(route: &Route, names: &[Name]) -> Match {
+    match names.iter().filter(|name| is_named(route, name)).count() {
+        matching if matching == names.len() => Match::All,
+        0 => Match::None,
+        _ => Match::Some,
     }
-    may_be_served(route)?;
+}
+
+pub(super) fn is_named(route: &Route, name: &Name) -> bool {
+    match name {
+        Name::Label(label) => **label == *route.slug.as_str(),
+        Name::Header(name) => **name == *route.slug.as_str() || **name == *route.tenant.to_string(),
+        Name::Host(host) => route.hosts.iter().any(|known| **known == **host),
+    }
+}
+
+/// Whether the tenant is served now: by its status, and by its database's schema.
+pub(super) fn may_be_served(product: &Product, route: &Route) -> Result<(), Problem> {
+    let refused = |kind, detail| Err(Problem::new(StatusCode::FORBIDDEN, kind, detail));
+    match route.status {
+        Status::Active => {}
+        Status::Suspended => {
+            return refused("tenant-suspended", "The tenant is suspended. Ask whoever runs the service to resume it.");
+        }
+        _ => {
+            return refused(
+                "tenant-deleting",
+                "The tenant is being deleted. Ask whoever runs the service to restore it in time.",
+            );
+        }
+    }
     if route.schema_version < product.schema_version {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -40,30 +88,20 @@ pub(super) fn authorize(product: &Product, authenticated: Authenticated) -> Resu
         )
         .with_retry_after(Duration::from_secs(5)));
     }
-    Ok(Authorized { principal, served })
+    Ok(())
 }
 
-fn is_named(route: &Route, name: &Name) -> bool {
-    match name {
-        Name::Label(label) => **label == *route.slug.as_str(),
-        Name::Header(name) => **name == *route.slug.as_str() || **name == *route.tenant.to_string(),
-        Name::Host(host) => route.hosts.iter().any(|known| **known == **host),
-    }
-}
-
-fn may_be_served(route: &Route) -> Result<(), Problem> {
-    let (kind, detail) = match route.status {
-        Status::Active => return Ok(()),
-        Status::Suspended => {
-            ("tenant-suspended", "The tenant is suspended. Ask whoever runs the service to resume it.")
-        }
-        _ => ("tenant-deleting", "The tenant is being deleted. Ask whoever runs the service to restore it in time."),
-    };
-    Err(Problem::new(StatusCode::FORBIDDEN, kind, detail))
+/// The credential speaks for several tenants.
+fn unnamed() -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "tenant-unnamed",
+        "The credential belongs to several tenants. Name one of them: by host, path or X-Tenant-ID.",
+    )
 }
 
 /// For a tenant of others and for one that never was: nothing tells them apart.
-fn not_found() -> Problem {
+pub(super) fn not_found() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "tenant-not-found",

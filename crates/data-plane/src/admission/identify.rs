@@ -6,6 +6,9 @@ use axum::extract::Request;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use service::Problem;
+use tenancy::Slug;
+
+use crate::routes::Lookup;
 
 const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 /// Names in one request that are read at most: a host, a path, and a header or two.
@@ -31,6 +34,18 @@ pub(super) enum Name {
     Header(Box<str>),
     /// A custom host.
     Host(Box<str>),
+}
+
+impl Name {
+    /// What a tenant of this name is looked up by; none for a text that is nobody's.
+    pub(super) fn lookup(&self) -> Option<Lookup> {
+        let slug = |text: &str| text.parse::<Slug>().is_ok().then(|| Lookup::Slug(text.into()));
+        match self {
+            Self::Label(label) => slug(label),
+            Self::Header(text) => text.parse().map(Lookup::Tenant).ok().or_else(|| slug(text)),
+            Self::Host(host) => (**host != *NOBODY).then(|| Lookup::Host(host.clone())),
+        }
+    }
 }
 
 /// A request whose names were read. It goes from the request's way in to admission.

@@ -66,11 +66,15 @@ impl Control {
     }
 
     pub(super) async fn route(&self, query: &RouteQuery) -> Result<RouteAnswer, ControlError> {
-        let query = match (&query.key, &query.tenant) {
-            (Some(key), _) => format!("key={key}"),
-            (None, Some(tenant)) => format!("tenant={tenant}"),
-            (None, None) => String::new(),
-        };
+        let named = [
+            ("key", query.key.as_ref().map(ToString::to_string)),
+            ("tenant", query.tenant.as_ref().map(ToString::to_string)),
+            ("slug", query.slug.clone()),
+            ("host", query.host.clone()),
+        ];
+        let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        // A host comes from whoever sends a request.
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(named).finish();
         let call = self.client.get(format!("{}/v1/routes?{query}", self.base)).timeout(ANSWER);
         self.call(call).await
     }

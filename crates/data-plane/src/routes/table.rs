@@ -4,6 +4,7 @@
 //! position that it is taken in at.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +16,12 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
-use tenancy::{KeyId, Status, TenantId};
+use tenancy::{Status, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::absence::{Absence, HeardKeys};
+use super::absence::{Absence, Heard};
+use super::lookup::Lookup;
 use crate::session::Principal;
 use crate::uses::Uses;
 
@@ -128,7 +130,7 @@ pub(crate) struct RouteTable {
     served: Cache<TenantId, Arc<Served>, RandomState>,
     /// What the cache had no room for. It tells of it in the middle of a change, when the state is locked.
     evicted: Arc<Mutex<Vec<Arc<Served>>>>,
-    keys: HeardKeys,
+    names: Heard,
     made: Instant,
     /// Until when what is known may be served, in milliseconds after `made`. 0: nothing was heard yet.
     fresh_until: AtomicU64,
@@ -163,7 +165,7 @@ impl RouteTable {
         Self {
             served,
             evicted,
-            keys: HeardKeys::new(),
+            names: Heard::new(),
             made: Instant::now(),
             fresh_until: AtomicU64::new(0),
             state: Mutex::default(),
@@ -196,9 +198,9 @@ impl RouteTable {
         fresh_until != 0 && now > self.made + Duration::from_millis(fresh_until)
     }
 
-    /// Whether nobody has the key still.
-    pub(super) fn is_absent(&self, key: &KeyId, absence: Absence) -> bool {
-        self.keys.is_absent(key, absence)
+    /// Whether nobody has the key or name still.
+    pub(super) fn is_absent(&self, key: &impl Hash, absence: Absence) -> bool {
+        self.names.is_absent(key, absence)
     }
 
     /// Takes in a single route that was asked for, and answers what it means if there is none. None: the feed is ahead of
@@ -215,7 +217,7 @@ impl RouteTable {
                 self.replace(&mut state, route.revision, route.tenant, Some(route.clone()));
             }
         }
-        Some(self.keys.absent(answer.as_of))
+        Some(self.names.absent(answer.as_of))
     }
 
     /// The tenant is gone in the history that is followed now.
@@ -238,7 +240,7 @@ impl RouteTable {
             state.epoch = Some(answer.epoch);
             state.position = answer.position;
             state.heard = answer.position;
-            self.keys.begin_history();
+            self.names.begin_history();
             state.awaited = self.served.iter().map(|(tenant, _)| *tenant).collect();
             // Revisions of another history cannot be compared with those of this one.
             for left in &mut state.left {
@@ -251,8 +253,9 @@ impl RouteTable {
             return;
         }
         for FeedItem { tenant, revision, route } in answer.items {
-            for key in route.iter().flat_map(|route| &route.keys) {
-                self.keys.hear(&key.id, revision);
+            if let Some(route) = &route {
+                route.keys.iter().for_each(|key| self.names.hear(&key.id, revision));
+                Lookup::all_of(route).for_each(|name| self.names.hear(&name, revision));
             }
             if self.served.contains_key(&tenant) && self.is_news(&state, tenant, revision) {
                 self.replace(&mut state, revision, tenant, route);

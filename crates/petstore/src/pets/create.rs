@@ -1,6 +1,6 @@
 //! `POST /pets`.
 
-use data_plane::TenantSession;
+use data_plane::Scoped;
 use http::{StatusCode, header};
 use sea_orm::{ActiveModelTrait, ActiveValue::Set};
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Pet, breed, entity, name, now, species};
+use crate::product::WritePets;
 
 /// A new pet.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -29,7 +30,7 @@ pub(crate) struct CreatePet {
     responses((status = 201, body = Pet), (status = 422, description = "A field is not valid", body = ProblemBody))
 )]
 pub(crate) async fn create(
-    session: TenantSession,
+    session: Scoped<WritePets>,
     Json(body): Json<CreatePet>,
 ) -> Result<(StatusCode, [(header::HeaderName, String); 1], Json<Pet>), Problem> {
     let pet = entity::ActiveModel {

@@ -1,6 +1,6 @@
 //! `DELETE /pets/{id}`: the pet is marked, and shown no longer.
 
-use data_plane::TenantSession;
+use data_plane::Scoped;
 use http::StatusCode;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -10,13 +10,14 @@ use service::problem::ProblemBody;
 use uuid::Uuid;
 
 use super::{entity, not_found, now};
+use crate::product::WritePets;
 
 /// Deletes a pet.
 #[utoipa::path(
     delete, path = "/pets/{id}", tag = "pets", params(("id" = Uuid, Path)),
     responses((status = 204), (status = 404, body = ProblemBody))
 )]
-pub(crate) async fn delete(session: TenantSession, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
+pub(crate) async fn delete(session: Scoped<WritePets>, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
     // One statement: of two who delete it at once, one is told that it was gone.
     let deleted = entity::Entity::update_many()
         .col_expr(entity::Column::DeletedAt, Expr::value(now()))

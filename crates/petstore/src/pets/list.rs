@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use data_plane::TenantSession;
+use data_plane::Scoped;
 use http::StatusCode;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{Pet, entity};
-use crate::product::INCLUDE_DELETED_PETS;
+use crate::product::{INCLUDE_DELETED_PETS, ReadPets};
 
 const LARGEST: u64 = 100;
 
@@ -43,7 +43,7 @@ pub(crate) struct Pets {
     get, path = "/pets", tag = "pets", params(PetsQuery),
     responses((status = 200, body = Pets), (status = 400, description = "Bad cursor or limit", body = ProblemBody))
 )]
-pub(crate) async fn list(session: TenantSession, Query(query): Query<PetsQuery>) -> Result<Json<Pets>, Problem> {
+pub(crate) async fn list(session: Scoped<ReadPets>, Query(query): Query<PetsQuery>) -> Result<Json<Pets>, Problem> {
     let limit = query.limit.unwrap_or(20);
     if !(1..=LARGEST).contains(&limit) {
         return Err(invalid("limit", "must be from 1 to 100"));

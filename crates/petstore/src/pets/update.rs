@@ -1,6 +1,6 @@
 //! `PATCH /pets/{id}`: what is left out stays; `"breed": null` takes the breed away (RFC 7396).
 
-use data_plane::TenantSession;
+use data_plane::Scoped;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
 use serde::Deserialize;
 use service::Problem;
@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Pet, breed, find, name, species};
+use crate::product::WritePets;
 
 /// What changes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -31,7 +32,7 @@ pub(crate) struct UpdatePet {
     responses((status = 200, body = Pet), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody))
 )]
 pub(crate) async fn update(
-    session: TenantSession,
+    session: Scoped<WritePets>,
     Path(id): Path<Uuid>,
     Json(body): Json<UpdatePet>,
 ) -> Result<Json<Pet>, Problem> {

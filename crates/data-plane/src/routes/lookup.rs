@@ -1,0 +1,40 @@
+//! What a tenant is looked up by where no API key says it: its id, its slug, a custom host.
+
+use tenancy::TenantId;
+use tenancy::feed::RouteQuery;
+use tenancy::route::Route;
+
+/// One name of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lookup {
+    Tenant(TenantId),
+    Slug(Box<str>),
+    Host(Box<str>),
+}
+
+impl Lookup {
+    /// All that a tenant is found by.
+    pub(super) fn all_of(route: &Route) -> impl Iterator<Item = Self> {
+        let hosts = route.hosts.iter().map(|host| Self::Host(host.as_str().into()));
+        [Self::Tenant(route.tenant), Self::Slug(route.slug.as_str().into())].into_iter().chain(hosts)
+    }
+
+    /// Whether the tenant still has this name.
+    pub(super) fn is_of(&self, route: &Route) -> bool {
+        match self {
+            Self::Tenant(tenant) => *tenant == route.tenant,
+            Self::Slug(slug) => **slug == *route.slug.as_str(),
+            Self::Host(host) => route.hosts.iter().any(|known| **known == **host),
+        }
+    }
+
+    pub(super) fn query(&self) -> RouteQuery {
+        let mut query = RouteQuery::default();
+        match self {
+            Self::Tenant(tenant) => query.tenant = Some(*tenant),
+            Self::Slug(slug) => query.slug = Some(slug.to_string()),
+            Self::Host(host) => query.host = Some(host.to_string()),
+        }
+        query
+    }
+}

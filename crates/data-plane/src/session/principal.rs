@@ -1,0 +1,42 @@
+//! Who calls.
+
+use std::sync::Arc;
+
+use tenancy::TenantId;
+use tenancy::route::RouteKey;
+
+/// Who calls: subject, scopes, and the tenants that it belongs to. Clones are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal(Arc<Caller>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Caller {
+    subject: String,
+    scopes: Vec<String>,
+    tenants: Box<[TenantId]>,
+}
+
+impl Principal {
+    pub(crate) fn new(subject: String, scopes: Vec<String>, tenants: impl Into<Box<[TenantId]>>) -> Self {
+        Self(Arc::new(Caller { subject, scopes, tenants: tenants.into() }))
+    }
+
+    pub(crate) fn of_key(key: &RouteKey, tenant: TenantId) -> Self {
+        Self::new(format!("key:{}", key.id), key.scopes.clone(), [tenant])
+    }
+
+    /// `key:<id>` for an API key, `public` for anybody on a public route, `job:<purpose>` for work of the product's own.
+    pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
+    /// What it may do.
+    pub fn scopes(&self) -> &[String] {
+        &self.0.scopes
+    }
+
+    /// The tenants that it belongs to: mostly one, at most 64.
+    pub fn tenants(&self) -> &[TenantId] {
+        &self.0.tenants
+    }
+}
