@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
+use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, Switch, TelemetryConfig, Validate};
 use tenancy::seal::{KeyRing, KeyRingConfig};
 
 use crate::mail::MailConfig;
@@ -158,7 +158,16 @@ impl Default for Config {
     }
 }
 
+/// The flag that says that the registry was restored from a backup.
+pub(crate) const RESTORED: &str = "restored";
+
 impl Sections for Config {
+    const SWITCHES: &'static [Switch] = &[Switch {
+        name: RESTORED,
+        help: "The registry was restored from a backup: begins another history of it, so that nothing that was ordered before \
+               goes on by itself. For one start, of the first control plane",
+    }];
+
     fn listen(&self) -> &ListenConfig {
         &self.listen
     }

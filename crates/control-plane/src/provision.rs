@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod faults;
+mod held;
 mod lease;
 mod pace;
 mod queue;
@@ -21,6 +22,7 @@ mod work;
 
 use std::str::FromStr;
 
+pub(crate) use held::{begun, holds, in_the_way, is_held};
 pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::api::{self, Tokens};
-use crate::config::Config;
+use crate::config::{Config, RESTORED};
 use crate::engine::{self, Engines, Worker};
 use crate::mail::{self, Mail};
 use crate::plane::{Parts, Plane};
@@ -61,6 +61,13 @@ pub async fn start(
     }
     let newest = u32::try_from(schema.migrations().len()).unwrap_or(u32::MAX);
     let registry = Registry::open(&config.registry.url, newest).await?;
+    if service.is_told(RESTORED) {
+        // Before anything is worked on.
+        let old = registry.history().await?.epoch;
+        let epoch = registry.begin_epoch(old).await?.epoch;
+        tracing::warn!(%old, %epoch, audit = "epoch-begun",
+            "told that the registry was restored: another history begins, and what was ordered before is held");
+    }
     let stopping = service.lifecycle.stopping();
     let id = Uuid::new_v4();
     let plane = Plane::new(Parts {

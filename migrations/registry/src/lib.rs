@@ -6,6 +6,7 @@ use sea_orm_migration::prelude::*;
 
 mod m0001_foundation;
 mod m0002_life;
+mod m0003_held;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -13,7 +14,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_foundation::Migration), Box::new(m0002_life::Migration)]
+        vec![Box::new(m0001_foundation::Migration), Box::new(m0002_life::Migration), Box::new(m0003_held::Migration)]
     }
 }
 

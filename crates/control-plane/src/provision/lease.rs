@@ -16,6 +16,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
+use super::held::is_of_present_epoch;
 use super::pace::Pace;
 use super::steps::StepError;
 use super::{Kind, State};
@@ -93,15 +94,16 @@ pub(super) async fn take(registry: &Registry, holder: Uuid, pace: &Pace, at_most
     Ok(leases)
 }
 
-/// Not begun, or left by a holder that let it go or whose time has passed.
+/// Not held, and not begun or left by a holder that let it go or whose time has passed.
 fn is_free(now: DateTime<Utc>) -> Condition {
     let begun = [State::Running.as_str(), State::Undoing.as_str()];
     let until = operations::Column::LeaseUntil;
-    Condition::any().add(operations::Column::State.eq(State::Pending.as_str())).add(
-        Condition::all()
-            .add(operations::Column::State.is_in(begun))
-            .add(Condition::any().add(until.is_null()).add(until.lt(now))),
-    )
+    let left = Condition::all()
+        .add(operations::Column::State.is_in(begun))
+        .add(Condition::any().add(until.is_null()).add(until.lt(now)));
+    Condition::all()
+        .add(is_of_present_epoch())
+        .add(Condition::any().add(operations::Column::State.eq(State::Pending.as_str())).add(left))
 }
 
 impl Lease {
@@ -200,8 +202,10 @@ impl Lease {
         Ok(())
     }
 
+    /// Nobody took it over, and it is not held: a holder stops when another epoch begins.
     fn is_ours(&self) -> Condition {
         Condition::all()
+            .add(is_of_present_epoch())
             .add(operations::Column::Id.eq(self.operation.id))
             .add(operations::Column::Fence.eq(self.operation.fence))
             .add(operations::Column::LeaseHolder.eq(self.holder))

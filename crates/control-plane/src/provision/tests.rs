@@ -1,6 +1,7 @@
 //! Provisioning on real servers: each test has a registry of its own, on SQLite and on Postgres.
 
 mod delete;
+mod held;
 mod kill;
 mod mail;
 mod notes;
