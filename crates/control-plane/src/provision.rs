@@ -4,6 +4,7 @@
 //! what is written. No step begins before the one before it is written down, and no holder writes once its lease is
 //! another's.
 
+mod breakers;
 #[cfg(test)]
 mod faults;
 mod held;
@@ -12,6 +13,7 @@ mod pace;
 mod queue;
 mod runner;
 mod schedule;
+mod slots;
 mod steps;
 mod stock;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod work;
 
 use std::str::FromStr;
 
+pub(crate) use breakers::Breakers;
 pub(crate) use held::{begun, holds, in_the_way, is_held};
 pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
 pub(crate) use runner::run;

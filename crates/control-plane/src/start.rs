@@ -16,7 +16,7 @@ use crate::config::{Config, RESTORED};
 use crate::engine::{self, Engines, Worker};
 use crate::mail::{self, Mail};
 use crate::plane::{Parts, Plane};
-use crate::provision::{self, Kept, Wake};
+use crate::provision::{self, Breakers, Kept, Wake};
 use crate::registry::Registry;
 use crate::rewrap;
 use crate::schema::TenantSchema;
@@ -79,6 +79,7 @@ pub async fn start(
         product,
         schema,
         wake: Wake::default(),
+        breakers: Breakers::default(),
         restock: Notify::new(),
         entered: Kept::default(),
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),

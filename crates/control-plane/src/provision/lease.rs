@@ -11,15 +11,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{CaseStatement, Expr, LockType, Query};
-use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr};
+use sea_orm::sea_query::{CaseStatement, Expr, LockType};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, SqlErr};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
+use super::State;
 use super::held::is_of_present_epoch;
 use super::pace::Pace;
 use super::steps::StepError;
-use super::{Kind, State};
 use crate::registry::Registry;
 use crate::registry::change::Change;
 use crate::registry::entities::operations;
@@ -57,45 +57,8 @@ pub(super) struct Lease {
     is_settled: AtomicBool,
 }
 
-/// Takes up to so many operations that are due and nobody works on, the longest due first.
-pub(super) async fn take(registry: &Registry, holder: Uuid, pace: &Pace, at_most: usize) -> Result<Vec<Lease>, DbErr> {
-    let now = registry.now();
-    // One at a time for a tenant; an index holds those to it who look at the same moment.
-    let at_work = Query::select()
-        .column(operations::Column::TenantId)
-        .from(operations::Entity)
-        .and_where(operations::Column::State.is_in([State::Running.as_str(), State::Undoing.as_str()]))
-        .to_owned();
-    let due = operations::Entity::find()
-        .filter(is_free(now))
-        .filter(operations::Column::RunAfter.lte(now))
-        // What a newer version brought is left to those who know it.
-        .filter(operations::Column::Kind.is_in(Kind::ALL.map(Kind::as_str)))
-        .order_by_asc(operations::Column::RunAfter)
-        .order_by_asc(operations::Column::Id)
-        .filter(
-            operations::Column::State
-                .ne(State::Pending.as_str())
-                .or(operations::Column::TenantId.not_in_subquery(at_work)),
-        )
-        // Others may be faster with some.
-        .limit(4 * at_most as u64)
-        .all(registry.db())
-        .await?;
-    let mut leases = Vec::new();
-    for seen in due {
-        if leases.len() == at_most {
-            break;
-        }
-        if let Some(lease) = Lease::take(registry, holder, pace, &seen).await? {
-            leases.push(lease);
-        }
-    }
-    Ok(leases)
-}
-
 /// Not held, and not begun or left by a holder that let it go or whose time has passed.
-fn is_free(now: DateTime<Utc>) -> Condition {
+pub(super) fn is_free(now: DateTime<Utc>) -> Condition {
     let begun = [State::Running.as_str(), State::Undoing.as_str()];
     let until = operations::Column::LeaseUntil;
     let left = Condition::all()
@@ -108,7 +71,7 @@ fn is_free(now: DateTime<Utc>) -> Condition {
 
 impl Lease {
     /// Takes an operation as it was seen, unless anybody changed it since.
-    async fn take(
+    pub(super) async fn take(
         registry: &Registry,
         holder: Uuid,
         pace: &Pace,

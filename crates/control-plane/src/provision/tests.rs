@@ -10,6 +10,7 @@ mod place;
 mod reseal;
 mod rotate;
 mod share;
+mod slots;
 pub(crate) mod stage;
 mod stock;
 mod undo;

@@ -282,6 +282,9 @@ impl<'a> Walk<'a> {
         change.commit().await?;
         tracing::info!(state = state.as_str(), "the operation has ended");
         count(kind.as_str(), state.as_str());
+        if state == State::Done {
+            self.work.note_done();
+        }
         self.work.plane.wake.tell_end(id);
         // A database that was ready may have been taken: the next is made.
         self.work.plane.restock.notify_one();

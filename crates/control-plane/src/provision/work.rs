@@ -1,7 +1,7 @@
 //! What a step works with: the plane, the lease, and the rows and the server of the operation's tenant.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
@@ -34,6 +34,8 @@ pub(super) struct Work {
     cut_off: OnceCell<Vec<Uuid>>,
     /// Whoever held the lease before works on no server any more.
     is_alone: OnceCell<()>,
+    /// The server that it was done on, once one was needed.
+    server: OnceLock<Uuid>,
 }
 
 /// A tenant's database as it was claimed, and the engine of the server that it is on, or will be.
@@ -59,6 +61,7 @@ impl Work {
             row_counts: OnceCell::const_new(),
             cut_off: OnceCell::const_new(),
             is_alone: OnceCell::const_new(),
+            server: OnceLock::new(),
         }
     }
 
@@ -78,6 +81,20 @@ impl Work {
             }
         };
         self.is_alone.get_or_try_init(|| end).await.copied()
+    }
+
+    /// The server did not answer, if it was one.
+    pub(super) fn note_silence(&self) {
+        if let Some(server) = self.server.get() {
+            self.plane.breakers.open(*server);
+        }
+    }
+
+    /// All was done that the server had to do, if it had.
+    pub(super) fn note_done(&self) {
+        if let Some(server) = self.server.get() {
+            self.plane.breakers.close(*server);
+        }
     }
 
     pub(super) fn tenant_id(&self) -> Uuid {
@@ -178,6 +195,7 @@ impl Work {
         let name = row.name.parse()?;
         let server = self.server_row(self.plane.registry.db(), row.server_id).await?;
         let engine = self.plane.engine(&server)?;
+        let _ = self.server.set(server.id);
         Ok(Some(Claimed { name, row, server, engine }))
     }
 

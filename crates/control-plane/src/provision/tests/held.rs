@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::stage::{Stage, on_both};
 use crate::provision::faults::{Fault, Faults, Point, Side};
-use crate::provision::lease::take;
+use crate::provision::slots::{Slots, take};
 use crate::provision::{Kind, begun, cancel_delete, holds, is_held, open};
 use crate::registry::entities::operations;
 
@@ -112,7 +112,9 @@ async fn a_holder_stops_when_another_epoch_begins(stage: &Stage) {
     assert!(!faults.passed().contains_key(&Point { step: "stamp", is_undo: false, side: Side::Committed }));
     // What it had begun is ended by whoever goes on.
     stage.lapse().await;
-    assert!(take(&stage.plane.registry, Uuid::new_v4(), &Stage::pace(&faults), 8).await.unwrap().is_empty());
+    assert!(
+        take(&stage.plane.registry, Uuid::new_v4(), &Stage::pace(&faults), Slots::new(8)).await.unwrap().is_empty()
+    );
     stage.retry(operation.id).await.unwrap();
     assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
     stage.assert_built(&operation).await;
@@ -122,7 +124,7 @@ async fn an_operation_that_was_begun_goes_before_others_of_its_tenant(stage: &St
     let tenant = stage.built("acme").await;
     let rotation = stage.rotate(&tenant, false).await;
     let pace = Stage::pace(&Faults::default());
-    drop(take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap());
+    drop(take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(1)).await.unwrap());
     stage.lapse().await;
     let deletion = stage.delete(&tenant, Status::Active).await;
     let epoch = begin_epoch(stage).await;
