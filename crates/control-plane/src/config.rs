@@ -83,7 +83,8 @@ pub struct TenantsConfig {
     pub grace_seconds: u64,
     /// Seconds without a word after which a data plane serves no longer; 60 to 31536000.
     pub stale_after_seconds: u64,
-    /// Seconds after which the work of a control plane that died is taken over; 1 to 60.
+    /// Seconds after which the work of a control plane that died is taken over, at the next look for work: within a second
+    /// more; 1 to 60.
     pub lease_seconds: u64,
     /// Seconds during which nobody else may take a deleted tenant's slug; 0 to 315360000.
     pub hold_slug_seconds: u64,
@@ -106,7 +107,7 @@ impl Default for TenantsConfig {
         Self {
             grace_seconds: 7 * 86_400,
             stale_after_seconds: 86_400,
-            lease_seconds: 10,
+            lease_seconds: 8,
             hold_slug_seconds: 90 * 86_400,
             rotate_after_days: 0,
             scram_iterations: NonZeroU32::MIN,
