@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{CaseStatement, Expr, LockType};
+use sea_orm::sea_query::{CaseStatement, Expr, LockType, SimpleExpr};
 use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, SqlErr};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
@@ -58,12 +58,12 @@ pub(super) struct Lease {
 }
 
 /// Not held, and not begun or left by a holder that let it go or whose time has passed.
-pub(super) fn is_free(now: DateTime<Utc>) -> Condition {
+pub(super) fn is_free(registry: &Registry) -> Condition {
     let begun = [State::Running.as_str(), State::Undoing.as_str()];
     let until = operations::Column::LeaseUntil;
     let left = Condition::all()
         .add(operations::Column::State.is_in(begun))
-        .add(Condition::any().add(until.is_null()).add(until.lt(now)));
+        .add(Condition::any().add(until.is_null()).add(until.into_expr().lt(registry.present())));
     Condition::all()
         .add(is_of_present_epoch())
         .add(Condition::any().add(operations::Column::State.eq(State::Pending.as_str())).add(left))
@@ -77,7 +77,7 @@ impl Lease {
         pace: &Pace,
         seen: &operations::Model,
     ) -> Result<Option<Self>, DbErr> {
-        let (begins, now) = (Instant::now(), registry.now());
+        let begins = Instant::now();
         let is_pending = operations::Column::State.eq(State::Pending.as_str());
         let state = CaseStatement::new()
             .case(is_pending, Expr::value(State::Running.as_str()))
@@ -85,12 +85,12 @@ impl Lease {
         let taken = operations::Entity::update_many()
             .col_expr(operations::Column::State, state.into())
             .col_expr(operations::Column::LeaseHolder, Expr::value(holder))
-            .col_expr(operations::Column::LeaseUntil, Expr::value(now + pace.lease))
+            .col_expr(operations::Column::LeaseUntil, registry.after(pace.lease))
             .col_expr(operations::Column::Fence, Expr::col(operations::Column::Fence).add(1))
             .filter(operations::Column::Id.eq(seen.id))
             .filter(operations::Column::Fence.eq(seen.fence))
             .filter(operations::Column::State.eq(seen.state.as_str()))
-            .filter(is_free(now))
+            .filter(is_free(registry))
             .exec_with_returning(registry.db())
             .await;
         let taken = match taken {
@@ -153,12 +153,12 @@ impl Lease {
     }
 
     /// Lets go of the operation, due again at `run_after`.
-    pub(super) async fn release(&self, run_after: DateTime<Utc>) -> Result<(), DbErr> {
+    pub(super) async fn release(&self, run_after: SimpleExpr) -> Result<(), DbErr> {
         self.settle();
         operations::Entity::update_many()
             .col_expr(operations::Column::LeaseHolder, Expr::value(None::<Uuid>))
             .col_expr(operations::Column::LeaseUntil, Expr::value(None::<DateTime<Utc>>))
-            .col_expr(operations::Column::RunAfter, Expr::value(run_after))
+            .col_expr(operations::Column::RunAfter, run_after)
             .filter(self.is_ours())
             .exec(self.registry.db())
             .await?;
@@ -192,7 +192,7 @@ impl Lease {
             }
             let begins = Instant::now();
             let renewed = operations::Entity::update_many()
-                .col_expr(operations::Column::LeaseUntil, Expr::value(self.registry.now() + self.length))
+                .col_expr(operations::Column::LeaseUntil, self.registry.after(self.length))
                 .filter(self.is_ours())
                 .exec(self.registry.db());
             match timeout_at(self.until(), renewed).await {

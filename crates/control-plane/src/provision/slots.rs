@@ -118,7 +118,6 @@ async fn due(
     full: &BTreeSet<Place>,
     at_most: u64,
 ) -> Result<Vec<(operations::Model, Place)>, DbErr> {
-    let now = registry.now();
     // One at a time for a tenant; an index holds those to it who look at the same moment.
     let at_work = Query::select()
         .column(operations::Column::TenantId)
@@ -136,8 +135,8 @@ async fn due(
     let rows = operations::Entity::find()
         .join(JoinType::InnerJoin, tenant)
         .select_also(tenants::Entity)
-        .filter(is_free(now))
-        .filter(operations::Column::RunAfter.lte(now))
+        .filter(is_free(registry))
+        .filter(operations::Column::RunAfter.into_expr().lte(registry.present()))
         // What a newer version brought is left to those who know it.
         .filter(operations::Column::Kind.is_in(Kind::ALL.map(Kind::as_str)))
         .filter(

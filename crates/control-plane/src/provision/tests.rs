@@ -1,5 +1,6 @@
 //! Provisioning on real servers: each test has a registry of its own, on SQLite and on Postgres.
 
+mod clock;
 mod delete;
 mod held;
 mod kill;
@@ -9,6 +10,7 @@ mod outcome;
 mod place;
 mod reseal;
 mod rotate;
+mod sessions;
 mod share;
 mod slots;
 pub(crate) mod stage;

@@ -71,7 +71,8 @@ impl Work {
     }
 
     /// Ends what whoever held the lease before may still be doing on the tenant's server: a statement that it sent before
-    /// it was taken over could take effect after ours.
+    /// it was taken over could take effect after ours. One that is well, and lost this lease alone, loses its sessions on the
+    /// server for its other work too: sessions are named after processes. That work's next attempt makes new ones.
     pub(super) async fn be_alone(&self) -> Result<(), StepError> {
         let Some(before) = self.lease.before() else { return Ok(()) };
         let end = async {

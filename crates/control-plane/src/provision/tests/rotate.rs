@@ -132,7 +132,7 @@ async fn one_operation_at_a_time_is_at_work_for_a_tenant(stage: &Stage) {
         .await;
     assert!(matches!(begun.unwrap_err().sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
 
-    held[0].release(registry.now()).await.unwrap();
+    held[0].release(registry.present()).await.unwrap();
     let runner = stage.runner(&Faults::default());
     for operation in [&first, &second] {
         assert_eq!(stage.ended(operation).await.state, "done");

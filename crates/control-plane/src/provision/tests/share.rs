@@ -120,7 +120,7 @@ async fn a_lease_is_renewed_while_a_step_takes_long(stage: &Stage) {
     });
     tokio::time::timeout(20 * pace.lease, renewed).await.expect("it is renewed").expect("in time");
     assert!(take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(1)).await.unwrap().is_empty());
-    lease.release(chrono::Utc::now()).await.unwrap();
+    lease.release(stage.plane.registry.present()).await.unwrap();
     let next = take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(1)).await.unwrap().pop().unwrap();
     assert_eq!(next.operation().fence, 2);
     assert!(lease.change().await.is_err(), "let go is let go");
