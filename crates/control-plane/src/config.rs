@@ -90,6 +90,8 @@ pub struct TenantsConfig {
     pub hold_slug_seconds: u64,
     /// Days after which a tenant's database credentials are rotated by themselves; 0 for never, up to 3650.
     pub rotate_after_days: u64,
+    /// Days that operations are kept after they ended, but for each tenant's newest, which stays; 0 for ever, up to 3650.
+    pub keep_operations_days: u64,
     /// SCRAM iterations of tenants' passwords on Postgres, up to 100000. The passwords are 256 random bits: one is as sound
     /// as any number, and each login is cheaper by thousands of hashes. Raise it where a rule demands a number.
     pub scram_iterations: NonZeroU32,
@@ -98,6 +100,10 @@ pub struct TenantsConfig {
 impl TenantsConfig {
     pub(crate) fn rotate_after(&self) -> Option<Duration> {
         (self.rotate_after_days > 0).then(|| Duration::from_secs(self.rotate_after_days * 86_400))
+    }
+
+    pub(crate) fn keep_operations(&self) -> Option<Duration> {
+        (self.keep_operations_days > 0).then(|| Duration::from_secs(self.keep_operations_days * 86_400))
     }
 }
 
@@ -110,6 +116,7 @@ impl Default for TenantsConfig {
             lease_seconds: 8,
             hold_slug_seconds: 90 * 86_400,
             rotate_after_days: 0,
+            keep_operations_days: 90,
             scram_iterations: NonZeroU32::MIN,
         }
     }
@@ -223,6 +230,9 @@ impl Validate for Config {
         if self.tenants.rotate_after_days > 3_650 {
             return Err(Invalid::new("tenants.rotate_after_days", "must be at most 3650"));
         }
+        if self.tenants.keep_operations_days > 3_650 {
+            return Err(Invalid::new("tenants.keep_operations_days", "must be at most 3650"));
+        }
         if let Some(mail) = &self.mail {
             mail.validate().map_err(|error| error.within("mail"))?;
         }
@@ -260,6 +270,7 @@ mod tests {
         assert_eq!(bad(|it| it.tokens.node = it.tokens.operator.clone()), "tokens.node");
         assert_eq!(bad(|it| it.seal.servers.primary = "other".into()), "seal.servers");
         assert_eq!(bad(|it| it.tenants.stale_after_seconds = 1), "tenants.stale_after_seconds");
+        assert_eq!(bad(|it| it.tenants.keep_operations_days = 9_999), "tenants.keep_operations_days");
         let print = format!("{:?}", usable());
         assert!(!print.contains("operator-operator") && !print.contains("AAAA"), "{print}");
     }

@@ -10,6 +10,7 @@ mod faults;
 mod held;
 mod lease;
 mod pace;
+mod prune;
 mod queue;
 mod runner;
 mod schedule;
@@ -26,6 +27,7 @@ use std::str::FromStr;
 
 pub(crate) use breakers::Breakers;
 pub(crate) use held::{begun, holds, in_the_way, is_held};
+pub(crate) use prune::prune;
 pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;

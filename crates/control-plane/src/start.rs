@@ -90,6 +90,7 @@ pub async fn start(
         stopping: stopping.clone(),
         engines: Engines::new(Worker { id, scram_iterations: config.tenants.scram_iterations }),
     });
+    let keep_operations = config.tenants.keep_operations();
     rewrap::check_keys(&plane).await?;
     for server in config.servers {
         let name = server.name.clone();
@@ -108,7 +109,10 @@ pub async fn start(
     service.lifecycle.spawn("mail", mail::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("stock", provision::keep(plane.clone(), stopping.clone()));
     if let Some(age) = plane.rotate_after {
-        service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping));
+        service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping.clone()));
+    }
+    if let Some(keep) = keep_operations {
+        service.lifecycle.spawn("prune", provision::prune(plane.clone(), keep, stopping));
     }
     Ok(api::router(plane, Tokens::new(&config.tokens.operator, &config.tokens.node))?)
 }

@@ -8,6 +8,7 @@ mod mail;
 mod notes;
 mod outcome;
 mod place;
+mod prune;
 mod reseal;
 mod rotate;
 mod sessions;
