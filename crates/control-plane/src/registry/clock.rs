@@ -24,6 +24,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
+    #[cfg_attr(not(test), allow(clippy::unused_self, reason = "a test's may be wrong"))]
     fn of_process(&self) -> DateTime<Utc> {
         #[cfg(test)]
         return Utc::now() + self.wrong;
@@ -39,7 +40,7 @@ impl Registry {
 
     /// The moment of a statement, or of the change that it is in.
     pub(crate) fn present(&self) -> SimpleExpr {
-        if self.is_postgres() { Expr::current_timestamp().into() } else { Expr::value(self.now()) }
+        if self.is_postgres() { Expr::current_timestamp() } else { Expr::value(self.now()) }
     }
 
     /// So long after it.
@@ -61,7 +62,7 @@ impl Registry {
     }
 
     /// Looks how far the registry's clock is from this process'.
-    pub(super) async fn set_clock(&self) -> Result<(), DbErr> {
+    pub(crate) async fn set_clock(&self) -> Result<(), DbErr> {
         if !self.is_postgres() {
             return Ok(());
         }
@@ -84,9 +85,5 @@ impl Registry {
     /// The same registry, by a process that is so far off and has not looked yet.
     pub(crate) fn seen_by_a_clock_that_is_wrong_by(&self, wrong: TimeDelta) -> Self {
         Self { clock: Clock { ahead: Arc::default(), wrong }, ..self.clone() }
-    }
-
-    pub(crate) async fn look_at_the_clock(&self) {
-        self.set_clock().await.unwrap();
     }
 }

@@ -43,9 +43,13 @@ async fn told_of_what_goes_on(stage: &Stage) {
     assert!(!sessions.is_empty());
     let other = stage.plane_with_keys("k", &["k"]);
     let other = engine(stage, &other).await;
-    sessions.iter().for_each(|session| signal(*session, "-STOP"));
+    for session in &sessions {
+        signal(*session, "-STOP");
+    }
     let ended = other.end_sessions_of(stage.plane.id).await;
-    sessions.iter().for_each(|session| signal(*session, "-CONT"));
+    for session in &sessions {
+        signal(*session, "-CONT");
+    }
     let error = ended.unwrap_err();
     assert!(error.is_unavailable() && error.to_string().contains("still go on"), "{error}");
     other.end_sessions_of(stage.plane.id).await.unwrap();
