@@ -226,6 +226,19 @@ impl Bed {
         answer.json()
     }
 
+    /// Until an operation has ended.
+    pub async fn until_ended(&self, id: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let operation = self.done("GET", &format!("/v1/operations/{id}"), None).await;
+            if operation["finished_at"].is_string() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {operation}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// A new active tenant with a key, on a plan whose few connections leave room for all tests on one server.
     pub async fn tenant(&self, slug: &str) -> Tenant {
         self.tenant_on("test", slug).await

@@ -38,6 +38,8 @@ mod pools;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod restored;
+#[cfg(test)]
 mod secrets;
 
 /// Runs a test on each engine: `on_both!(behaviour, control planes, data planes)`.

@@ -1,4 +1,4 @@
-//! What an operator changes, every node acts on: also when it missed messages, and after the registry was restored.
+//! What an operator changes, every node acts on: also when it missed messages.
 
 use std::time::Instant;
 
@@ -75,36 +75,4 @@ async fn a_new_tenant_is_served_by_a_node_that_nobody_restarted_and_a_deleted_on
     assert_eq!((again.status, again.kind().as_str()), (409, "slug-held"), "{again:?}");
     let renamed = bed.operator("PATCH", "/v1/tenants/first", Some(json!({ "slug": "third" }))).await;
     assert_eq!((renamed.status, renamed.kind().as_str()), (409, "slug-held"));
-}
-
-on_both!(nodes_converge_to_a_registry_that_was_restored_from_a_backup, 1, 2);
-async fn nodes_converge_to_a_registry_that_was_restored_from_a_backup(mut bed: Bed) {
-    let (kept, changed) = (bed.tenant("kept").await, bed.tenant("changed").await);
-    bed.until(&kept, "/api/me", 200).await;
-    bed.until(&changed, "/api/me", 200).await;
-    bed.control[0].kill();
-    let backup = bed.back_up_registry().await;
-    bed.control[0].restart();
-    // After the backup: one is suspended, one more comes, and both are known to the nodes.
-    bed.done("POST", "/v1/tenants/changed/suspend", None).await;
-    let lost = bed.tenant("lost").await;
-    bed.until(&changed, "/api/me", 403).await;
-    bed.until(&lost, "/api/me", 200).await;
-    bed.control[0].kill();
-    bed.restore_registry(&backup).await;
-    bed.control[0].restart();
-    bed.until(&changed, "/api/me", 200).await;
-    bed.until(&lost, "/api/me", 401).await;
-    // What came after the backup is known to its server alone, and is told and left.
-    let findings = bed.findings().await;
-    let [found] = &findings[..] else { panic!("one thing differs: {findings:?}") };
-    assert_eq!(found["kind"], "database_without_tenant", "{found}");
-    assert!(found["detail"].as_str().unwrap().contains(&lost.id), "it says whose it is: {found}");
-    // As the runbook has it, whether the numbers told of the restore or not.
-    let epoch = bed.done("POST", "/v1/epoch", None).await["epoch"].clone();
-    assert!(epoch.is_string());
-    for tenant in [&kept, &changed] {
-        bed.until(tenant, "/api/me", 200).await;
-    }
-    bed.until(&kept, "/api/me", 200).await;
 }

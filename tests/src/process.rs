@@ -32,9 +32,14 @@ pub struct Process {
 impl Process {
     /// Starts a plane, and waits until it says where it serves.
     pub fn start(binary: &'static str, config: &Path) -> Self {
+        Self::start_with(binary, config, &[])
+    }
+
+    fn start_with(binary: &'static str, config: &Path, flags: &[&str]) -> Self {
         let mut child = Command::new(folder().join(binary))
             .arg("--config")
             .arg(config)
+            .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -123,6 +128,11 @@ impl Process {
 
     /// Starts it again where it was, so that others find it.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// As [`Process::restart`], with flags for this start.
+    pub fn restart_with(&mut self, flags: &[&str]) {
         self.kill();
         let text = std::fs::read_to_string(&self.config).unwrap();
         let pinned = |text: String, key: &str, url: &str| {
@@ -136,7 +146,7 @@ impl Process {
         let text = pinned(text, "ops_address = ", &self.ops_url);
         std::fs::write(&self.config, text).unwrap();
         let config = self.config.clone();
-        *self = Self::start(self.binary, &config);
+        *self = Self::start_with(self.binary, &config, flags);
     }
 }
 

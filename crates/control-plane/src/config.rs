@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
+use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, Switch, TelemetryConfig, Validate};
 use tenancy::seal::{KeyRing, KeyRingConfig};
 
 use crate::mail::MailConfig;
@@ -83,12 +83,15 @@ pub struct TenantsConfig {
     pub grace_seconds: u64,
     /// Seconds without a word after which a data plane serves no longer; 60 to 31536000.
     pub stale_after_seconds: u64,
-    /// Seconds after which the work of a control plane that died is taken over; 1 to 60.
+    /// Seconds after which the work of a control plane that died is taken over, at the next look for work: within a second
+    /// more; 1 to 60.
     pub lease_seconds: u64,
     /// Seconds during which nobody else may take a deleted tenant's slug; 0 to 315360000.
     pub hold_slug_seconds: u64,
     /// Days after which a tenant's database credentials are rotated by themselves; 0 for never, up to 3650.
     pub rotate_after_days: u64,
+    /// Days that operations are kept after they ended, but for each tenant's newest, which stays; 0 for ever, up to 3650.
+    pub keep_operations_days: u64,
     /// SCRAM iterations of tenants' passwords on Postgres, up to 100000. The passwords are 256 random bits: one is as sound
     /// as any number, and each login is cheaper by thousands of hashes. Raise it where a rule demands a number.
     pub scram_iterations: NonZeroU32,
@@ -98,6 +101,10 @@ impl TenantsConfig {
     pub(crate) fn rotate_after(&self) -> Option<Duration> {
         (self.rotate_after_days > 0).then(|| Duration::from_secs(self.rotate_after_days * 86_400))
     }
+
+    pub(crate) fn keep_operations(&self) -> Option<Duration> {
+        (self.keep_operations_days > 0).then(|| Duration::from_secs(self.keep_operations_days * 86_400))
+    }
 }
 
 impl Default for TenantsConfig {
@@ -106,9 +113,10 @@ impl Default for TenantsConfig {
         Self {
             grace_seconds: 7 * 86_400,
             stale_after_seconds: 86_400,
-            lease_seconds: 10,
+            lease_seconds: 8,
             hold_slug_seconds: 90 * 86_400,
             rotate_after_days: 0,
+            keep_operations_days: 90,
             scram_iterations: NonZeroU32::MIN,
         }
     }
@@ -158,7 +166,16 @@ impl Default for Config {
     }
 }
 
+/// The flag that says that the registry was restored from a backup.
+pub(crate) const RESTORED: &str = "restored";
+
 impl Sections for Config {
+    const SWITCHES: &'static [Switch] = &[Switch {
+        name: RESTORED,
+        help: "The registry was restored from a backup: begins another history of it, so that nothing that was ordered before \
+               goes on by itself. For one start, of the first control plane",
+    }];
+
     fn listen(&self) -> &ListenConfig {
         &self.listen
     }
@@ -213,6 +230,9 @@ impl Validate for Config {
         if self.tenants.rotate_after_days > 3_650 {
             return Err(Invalid::new("tenants.rotate_after_days", "must be at most 3650"));
         }
+        if self.tenants.keep_operations_days > 3_650 {
+            return Err(Invalid::new("tenants.keep_operations_days", "must be at most 3650"));
+        }
         if let Some(mail) = &self.mail {
             mail.validate().map_err(|error| error.within("mail"))?;
         }
@@ -250,6 +270,7 @@ mod tests {
         assert_eq!(bad(|it| it.tokens.node = it.tokens.bootstrap.clone()), "tokens.node");
         assert_eq!(bad(|it| it.seal.servers.primary = "other".into()), "seal.servers");
         assert_eq!(bad(|it| it.tenants.stale_after_seconds = 1), "tenants.stale_after_seconds");
+        assert_eq!(bad(|it| it.tenants.keep_operations_days = 9_999), "tenants.keep_operations_days");
         let print = format!("{:?}", usable());
         assert!(!print.contains("operator-operator") && !print.contains("AAAA"), "{print}");
     }

@@ -51,6 +51,8 @@ pub(crate) enum Kind {
     RoleLeftOver,
     /// Work on the tenant has not ended for an hour.
     OperationStuck,
+    /// Work on the tenant was ordered before the registry's history got another identity, and nobody goes on with it.
+    OperationHeld,
     /// The registry has no database for the tenant.
     TenantWithoutDatabase,
     /// The tenant's row names another server than its database's.

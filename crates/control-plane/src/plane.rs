@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::api::servers::admin_url_subject;
 use crate::engine::{Engine, EngineError, Engines};
 use crate::mail::Mail;
-use crate::provision::{Kept, Wake};
+use crate::provision::{Breakers, Kept, Wake};
 use crate::registry::Registry;
 use crate::registry::entities::servers;
 use crate::schema::TenantSchema;
@@ -40,6 +40,8 @@ pub(crate) struct Parts {
     pub(crate) mail: Option<Mail>,
     /// Tells the runner that there is work.
     pub(crate) wake: Wake,
+    /// Servers that failed to answer.
+    pub(crate) breakers: Breakers,
     /// Tells the keeper of ready databases that one was taken.
     pub(crate) restock: Notify,
     /// Databases that are ready and were entered already.

@@ -4,13 +4,17 @@
 //! what is written. No step begins before the one before it is written down, and no holder writes once its lease is
 //! another's.
 
+mod breakers;
 #[cfg(test)]
 mod faults;
+mod held;
 mod lease;
 mod pace;
+mod prune;
 mod queue;
 mod runner;
 mod schedule;
+mod slots;
 mod steps;
 mod stock;
 #[cfg(test)]
@@ -21,6 +25,9 @@ mod work;
 
 use std::str::FromStr;
 
+pub(crate) use breakers::Breakers;
+pub(crate) use held::{begun, holds, in_the_way, is_held};
+pub(crate) use prune::prune;
 pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;

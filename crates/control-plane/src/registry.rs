@@ -4,6 +4,7 @@
 //! here.
 
 pub(crate) mod change;
+mod clock;
 pub(crate) mod entities;
 pub(crate) mod feed;
 pub(crate) mod nodes;
@@ -11,7 +12,6 @@ pub(crate) mod route;
 
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
@@ -26,6 +26,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::engine::Mark;
+use clock::Clock;
 use entities::{history, plans};
 
 /// Connections that one control plane holds to the registry at most.
@@ -41,6 +42,7 @@ pub(crate) struct Registry {
     mark: Mark,
     /// Who is reached where, but for the password; none for a file.
     login: Option<Login>,
+    clock: Clock,
 }
 
 /// A login role on a server: host, port, user.
@@ -83,7 +85,9 @@ impl Registry {
             });
         let db = Database::connect(options).await?;
         let made = Mark::generate(&mut rand::rng());
-        let mut registry = Self { db, head: watch::Sender::new(Revision(0)), mark: made, login: login(url) };
+        let (head, login, clock) = (watch::Sender::new(Revision(0)), login(url), Clock::default());
+        let mut registry = Self { db, head, mark: made, login, clock };
+        registry.set_clock().await?;
         registry.migrate().await?;
         registry.seed(schema_version).await?;
         // Another replica may have been faster.
@@ -183,13 +187,6 @@ impl Registry {
     /// Tells those who wait for news although the head is where it was: it is of another history.
     pub(crate) fn announce_again(&self) {
         self.head.send_modify(|_| {});
-    }
-
-    /// The registry's clock, by which leases and keys expire.
-    #[allow(clippy::unused_self, reason = "whose clock it is, is the caller's to say")]
-    pub(crate) fn now(&self) -> DateTime<Utc> {
-        // Postgres keeps microseconds; what is answered is what will be read again.
-        Utc::now().trunc_subsecs(6)
     }
 }
 

@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::api::{self, Tokens};
-use crate::config::Config;
+use crate::config::{Config, RESTORED};
 use crate::engine::{self, Engines, Worker};
 use crate::mail::{self, Mail};
 use crate::plane::{Parts, Plane};
-use crate::provision::{self, Kept, Wake};
+use crate::provision::{self, Breakers, Kept, Wake};
 use crate::registry::Registry;
 use crate::rewrap;
 use crate::schema::TenantSchema;
@@ -61,6 +61,13 @@ pub async fn start(
     }
     let newest = u32::try_from(schema.migrations().len()).unwrap_or(u32::MAX);
     let registry = Registry::open(&config.registry.url, newest).await?;
+    if service.is_told(RESTORED) {
+        // Before anything is worked on.
+        let old = registry.history().await?.epoch;
+        let epoch = registry.begin_epoch(old).await?.epoch;
+        tracing::warn!(%old, %epoch, audit = "epoch-begun",
+            "told that the registry was restored: another history begins, and what was ordered before is held");
+    }
     let stopping = service.lifecycle.stopping();
     let id = Uuid::new_v4();
     let plane = Plane::new(Parts {
@@ -72,6 +79,7 @@ pub async fn start(
         product,
         schema,
         wake: Wake::default(),
+        breakers: Breakers::default(),
         restock: Notify::new(),
         entered: Kept::default(),
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
@@ -82,6 +90,7 @@ pub async fn start(
         stopping: stopping.clone(),
         engines: Engines::new(Worker { id, scram_iterations: config.tenants.scram_iterations }),
     });
+    let keep_operations = config.tenants.keep_operations();
     rewrap::check_keys(&plane).await?;
     for server in config.servers {
         let name = server.name.clone();
@@ -100,7 +109,10 @@ pub async fn start(
     service.lifecycle.spawn("mail", mail::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("stock", provision::keep(plane.clone(), stopping.clone()));
     if let Some(age) = plane.rotate_after {
-        service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping));
+        service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping.clone()));
+    }
+    if let Some(keep) = keep_operations {
+        service.lifecycle.spawn("prune", provision::prune(plane.clone(), keep, stopping));
     }
     Ok(api::router(plane, Tokens::new(&config.tokens.bootstrap, &config.tokens.node))?)
 }

@@ -6,9 +6,9 @@
 mod overlay;
 mod sections;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
 use figment::{
     Figment,
     error::Kind,
@@ -96,6 +96,15 @@ fn expected_one_of(expected: &[String]) -> String {
     format!("; known there: {}", expected.join(", "))
 }
 
+/// A flag of a program's own, for one start. It is no part of the configuration, so that no file leaves it on.
+#[derive(Debug, Clone, Copy)]
+pub struct Switch {
+    /// What is typed after `--`.
+    pub name: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
 #[derive(Debug, Parser)]
 struct Flags {
     /// Configuration file in TOML [env: FREEHOLD_CONFIG]
@@ -107,14 +116,19 @@ struct Flags {
 }
 
 /// Loads the configuration of the program `name` from the command line's `args` (the program's own
-/// name first, as [`std::env::args_os`] gives them), the file that it names and the environment.
-pub fn load<C>(name: &'static str, args: impl IntoIterator<Item = OsString>) -> Result<C, ConfigError>
+/// name first, as [`std::env::args_os`] gives them), the file that it names and the environment;
+/// answers with it which of the program's `switches` were given.
+pub fn load<C>(
+    name: &'static str,
+    switches: &[Switch],
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<(C, BTreeSet<&'static str>), ConfigError>
 where
     C: Default + Serialize + DeserializeOwned + Validate,
 {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    load_from(name, args, environment)
+    read(name, switches, args, environment)
 }
 
 /// As [`load`], with an environment of its own.
@@ -130,8 +144,22 @@ pub fn load_from<C>(
 where
     C: Default + Serialize + DeserializeOwned + Validate,
 {
-    let matches = Flags::command().name(name).try_get_matches_from(args)?;
+    Ok(read(name, &[], args, environment)?.0)
+}
+
+fn read<C>(
+    name: &'static str,
+    switches: &[Switch],
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<(C, BTreeSet<&'static str>), ConfigError>
+where
+    C: Default + Serialize + DeserializeOwned + Validate,
+{
+    let own = switches.iter().map(|it| Arg::new(it.name).long(it.name).help(it.help).action(ArgAction::SetTrue));
+    let matches = Flags::command().name(name).args(own).try_get_matches_from(args)?;
     let flags = Flags::from_arg_matches(&matches)?;
+    let given = switches.iter().map(|it| it.name).filter(|name| matches.get_flag(name)).collect();
     let environment: Vec<(String, String)> = environment.into_iter().collect();
 
     let mut figment = Figment::from(Serialized::defaults(C::default()));
@@ -145,7 +173,7 @@ where
 
     let config: C = extract(&figment, overlays)?;
     config.validate()?;
-    Ok(config)
+    Ok((config, given))
 }
 
 fn file_of(environment: &[(String, String)]) -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 //! What the API is, the program says; it is built after the ops listener answers, so that a slow
 //! start can be watched.
 
-use std::{error::Error, io::Write, net::SocketAddr, process::ExitCode};
+use std::{collections::BTreeSet, error::Error, io::Write, net::SocketAddr, process::ExitCode};
 
 use axum::Router;
 use serde::{Serialize, de::DeserializeOwned};
@@ -33,6 +33,14 @@ pub struct Service {
     pub lifecycle: Lifecycle,
     /// What must be well for the service to be ready.
     pub health: Health,
+    switches: BTreeSet<&'static str>,
+}
+
+impl Service {
+    /// Whether this start was given one of the program's own flags, [`Sections::SWITCHES`].
+    pub fn is_told(&self, switch: &str) -> bool {
+        self.switches.contains(switch)
+    }
 }
 
 /// Runs a service: loads its configuration, builds its API with `build`, serves it inside of the
@@ -61,8 +69,8 @@ where
     B: AsyncFnOnce(C, Service) -> Result<A, BoxError>,
     A: Api,
 {
-    let config = match config::load::<C>(name, std::env::args_os()) {
-        Ok(config) => config,
+    let (config, switches) = match config::load::<C>(name, C::SWITCHES, std::env::args_os()) {
+        Ok(loaded) => loaded,
         Err(ConfigError::CommandLine(answer)) => answer.exit(),
         Err(error) => return failed(name, &error),
     };
@@ -70,13 +78,18 @@ where
         Ok(runtime) => runtime,
         Err(error) => return failed(name, &error),
     };
-    match runtime.block_on(start(name, config, build)) {
+    match runtime.block_on(start(name, config, switches, build)) {
         Ok(Drain::Complete | Drain::CutShort) => ExitCode::SUCCESS,
         Err(error) => failed(name, error.as_ref()),
     }
 }
 
-async fn start<C, B, A>(name: &'static str, config: C, build: B) -> Result<Drain, BoxError>
+async fn start<C, B, A>(
+    name: &'static str,
+    config: C,
+    switches: BTreeSet<&'static str>,
+    build: B,
+) -> Result<Drain, BoxError>
 where
     C: Sections,
     B: AsyncFnOnce(C, Service) -> Result<A, BoxError>,
@@ -97,6 +110,7 @@ where
         telemetry: telemetry.clone(),
         lifecycle: lifecycle.clone(),
         health: health.clone(),
+        switches,
     };
     let (address, ops_address) = (service.address, service.ops_address);
     let started = health.flag("started", "the service is starting");

@@ -6,6 +6,7 @@ use sea_orm_migration::prelude::*;
 
 mod m0001_foundation;
 mod m0002_life;
+mod m0003_held;
 mod m0004_placed;
 mod m0007_operators;
 
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m0001_foundation::Migration),
             Box::new(m0002_life::Migration),
+            Box::new(m0003_held::Migration),
             Box::new(m0004_placed::Migration),
             Box::new(m0007_operators::Migration),
         ]

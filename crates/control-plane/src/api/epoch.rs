@@ -1,6 +1,8 @@
-//! `POST /v1/epoch`: another identity for the registry's history, after it was restored from a backup.
+//! `POST /v1/epoch`: another identity for the registry's history, after it was restored from a backup. What was ordered
+//! before is held.
 
 use axum::extract::State;
+use sea_orm::{EntityTrait, PaginatorTrait, QueryFilter};
 use serde::Serialize;
 use service::Problem;
 use service::extract::Json;
@@ -9,20 +11,26 @@ use uuid::Uuid;
 
 use super::Api;
 use super::auth::Operator;
+use crate::provision::holds;
+use crate::registry::entities::operations;
 
 /// The history that data planes follow from now on.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Epoch {
     epoch: Uuid,
+    /// Operations that are held: `GET /v1/operations?held=true` lists them, and the `retry` of each has it go on.
+    held: u64,
 }
 
-/// Gives the registry's history another identity: every data plane asks again for all that it holds. Harmless at any time;
-/// needed once a registry was restored from a backup, since numbers alone may not tell that.
+/// Gives the registry's history another identity: every data plane asks again for all that it holds, and every operation
+/// that has not ended is held until its `retry`. A control plane that is started with `--restored` does the same before it
+/// does anything else.
 #[utoipa::path(post, path = "/v1/epoch", tag = "nodes", responses((status = 200, body = Epoch)))]
 pub(super) async fn begin(State(api): State<Api>, _: Operator) -> Result<Json<Epoch>, Problem> {
     let registry = &api.plane.registry;
     let old = registry.history().await?.epoch;
     let epoch = registry.begin_epoch(old).await?.epoch;
-    tracing::warn!(%old, %epoch, audit = "epoch-begun", "an operator began another history");
-    Ok(Json(Epoch { epoch }))
+    let held = operations::Entity::find().filter(holds()).count(registry.db()).await?;
+    tracing::warn!(%old, %epoch, held, audit = "epoch-begun", "an operator began another history");
+    Ok(Json(Epoch { epoch, held }))
 }

@@ -16,7 +16,7 @@ use super::auth::Operator;
 use super::once::{Answer, Ticket};
 use super::page::{Page, after, limit};
 use super::tenants;
-use crate::provision;
+use crate::provision::{self, is_held};
 use crate::registry::entities::{operation_steps, operations};
 
 /// A long action on a tenant.
@@ -33,6 +33,8 @@ pub(crate) struct Operation {
     error: Option<String>,
     /// What its reader should know of how it went: whom a forced rotation cut off.
     note: Option<String>,
+    /// It was ordered before the registry's history got another identity: it goes on only when it is told to, by its `retry`.
+    held: bool,
     /// Waits for no data plane.
     is_forced: bool,
     /// On whose word.
@@ -57,8 +59,15 @@ pub(crate) struct Step {
 }
 
 impl Operation {
-    pub(super) fn without_steps(row: operations::Model) -> Self {
+    /// As the registry's present epoch has it; without its steps.
+    fn of(row: operations::Model, epoch: Uuid) -> Self {
+        Self { held: is_held(&row, epoch), ..Self::ordered(row) }
+    }
+
+    /// One that was ordered, or told to go on, just now; without its steps.
+    pub(super) fn ordered(row: operations::Model) -> Self {
         Self {
+            held: false,
             id: row.id,
             kind: row.kind,
             tenant: row.tenant_id,
@@ -84,6 +93,8 @@ pub(super) struct OperationsQuery {
     tenant: Option<String>,
     /// In this state.
     state: Option<String>,
+    /// Only those that are held, or only those that are not.
+    held: Option<bool>,
     /// Items at most, 1 to 200; 50 unless told.
     limit: Option<u64>,
     /// The `next_cursor` of the page before.
@@ -114,12 +125,16 @@ pub(super) async fn list(
         }
         select = select.filter(operations::Column::State.eq(state));
     }
+    if let Some(held) = query.held {
+        select = select.filter(if held { provision::holds() } else { provision::holds().not() });
+    }
     // Ids are UUIDv7: their order is that of creation.
     if let Some(before) = after::<Uuid>(query.cursor.as_deref())? {
         select = select.filter(operations::Column::Id.lt(before));
     }
     let rows = select.order_by_desc(operations::Column::Id).limit(limit + 1).all(db).await?;
-    Ok(Json(Page::of(rows, limit, |row| row.id.to_string(), Operation::without_steps)))
+    let epoch = api.plane.registry.history().await?.epoch;
+    Ok(Json(Page::of(rows, limit, |row| row.id.to_string(), |row| Operation::of(row, epoch))))
 }
 
 /// Shows an operation with its steps.
@@ -149,22 +164,23 @@ pub(super) async fn show(
         .into_iter()
         .map(|step| Step { name: step.name, state: step.state, attempts: step.attempts, error: step.error })
         .collect();
-    Ok(Json(Operation { steps, ..Operation::without_steps(row) }))
+    let epoch = api.plane.registry.history().await?.epoch;
+    Ok(Json(Operation { steps, ..Operation::of(row, epoch) }))
 }
 
-/// Starts a failed operation again.
+/// Has an operation that is held go on where it was, or starts a creation that failed again.
 #[utoipa::path(
     post, path = "/v1/operations/{id}/retry", tag = "operations",
     params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Operation), (status = 404, body = ProblemBody),
-              (status = 409, description = "It has not failed", body = ProblemBody))
+              (status = 409, description = "It has not failed, and is not held; or another one of its tenant goes first", body = ProblemBody))
 )]
 pub(super) async fn retry(State(api): State<Api>, Path(id): Path<Uuid>, mut ticket: Ticket) -> Result<Answer, Problem> {
     let registry = &api.plane.registry;
     let change = registry.change().await?;
     let row = provision::retry(&change, id, registry.now()).await?;
     let location = format!("/v1/operations/{}", row.id);
-    let answer = Answer::new(StatusCode::ACCEPTED, &Operation::without_steps(row))?.at(location);
+    let answer = Answer::new(StatusCode::ACCEPTED, &Operation::ordered(row))?.at(location);
     ticket.record(&change, &answer).await?;
     change.commit().await?;
     api.plane.wake.ring();

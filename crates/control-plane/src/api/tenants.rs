@@ -303,7 +303,7 @@ fn order(kind: Kind, tenant: Uuid, run_after: DateTime<Utc>) -> Order {
 /// 202 with the operation's place.
 pub(super) fn accepted(tenant: Tenant, version: i64, operation: operations::Model) -> Response {
     let location = format!("/v1/operations/{}", operation.id);
-    let body = TenantAndOperation { tenant, operation: Operation::without_steps(operation) };
+    let body = TenantAndOperation { tenant, operation: Operation::ordered(operation) };
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], [(header::ETAG, etag(version))], Json(body)).into_response()
 }
 

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use super::{AT_MOST, AT_ONCE, Checked, Cure, Doctor, Finding, Kind, LOOK, Position, Report};
 use crate::engine::{DatabaseName, Engine, EngineError, Examination, Login, Slot};
-use crate::provision::{rests, unfinished, url_subject};
-use crate::registry::entities::{databases, operations, servers, tenants};
+use crate::provision::{is_held, rests, unfinished, url_subject};
+use crate::registry::entities::{databases, history, operations, servers, tenants};
 
 /// How long work on a tenant may take before it is a finding.
 const STUCK: Duration = Duration::from_hours(1);
@@ -34,6 +34,8 @@ pub(super) struct Seen {
     pub(super) tenant: tenants::Model,
     pub(super) database: Option<databases::Model>,
     operations: Vec<operations::Model>,
+    /// The registry's present one.
+    epoch: Uuid,
 }
 
 /// The servers of a page; those that can be worked, with their engines.
@@ -109,11 +111,13 @@ impl Doctor {
     pub(super) async fn examined(&self, servers: &Servers, seen: &Seen) -> Vec<Finding> {
         let mut findings = Vec::new();
         let now = self.plane.registry.now();
-        findings.extend(seen.operations.iter().filter(|it| is_stuck(it, &seen.tenant, now)).map(stuck));
+        let (held, at_work): (Vec<_>, Vec<_>) = seen.operations.iter().partition(|it| is_held(it, seen.epoch));
+        findings.extend(held.into_iter().map(|it| held_back(it, &seen.tenant)));
+        findings.extend(at_work.into_iter().filter(|it| is_stuck(it, &seen.tenant, now)).map(stuck));
         let status = seen.tenant.status.parse::<Status>().ok();
         if seen.rests(now) {
             match (status, &seen.database) {
-                (Some(Status::Provisioning), _) => findings.push(Finding::new(
+                (Some(Status::Provisioning), _) if seen.operations.is_empty() => findings.push(Finding::new(
                     Kind::TenantWithoutDatabase,
                     "It is being provisioned, and there is no operation that builds it.",
                     "The registry lost a row: restore it from a backup.",
@@ -245,6 +249,8 @@ impl Seen {
         let all = databases::Entity::find().filter(databases::Column::TenantId.is_in(ids.iter().copied()));
         let mut databases: HashMap<Uuid, databases::Model> =
             all.all(db).await?.into_iter().map(|row| (row.tenant_id, row)).collect();
+        let history = history::Entity::find_by_id(1).one(db).await?;
+        let epoch = history.map(|history| history.epoch).unwrap_or_default();
         let mut operations: HashMap<Uuid, Vec<operations::Model>> = HashMap::new();
         for operation in unfinished(db, ids).await? {
             operations.entry(operation.tenant_id).or_default().push(operation);
@@ -253,6 +259,7 @@ impl Seen {
             database: databases.remove(&tenant.id),
             operations: operations.remove(&tenant.id).unwrap_or_default(),
             tenant,
+            epoch,
         };
         Ok(rows.into_iter().map(seen).collect())
     }
@@ -262,9 +269,12 @@ impl Seen {
         Ok(Self::of(db, row.into_iter().collect()).await?.pop())
     }
 
-    /// Whether nobody works on the tenant, and nobody is about to.
+    /// Whether nobody works on the tenant, and nobody is about to. What was begun and is held has the tenant between two
+    /// states.
     pub(super) fn rests(&self, now: DateTime<Utc>) -> bool {
-        self.operations.iter().all(|operation| rests(operation, now + SOON))
+        let until =
+            |it: &operations::Model| if is_held(it, self.epoch) { DateTime::<Utc>::MIN_UTC } else { now + SOON };
+        self.operations.iter().all(|operation| rests(operation, until(operation)))
     }
 }
 
@@ -355,4 +365,24 @@ fn stuck(operation: &operations::Model) -> Finding {
         operation.id
     );
     Finding::new(Kind::OperationStuck, detail, remedy)
+}
+
+fn held_back(operation: &operations::Model, tenant: &tenants::Model) -> Finding {
+    let detail = format!(
+        "Its operation {} ({}, {}) was ordered before the registry's history got another identity, and is held.",
+        operation.id, operation.kind, operation.state
+    );
+    let may_restore =
+        tenant.status == Status::Deleting.as_str() && operation.kind == "delete" && operation.state == "pending";
+    let restore = if may_restore {
+        format!(" POST /v1/tenants/{}/restore calls the deletion off.", tenant.slug)
+    } else {
+        String::new()
+    };
+    let remedy = format!(
+        "See what became of it since: it may have ended long ago. POST /v1/operations/{}/retry has it go on where it \
+         was.{restore}",
+        operation.id
+    );
+    Finding::new(Kind::OperationHeld, detail, remedy)
 }

@@ -360,10 +360,26 @@ impl Engine for Postgres {
     }
 
     async fn end_sessions_of(&self, holder: Uuid) -> Result<(), EngineError> {
-        let name = application_name(holder);
-        let ended =
-            format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'");
-        run(self.admin().await?, "end the sessions of a control plane that was taken over from", &ended).await
+        const WHAT: &str = "end the sessions of a control plane that was taken over from";
+        let admin = self.admin().await?;
+        let of_holder = format!("FROM pg_stat_activity WHERE application_name = '{}'", application_name(holder));
+        // One that ended by itself meanwhile counts as not ended: it is looked for again.
+        let left = format!(
+            "SELECT coalesce(string_agg(pid::text, ','), '') FROM (SELECT pid, pg_terminate_backend(pid, 5000) AS is_ended \
+             {of_holder}) AS sessions WHERE NOT is_ended"
+        );
+        let left: String = one(admin, &left).await.map_err(|error| EngineError::of(WHAT, error))?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let alive = format!("SELECT count(*) {of_holder} AND pid IN ({left})");
+        match one::<i64>(admin, &alive).await.map_err(|error| EngineError::of(WHAT, error))? {
+            0 => Ok(()),
+            alive => Err(EngineError::unavailable(format!(
+                "could not {WHAT}: {alive} of them still go on, and what they do could take effect after this; see \
+                 pg_stat_activity on the server"
+            ))),
+        }
     }
 
     fn url(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> SecretString {

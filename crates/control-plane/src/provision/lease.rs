@@ -11,14 +11,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{CaseStatement, Expr, LockType, Query};
-use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr};
+use sea_orm::sea_query::{CaseStatement, Expr, LockType, SimpleExpr};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, SqlErr};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
+use super::State;
+use super::held::is_of_present_epoch;
 use super::pace::Pace;
 use super::steps::StepError;
-use super::{Kind, State};
 use crate::registry::Registry;
 use crate::registry::change::Change;
 use crate::registry::entities::operations;
@@ -56,63 +57,27 @@ pub(super) struct Lease {
     is_settled: AtomicBool,
 }
 
-/// Takes up to so many operations that are due and nobody works on, the longest due first.
-pub(super) async fn take(registry: &Registry, holder: Uuid, pace: &Pace, at_most: usize) -> Result<Vec<Lease>, DbErr> {
-    let now = registry.now();
-    // One at a time for a tenant; an index holds those to it who look at the same moment.
-    let at_work = Query::select()
-        .column(operations::Column::TenantId)
-        .from(operations::Entity)
-        .and_where(operations::Column::State.is_in([State::Running.as_str(), State::Undoing.as_str()]))
-        .to_owned();
-    let due = operations::Entity::find()
-        .filter(is_free(now))
-        .filter(operations::Column::RunAfter.lte(now))
-        // What a newer version brought is left to those who know it.
-        .filter(operations::Column::Kind.is_in(Kind::ALL.map(Kind::as_str)))
-        .order_by_asc(operations::Column::RunAfter)
-        .order_by_asc(operations::Column::Id)
-        .filter(
-            operations::Column::State
-                .ne(State::Pending.as_str())
-                .or(operations::Column::TenantId.not_in_subquery(at_work)),
-        )
-        // Others may be faster with some.
-        .limit(4 * at_most as u64)
-        .all(registry.db())
-        .await?;
-    let mut leases = Vec::new();
-    for seen in due {
-        if leases.len() == at_most {
-            break;
-        }
-        if let Some(lease) = Lease::take(registry, holder, pace, &seen).await? {
-            leases.push(lease);
-        }
-    }
-    Ok(leases)
-}
-
-/// Not begun, or left by a holder that let it go or whose time has passed.
-fn is_free(now: DateTime<Utc>) -> Condition {
+/// Not held, and not begun or left by a holder that let it go or whose time has passed.
+pub(super) fn is_free(registry: &Registry) -> Condition {
     let begun = [State::Running.as_str(), State::Undoing.as_str()];
     let until = operations::Column::LeaseUntil;
-    Condition::any().add(operations::Column::State.eq(State::Pending.as_str())).add(
-        Condition::all()
-            .add(operations::Column::State.is_in(begun))
-            .add(Condition::any().add(until.is_null()).add(until.lt(now))),
-    )
+    let left = Condition::all()
+        .add(operations::Column::State.is_in(begun))
+        .add(Condition::any().add(until.is_null()).add(until.into_expr().lt(registry.present())));
+    Condition::all()
+        .add(is_of_present_epoch())
+        .add(Condition::any().add(operations::Column::State.eq(State::Pending.as_str())).add(left))
 }
 
 impl Lease {
     /// Takes an operation as it was seen, unless anybody changed it since.
-    async fn take(
+    pub(super) async fn take(
         registry: &Registry,
         holder: Uuid,
         pace: &Pace,
         seen: &operations::Model,
     ) -> Result<Option<Self>, DbErr> {
-        let (begins, now) = (Instant::now(), registry.now());
+        let begins = Instant::now();
         let is_pending = operations::Column::State.eq(State::Pending.as_str());
         let state = CaseStatement::new()
             .case(is_pending, Expr::value(State::Running.as_str()))
@@ -120,12 +85,12 @@ impl Lease {
         let taken = operations::Entity::update_many()
             .col_expr(operations::Column::State, state.into())
             .col_expr(operations::Column::LeaseHolder, Expr::value(holder))
-            .col_expr(operations::Column::LeaseUntil, Expr::value(now + pace.lease))
+            .col_expr(operations::Column::LeaseUntil, registry.after(pace.lease))
             .col_expr(operations::Column::Fence, Expr::col(operations::Column::Fence).add(1))
             .filter(operations::Column::Id.eq(seen.id))
             .filter(operations::Column::Fence.eq(seen.fence))
             .filter(operations::Column::State.eq(seen.state.as_str()))
-            .filter(is_free(now))
+            .filter(is_free(registry))
             .exec_with_returning(registry.db())
             .await;
         let taken = match taken {
@@ -188,20 +153,22 @@ impl Lease {
     }
 
     /// Lets go of the operation, due again at `run_after`.
-    pub(super) async fn release(&self, run_after: DateTime<Utc>) -> Result<(), DbErr> {
+    pub(super) async fn release(&self, run_after: SimpleExpr) -> Result<(), DbErr> {
         self.settle();
         operations::Entity::update_many()
             .col_expr(operations::Column::LeaseHolder, Expr::value(None::<Uuid>))
             .col_expr(operations::Column::LeaseUntil, Expr::value(None::<DateTime<Utc>>))
-            .col_expr(operations::Column::RunAfter, Expr::value(run_after))
+            .col_expr(operations::Column::RunAfter, run_after)
             .filter(self.is_ours())
             .exec(self.registry.db())
             .await?;
         Ok(())
     }
 
+    /// Nobody took it over, and it is not held: a holder stops when another epoch begins.
     fn is_ours(&self) -> Condition {
         Condition::all()
+            .add(is_of_present_epoch())
             .add(operations::Column::Id.eq(self.operation.id))
             .add(operations::Column::Fence.eq(self.operation.fence))
             .add(operations::Column::LeaseHolder.eq(self.holder))
@@ -225,7 +192,7 @@ impl Lease {
             }
             let begins = Instant::now();
             let renewed = operations::Entity::update_many()
-                .col_expr(operations::Column::LeaseUntil, Expr::value(self.registry.now() + self.length))
+                .col_expr(operations::Column::LeaseUntil, self.registry.after(self.length))
                 .filter(self.is_ours())
                 .exec(self.registry.db());
             match timeout_at(self.until(), renewed).await {

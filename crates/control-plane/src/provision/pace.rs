@@ -34,7 +34,7 @@ pub(super) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(10),
+            lease: Duration::from_secs(8),
             scan: Duration::from_secs(1),
             attempt: Duration::from_mins(2),
             first_retry: Duration::from_millis(100),
@@ -87,6 +87,16 @@ mod tests {
         let seconds: Vec<u64> =
             [1, 5, 10, 15, 20, 25, 30, 35, 40, i32::MAX].map(|it| pace.put_off(it).as_secs()).into();
         assert_eq!(seconds, [1, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn the_work_of_a_process_that_died_is_taken_over_within_ten_seconds() {
+        let lease = Duration::from_secs(crate::config::TenantsConfig::default().lease_seconds);
+        let pace = Pace { lease, ..Pace::default() };
+        assert!(pace.lease + pace.scan < Duration::from_secs(10), "it died after a heartbeat, and before a look");
+        // A heartbeat may be lost, and the next one be slow.
+        assert!(2 * pace.heartbeat() + Duration::from_secs(2) < pace.lease);
+        assert_eq!(lease, Pace::default().lease);
     }
 
     #[test]

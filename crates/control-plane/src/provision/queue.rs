@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
+use super::held::{self, is_held};
 use super::{Kind, State, StepState};
 use crate::plane::Plane;
 use crate::registry::change::Change;
@@ -54,6 +55,7 @@ pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations:
         awaited: Set(None),
         note: Set(None),
         requested_by: Set(Some(order.requested_by)),
+        epoch: Set(Some(change.epoch().await?)),
     };
     let operation = operation.insert(change.db()).await?;
     let steps = (1..).zip(kind.steps()).map(|(position, step)| operation_steps::ActiveModel {
@@ -113,27 +115,34 @@ pub(crate) async fn cancel_delete(change: &Change, tenant: Uuid) -> Result<bool,
     Ok(cancelled.rows_affected > 0)
 }
 
-/// Starts a failed creation again, with all of its steps before it. Ring the plane's [`super::Wake`] after the commit.
+/// Has a held operation go on, or starts a failed creation again, with all of its steps before it. Ring the plane's [`super::Wake`] after the commit.
 pub(crate) async fn retry(change: &Change, id: Uuid, now: DateTime<Utc>) -> Result<operations::Model, Problem> {
-    if operations::Entity::find_by_id(id).one(change.db()).await?.is_none() {
-        return Err(Problem::new(
+    let operation = operations::Entity::find_by_id(id).one(change.db()).await?.ok_or_else(|| {
+        Problem::new(
             StatusCode::NOT_FOUND,
             "operation-not-found",
             "There is no such operation. GET /v1/operations lists them.",
-        ));
+        )
+    })?;
+    let epoch = change.epoch().await?;
+    if is_held(&operation, epoch) {
+        return held::go_on(change, operation, epoch).await;
     }
     let again = operations::Entity::update_many()
         .col_expr(operations::Column::State, Expr::value(State::Pending.as_str()))
         .col_expr(operations::Column::Error, Expr::value(None::<String>))
         .col_expr(operations::Column::FinishedAt, Expr::value(None::<DateTime<Utc>>))
         .col_expr(operations::Column::RunAfter, Expr::value(now))
+        .col_expr(operations::Column::Epoch, Expr::value(epoch))
         .filter(operations::Column::Id.eq(id))
         .filter(operations::Column::Kind.eq(Kind::Create.as_str()))
         .filter(operations::Column::State.eq(State::Failed.as_str()))
         .exec_with_returning(change.db())
         .await?
         .pop()
-        .ok_or_else(|| not_legal("Only a creation that failed can be started again."))?;
+        .ok_or_else(|| {
+            not_legal("Only a creation that failed can be started again, and an operation that is held go on.")
+        })?;
     let tenant = tenants::Entity::update_many()
         .col_expr(tenants::Column::Status, Expr::value(Status::Provisioning.as_str()))
         .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))

@@ -2,16 +2,17 @@
 //!
 //! It keeps nothing in memory that the rows do not say. Any number of runners may work on one registry.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::lease::take;
 use super::pace::Pace;
+use super::slots::{Slots, take};
 use super::walk::walk;
 use crate::plane::Plane;
 
@@ -26,19 +27,24 @@ pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken
     let holder = plane.id;
     // Dropped with this future: whoever ends the runner ends its work.
     let mut walks = JoinSet::new();
+    // The tenants that they work on.
+    let mut at_work = HashMap::new();
     // When what was put off here is due again.
     let mut due: Option<Instant> = None;
     while !stopping.is_cancelled() {
-        let free = pace.at_once - walks.len();
-        if free > 0 {
+        if walks.len() < pace.at_once {
             due = due.filter(|due| *due > Instant::now());
-            match take(&plane.registry, holder, &pace, free).await {
+            let slots = Slots::of(&plane.registry, &plane.breakers, pace.at_once, at_work.values().copied());
+            let taken = async { take(&plane.registry, holder, &pace, slots.await?).await };
+            match taken.await {
                 Ok(leases) => {
                     for lease in leases {
                         let operation = lease.operation();
+                        let tenant = operation.tenant_id;
                         let span = tracing::info_span!("operation", id = %operation.id, kind = operation.kind,
                             tenant = %operation.tenant_id, fence = operation.fence);
-                        walks.spawn(walk(plane.clone(), lease, pace.clone(), stopping.clone()).instrument(span));
+                        let walk = walk(plane.clone(), lease, pace.clone(), stopping.clone()).instrument(span);
+                        at_work.insert(walks.spawn(walk).id(), tenant);
                     }
                 }
                 Err(error) => tracing::warn!(%error, "could not look for operations that are due"),
@@ -47,8 +53,9 @@ pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken
         tokio::select! {
             () = stopping.cancelled() => {}
             () = plane.wake.rung(), if walks.len() < pace.at_once => {}
-            Some(ended) = walks.join_next() => {
-                let again = put_off(ended).map(|pause| Instant::now() + pause);
+            Some(ended) = walks.join_next_with_id() => {
+                at_work.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id));
+                let again = put_off(ended.map(|(_, pause)| pause)).map(|pause| Instant::now() + pause);
                 due = due.into_iter().chain(again).min();
             }
             () = sleep(pace.scan) => {}
@@ -62,7 +69,7 @@ pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken
 
 /// How soon a walk's operation is due again. A panic in a step is caught where the step is run; this one is ours. The lease
 /// lapses, and the work is tried again.
-fn put_off(ended: Result<Option<Duration>, tokio::task::JoinError>) -> Option<Duration> {
+fn put_off(ended: Result<Option<Duration>, JoinError>) -> Option<Duration> {
     ended.unwrap_or_else(|error| {
         tracing::error!(%error, "the work on an operation broke off");
         None

@@ -60,7 +60,8 @@ pub(super) async fn begin(plane: &Plane, age: Duration) -> Result<u64, DbErr> {
         .from(tenants::Entity)
         .and_where(tenants::Column::Status.is_in(IN_USE.map(Status::as_str)))
         .to_owned();
-    // Being rotated, or one whose rotation failed a while ago: the others are not to wait for it.
+    // Being rotated, or one whose rotation failed a while ago: the others are not to wait for it. A rotation that is held
+    // counts too: it may have been begun, and what becomes of it an operator says.
     let tried = Query::select()
         .column(operations::Column::TenantId)
         .from(operations::Entity)

@@ -1,14 +1,19 @@
 //! Provisioning on real servers: each test has a registry of its own, on SQLite and on Postgres.
 
+mod clock;
 mod delete;
+mod held;
 mod kill;
 mod mail;
 mod notes;
 mod outcome;
 mod place;
+mod prune;
 mod reseal;
 mod rotate;
+mod sessions;
 mod share;
+mod slots;
 pub(crate) mod stage;
 mod stock;
 mod undo;

@@ -51,7 +51,7 @@ pub(super) async fn walk(plane: Plane, lease: Lease, pace: Pace, stopping: Cance
         Ok(Err(Halt::Registry(error))) => {
             tracing::warn!(%error, "the registry failed; whoever takes the operation next goes on");
             // So that nobody has to wait until the lease lapses.
-            while let Err(error) = work.lease.release(work.plane.registry.now() + soon).await {
+            while let Err(error) = work.lease.release(work.plane.registry.after(soon)).await {
                 tracing::debug!(%error, "could not let the lease go");
                 let pause = retries.next()?;
                 sleep(pause).await;
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
         let registry = &self.work.plane.registry;
         let Some(kind) = self.read().await? else {
             tracing::warn!("the operation has steps that this program does not know; it is left to others");
-            return Ok(self.work.lease.release(registry.now() + LEFT_TO_OTHERS).await?);
+            return Ok(self.work.lease.release(registry.after(LEFT_TO_OTHERS)).await?);
         };
         while !self.stopping.is_cancelled() {
             let next = if self.is_undoing { self.back(kind).await? } else { self.forth(kind).await? };
@@ -135,7 +135,7 @@ impl<'a> Walk<'a> {
             }
         }
         tracing::info!("the service stops; the operation is left to whoever comes next");
-        Ok(self.work.lease.release(self.operation().run_after).await?)
+        Ok(self.work.lease.release(Expr::value(self.operation().run_after)).await?)
     }
 
     fn operation(&self) -> &'a operations::Model {
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
         self.work.lease.settle();
         let_go(self.operation().id)
             .col_expr(operations::Column::Error, Expr::value(error))
-            .col_expr(operations::Column::RunAfter, Expr::value(self.work.plane.registry.now() + pause))
+            .col_expr(operations::Column::RunAfter, self.work.plane.registry.after(pause))
             .exec(change.db())
             .await?;
         change.commit().await?;
@@ -282,6 +282,9 @@ impl<'a> Walk<'a> {
         change.commit().await?;
         tracing::info!(state = state.as_str(), "the operation has ended");
         count(kind.as_str(), state.as_str());
+        if state == State::Done {
+            self.work.note_done();
+        }
         self.work.plane.wake.tell_end(id);
         // A database that was ready may have been taken: the next is made.
         self.work.plane.restock.notify_one();

@@ -1,6 +1,6 @@
 //! What a step works with: the plane, the lease, and the rows and the server of the operation's tenant.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
@@ -33,6 +33,8 @@ pub(super) struct Work {
     cut_off: OnceCell<Vec<Uuid>>,
     /// Whoever held the lease before works on no server any more.
     is_alone: OnceCell<()>,
+    /// The server that it was done on, once one was needed.
+    server: OnceLock<Uuid>,
 }
 
 /// A tenant's database as it was claimed, and the engine of the server that it is on, or will be.
@@ -58,6 +60,7 @@ impl Work {
             row_counts: OnceCell::const_new(),
             cut_off: OnceCell::const_new(),
             is_alone: OnceCell::const_new(),
+            server: OnceLock::new(),
         }
     }
 
@@ -67,7 +70,8 @@ impl Work {
     }
 
     /// Ends what whoever held the lease before may still be doing on the tenant's server: a statement that it sent before
-    /// it was taken over could take effect after ours.
+    /// it was taken over could take effect after ours. One that is well, and lost this lease alone, loses its sessions on the
+    /// server for its other work too: sessions are named after processes. That work's next attempt makes new ones.
     pub(super) async fn be_alone(&self) -> Result<(), StepError> {
         let Some(before) = self.lease.before() else { return Ok(()) };
         let end = async {
@@ -77,6 +81,20 @@ impl Work {
             }
         };
         self.is_alone.get_or_try_init(|| end).await.copied()
+    }
+
+    /// The server did not answer, if it was one.
+    pub(super) fn note_silence(&self) {
+        if let Some(server) = self.server.get() {
+            self.plane.breakers.open(*server);
+        }
+    }
+
+    /// All was done that the server had to do, if it had.
+    pub(super) fn note_done(&self) {
+        if let Some(server) = self.server.get() {
+            self.plane.breakers.close(*server);
+        }
     }
 
     pub(super) fn tenant_id(&self) -> Uuid {
@@ -191,6 +209,7 @@ impl Work {
         let name = row.name.parse()?;
         let server = self.server_row(self.plane.registry.db(), row.server_id).await?;
         let engine = self.plane.engine(&server)?;
+        let _ = self.server.set(server.id);
         Ok(Some(Claimed { name, row, server, engine }))
     }
 

@@ -42,6 +42,11 @@ impl Change {
         self.registry.now()
     }
 
+    /// The epoch that the registry's history is in.
+    pub(crate) async fn epoch(&self) -> Result<Uuid, DbErr> {
+        Ok(self.registry.history_in(&self.transaction).await?.epoch)
+    }
+
     /// Notes that data planes have news of this tenant: it gets the next revision at the commit.
     pub(crate) fn touch(&mut self, tenant: impl Into<Uuid>) {
         self.touched.insert(tenant.into());

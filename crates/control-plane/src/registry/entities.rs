@@ -258,6 +258,8 @@ pub(crate) mod operations {
         pub awaited: Option<i64>,
         pub note: Option<String>,
         pub requested_by: Option<String>,
+        /// The registry's epoch in which it was ordered.
+        pub epoch: Option<Uuid>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

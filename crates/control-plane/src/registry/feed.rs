@@ -19,6 +19,9 @@ use super::{Registry, position};
 /// How often the registry is asked for what other replicas wrote. A change reaches a node within this and one look.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// How often the registry's clock is looked at.
+const CLOCKS_DRIFT: Duration = Duration::from_mins(1);
+
 impl Registry {
     /// Answers a node: at once if there is news, else when there is, or empty after the wait.
     pub(crate) async fn follow(
@@ -111,10 +114,17 @@ impl Registry {
         // Identities that the history had before; one that comes back comes from a backup.
         let mut retired: BTreeSet<Uuid> = BTreeSet::new();
         let mut pause = GLANCE;
+        let mut set = Instant::now();
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
+            }
+            if set.elapsed() > CLOCKS_DRIFT {
+                set = Instant::now();
+                if let Err(error) = self.set_clock().await {
+                    tracing::warn!(%error, "could not look at the registry's clock");
+                }
             }
             match self.history().await {
                 Ok(row) => {

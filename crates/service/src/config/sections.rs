@@ -4,10 +4,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Validate};
+use super::{Invalid, Switch, Validate};
 
 /// What every program needs to start: where it listens, how it logs, how long it drains.
 pub trait Sections {
+    /// Flags of the program's own.
+    const SWITCHES: &'static [Switch] = &[];
+
     /// `[listen]`
     fn listen(&self) -> &ListenConfig;
     /// `[telemetry]`

@@ -135,3 +135,18 @@ fn a_missing_file_and_a_flag_without_value_say_what_to_do() {
     let error = loaded(&["--set", "nothing"], &[]).unwrap_err().to_string();
     assert!(error.contains("write --set section.key=value"), "{error}");
 }
+
+#[test]
+fn a_programs_own_flag_is_given_or_not_shown_by_help_and_set_by_nothing_else() {
+    const SWITCHES: &[Switch] = &[Switch { name: "afresh", help: "Begins anew" }];
+    let loaded = |args: &[&str], environment: &[(&str, &str)]| {
+        let args = std::iter::once("plane").chain(args.iter().copied()).map(OsString::from);
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        read::<Plane>("plane", SWITCHES, args, environment)
+    };
+    assert!(loaded(&["--afresh"], &[]).unwrap().1.contains("afresh"));
+    assert!(loaded(&[], &[("FREEHOLD_AFRESH", "true")]).unwrap().1.is_empty());
+    let help = loaded(&["--help"], &[]).unwrap_err().to_string();
+    assert!(help.contains("--afresh") && help.contains("Begins anew"), "{help}");
+    assert!(matches!(loaded(&["--restored"], &[]), Err(ConfigError::CommandLine(_))), "another program's");
+}

@@ -137,6 +137,6 @@ fn answer(
     } else {
         format!("/v1/operations/{}", operation.id)
     };
-    let body = TenantAndOperation { tenant, operation: Operation::without_steps(operation) };
+    let body = TenantAndOperation { tenant, operation: Operation::ordered(operation) };
     Ok(Answer::new(status, &body)?.at(location).tagged(&etag(version)))
 }

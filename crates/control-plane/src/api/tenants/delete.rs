@@ -14,14 +14,14 @@ use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::once::{Answer, Ticket};
 use crate::api::precondition::if_match;
-use crate::provision::{self, Kind};
+use crate::provision::{self, Kind, in_the_way};
 
 /// Deletes a tenant. Until its `delete_after` it can be restored; then its database and all of its data go.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}", tag = "tenants",
     params(("tenant" = String, Path, description = "Id or slug"), ("If-Match" = Option<String>, Header)),
     responses((status = 202, body = TenantAndOperation), (status = 404, body = ProblemBody),
-              (status = 409, description = "It is being provisioned, or deleted", body = ProblemBody),
+              (status = 409, description = "It is being provisioned or deleted, or work on it is held", body = ProblemBody),
               (status = 412, description = "It was changed since", body = ProblemBody))
 )]
 pub(crate) async fn delete(
@@ -42,6 +42,10 @@ pub(crate) async fn delete(
         _ => (Status::Deleting, now + plane.grace),
     };
     let next = before.become_(to).map_err(illegal)?;
+    // It would wait for that one for ever, and say nothing.
+    if let Some(held) = provision::begun(change.db(), row.id, change.epoch().await?).await? {
+        return Err(in_the_way(&held));
+    }
     let row = save(&change, row, now, |row| {
         row.status = Set(next.as_str().to_owned());
         row.status_before = Set(Some(before.as_str().to_owned()));
@@ -65,7 +69,7 @@ pub(crate) async fn delete(
            ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Tenant), (status = 404, body = ProblemBody),
               (status = 412, description = "It was changed since", body = ProblemBody),
-              (status = 409, description = "It is not being deleted, or its grace period is over", body = ProblemBody))
+              (status = 409, description = "It is not being deleted, its grace period is over, or work on it is held", body = ProblemBody))
 )]
 pub(crate) async fn restore(
     State(api): State<Api>,
@@ -84,6 +88,9 @@ pub(crate) async fn restore(
     }
     let next = now.become_(before).map_err(illegal)?;
     if !provision::cancel_delete(&change, row.id).await? {
+        if let Some(held) = provision::begun(change.db(), row.id, change.epoch().await?).await? {
+            return Err(in_the_way(&held));
+        }
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "grace-period-over",

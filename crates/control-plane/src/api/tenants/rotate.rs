@@ -14,7 +14,7 @@ use crate::api::Api;
 use crate::api::once::{Answer, Ticket};
 use crate::api::operations::Operation;
 use crate::api::precondition::{etag, if_match, preferred_wait};
-use crate::provision::{self, Kind, Order};
+use crate::provision::{self, Kind, Order, in_the_way, is_held};
 use crate::registry::entities::{operations, tenants};
 
 /// How.
@@ -36,7 +36,7 @@ pub(crate) struct RotateQuery {
     responses((status = 200, description = "Rotated", body = TenantAndOperation),
               (status = 202, description = "Being rotated", body = TenantAndOperation),
               (status = 404, body = ProblemBody),
-              (status = 409, description = "It has no credentials, or they are being rotated", body = ProblemBody),
+              (status = 409, description = "It has no credentials, they are being rotated, or work on it is held", body = ProblemBody),
               (status = 412, description = "It was changed since", body = ProblemBody))
 )]
 pub(crate) async fn rotate(
@@ -50,7 +50,12 @@ pub(crate) async fn rotate(
     let change = plane.registry.change().await?;
     // The operation before the tenant, as whoever works on it locks them.
     let seen = find(change.db(), &tenant).await?.id;
+    let epoch = change.epoch().await?;
+    if let Some(held) = provision::begun(change.db(), seen, epoch).await? {
+        return Err(in_the_way(&held));
+    }
     let open = match provision::open(&change, seen, Kind::Rotate).await? {
+        Some(held) if is_held(&held, epoch) => return Err(in_the_way(&held)),
         Some(waiting) if query.force => Some(provision::force(&change, waiting).await?),
         Some(_) => {
             return Err(Problem::new(
@@ -106,6 +111,6 @@ async fn answer(
 ) -> Result<Answer, Problem> {
     let (tag, location) = (etag(row.version), format!("/v1/operations/{}", operation.id));
     let tenant = Tenant::read(db, row).await?;
-    let body = TenantAndOperation { tenant, operation: Operation::without_steps(operation) };
+    let body = TenantAndOperation { tenant, operation: Operation::ordered(operation) };
     Ok(Answer::new(status, &body)?.at(location).tagged(&tag))
 }

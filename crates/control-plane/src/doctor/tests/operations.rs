@@ -10,6 +10,7 @@ on_both! {
     a_tenant_that_is_worked_on_is_left_to_the_work,
     what_changed_since_it_was_read_is_read_again,
     work_that_does_not_end_is_told,
+    work_of_another_epoch_is_told_with_what_to_do,
 }
 
 async fn set_operation(stage: &Stage, id: Uuid, column: rows::Column, value: impl Into<sea_orm::Value>) {
@@ -84,4 +85,26 @@ async fn work_that_does_not_end_is_told(stage: &Stage) {
     assert_eq!(kinds(&found(stage).await), [Kind::OperationStuck]);
     set_operation(stage, deletion.id, rows::Column::RunAfter, Utc::now() + Duration::from_hours(24)).await;
     assert_eq!(kinds(&found(stage).await), []);
+}
+
+async fn work_of_another_epoch_is_told_with_what_to_do(stage: &Stage) {
+    let (tenant, _) = built(stage, "acme").await;
+    let deletion = order(stage, Work::Delete, tenant.id).await;
+    set_tenant(stage, tenant.id, tenants::Column::Status, "deleting").await;
+    set_operation(stage, deletion.id, rows::Column::CreatedAt, Utc::now() - Duration::from_hours(2)).await;
+    set_operation(stage, deletion.id, rows::Column::Epoch, Uuid::new_v4()).await;
+    let held = assert_left(stage, Kind::OperationHeld).await;
+    assert_eq!(held.tenant.as_deref(), Some("acme"));
+    for call in [format!("/v1/operations/{}/retry", deletion.id), "/v1/tenants/acme/restore".to_owned()] {
+        assert!(held.remedy.contains(&call), "{held:?}");
+    }
+    // Nobody works on the tenant: what else differs is told too, and put right.
+    set_tenant(stage, tenant.id, tenants::Column::SchemaVersion, 1).await;
+    assert_eq!(kinds(&found(stage).await), [Kind::OperationHeld, Kind::SchemaVersionDisagrees]);
+    // Once it was begun, the tenant is between two states, and cannot be restored.
+    set_operation(stage, deletion.id, rows::Column::State, "running").await;
+    let held = assert_left(stage, Kind::OperationHeld).await;
+    assert!(!held.remedy.contains("restore"), "{held:?}");
+    set_operation(stage, deletion.id, rows::Column::State, "done").await;
+    assert_eq!(kinds(&found(stage).await), [Kind::SchemaVersionDisagrees]);
 }

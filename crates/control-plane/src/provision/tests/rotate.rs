@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::stage::{Stage, on_both};
 use crate::engine::EngineKind;
 use crate::provision::faults::{Fault, Faults, Side};
-use crate::provision::lease::take;
 use crate::provision::schedule::begin;
+use crate::provision::slots::{Slots, take};
 use crate::provision::{Kind, force, open};
 use crate::registry::entities::{databases, operations};
 
@@ -117,7 +117,7 @@ async fn one_operation_at_a_time_is_at_work_for_a_tenant(stage: &Stage) {
     let created = stage.built("acme").await;
     let (first, second) = (stage.rotate(&created, false).await, stage.rotate(&created, false).await);
     let (registry, pace) = (&stage.plane.registry, Stage::pace(&Faults::default()));
-    let take = || take(registry, Uuid::new_v4(), &pace, 10);
+    let take = || take(registry, Uuid::new_v4(), &pace, Slots::new(10));
     // Two look at the same moment.
     let (one, other) = tokio::join!(take(), take());
     let held: Vec<_> = one.unwrap().into_iter().chain(other.unwrap()).collect();
@@ -132,7 +132,7 @@ async fn one_operation_at_a_time_is_at_work_for_a_tenant(stage: &Stage) {
         .await;
     assert!(matches!(begun.unwrap_err().sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
 
-    held[0].release(registry.now()).await.unwrap();
+    held[0].release(registry.present()).await.unwrap();
     let runner = stage.runner(&Faults::default());
     for operation in [&first, &second] {
         assert_eq!(stage.ended(operation).await.state, "done");

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::stage::{Stage, in_time, names_of, on_both};
 use crate::provision::Kind;
 use crate::provision::faults::{Fault, Faults, Point, Side};
-use crate::provision::lease::take;
+use crate::provision::slots::{Slots, take};
 use crate::provision::walk::walk;
 use crate::registry::entities::{databases, operation_steps, operations, tenants};
 
@@ -74,7 +74,7 @@ async fn who_lost_the_lease_writes_nothing(stage: &Stage) {
         });
         let operation = stage.create(&step.replace('_', "-"), None).await;
         let pace = Stage::pace(&faults);
-        let mut old = take(&stage.plane.registry, Uuid::new_v4(), &pace, 8).await.unwrap();
+        let mut old = take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(8)).await.unwrap();
         let old = old.pop().expect("it is due");
         let slow = tokio::spawn(walk(stage.plane.clone(), old, pace, CancellationToken::new()));
         arrived.notified().await;
@@ -95,7 +95,7 @@ async fn a_frozen_holder_does_nothing_when_it_wakes_up(stage: &Stage) {
     stage.create("acme", None).await;
     let mut pace = Stage::pace(&Faults::default());
     pace.lease = Duration::from_millis(300);
-    let lease = take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap().pop().unwrap();
+    let lease = take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(1)).await.unwrap().pop().unwrap();
     let went_on = AtomicBool::new(false);
     let held = lease.hold(async {
         // The whole thread stands still, as in a process that is stopped.
@@ -111,7 +111,7 @@ async fn a_lease_is_renewed_while_a_step_takes_long(stage: &Stage) {
     let operation = stage.create("acme", None).await;
     let mut pace = Stage::pace(&Faults::default());
     pace.lease = Duration::from_millis(600);
-    let lease = take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap().pop().unwrap();
+    let lease = take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(1)).await.unwrap().pop().unwrap();
     let taken_until = stage.operation(&operation).await.lease_until.unwrap();
     let renewed = lease.hold(async {
         while stage.operation(&operation).await.lease_until.unwrap() < taken_until + pace.lease {
@@ -119,9 +119,9 @@ async fn a_lease_is_renewed_while_a_step_takes_long(stage: &Stage) {
         }
     });
     tokio::time::timeout(20 * pace.lease, renewed).await.expect("it is renewed").expect("in time");
-    assert!(take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap().is_empty());
-    lease.release(chrono::Utc::now()).await.unwrap();
-    let next = take(&stage.plane.registry, Uuid::new_v4(), &pace, 1).await.unwrap().pop().unwrap();
+    assert!(take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(1)).await.unwrap().is_empty());
+    lease.release(stage.plane.registry.present()).await.unwrap();
+    let next = take(&stage.plane.registry, Uuid::new_v4(), &pace, Slots::new(1)).await.unwrap().pop().unwrap();
     assert_eq!(next.operation().fence, 2);
     assert!(lease.change().await.is_err(), "let go is let go");
 }

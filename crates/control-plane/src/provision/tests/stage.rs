@@ -1,6 +1,7 @@
 //! Where provisioning is tried: a registry, a server, and a product whose seed shows when it was sown twice.
 
 mod planes;
+mod servers;
 mod sessions;
 mod stock;
 
@@ -32,7 +33,7 @@ use crate::provision::runner::run_at;
 use crate::provision::steps::Step;
 use crate::provision::{Kind, Order, enqueue, wait};
 use crate::registry::Registry;
-use crate::registry::entities::{config, databases, domains, operations, servers, tenants};
+use crate::registry::entities::{config, databases, domains, operations, tenants};
 
 const SCHEMA_VERSION: u32 = 2;
 /// Longer than any test takes that is not broken.
@@ -142,42 +143,6 @@ impl Stage {
 
     pub(crate) const fn admin_url(&self) -> &SecretString {
         &self.admin_url
-    }
-
-    fn seal_admin_url(&self, server: Uuid, url: &SecretString) -> String {
-        let subject = Subject { purpose: Purpose::ServerAdminUrl, id: server, generation: 1 };
-        self.plane.servers_ring.seal(subject, url, &mut rand::rng()).as_stored().to_owned()
-    }
-
-    /// The first server is reached by another URL.
-    pub(crate) async fn move_server(&self, url: &SecretString) {
-        servers::Entity::update_many()
-            .col_expr(servers::Column::SealedAdminUrl, Expr::value(self.seal_admin_url(self.server, url)))
-            .filter(servers::Column::Id.eq(self.server))
-            .exec(self.plane.registry.db())
-            .await
-            .unwrap();
-    }
-
-    pub(crate) async fn add_server(&self, name: &str, region: &str, kind: EngineKind, capacity: i32) -> Uuid {
-        let id = Uuid::now_v7();
-        let row = servers::ActiveModel {
-            id: Set(id),
-            name: Set(name.to_owned()),
-            engine: Set(kind.as_str().to_owned()),
-            region: Set(region.to_owned()),
-            state: Set("open".to_owned()),
-            capacity: Set(capacity),
-            connection_budget: Set(20),
-            sealed_admin_url: Set(self.seal_admin_url(id, &self.admin_url)),
-            generation: Set(1),
-            created_at: Set(Utc::now()),
-            next_sealed_admin_url: Set(None),
-            warm_target: Set(0),
-            placed: Set(0),
-        };
-        row.insert(self.plane.registry.db()).await.unwrap();
-        id
     }
 
     pub(crate) fn kind(&self) -> EngineKind {

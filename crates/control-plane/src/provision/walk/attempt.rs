@@ -30,7 +30,10 @@ impl Walk<'_> {
                     (text.to_owned(), Some(error.into()), true)
                 }
                 Err(StepError::Waiting { text }) => return Ok(Some(Err(Unfinished::Waits(text)))),
-                Err(StepError::Unavailable { text, source }) => (text, source, true),
+                Err(StepError::Unavailable { text, source }) => {
+                    self.work.note_silence();
+                    (text, source, true)
+                }
                 Err(StepError::Refused { text, source }) => (text, source, false),
             };
             let undo = if direction == Direction::Undo { "undo " } else { "" };

@@ -19,7 +19,7 @@ use crate::plane::{Parts, Plane};
 use crate::provision::pace::Pace;
 use crate::provision::tests::mail::mail_into;
 use crate::provision::tests::notes::Notes;
-use crate::provision::{Kept, Wake};
+use crate::provision::{Breakers, Kept, Wake};
 use crate::registry::Registry;
 
 /// A ring; the key of an id is the same in every ring.
@@ -43,6 +43,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         product,
         schema: Arc::new(Notes),
         wake: Wake::default(),
+        breakers: Breakers::default(),
         restock: tokio::sync::Notify::new(),
         entered: Kept::default(),
         stale_after: Duration::from_hours(1),
