@@ -68,8 +68,7 @@ impl Drop for Running {
 /// An active tenant with its database.
 async fn built(stage: &Stage, slug: &str) -> (tenants::Model, databases::Model) {
     let operation = stage.create(slug, None).await;
-    let _runner = Running::on(stage);
-    assert_eq!(wait(&stage.plane, operation.id, PATIENCE).await.unwrap().state, "done");
+    stage.done(&operation).await;
     let tenant = stage.tenant(&operation).await;
     let database = database_of(stage, tenant.id).await.unwrap();
     (tenant, database)
@@ -77,8 +76,7 @@ async fn built(stage: &Stage, slug: &str) -> (tenants::Model, databases::Model) 
 
 async fn rotated(stage: &Stage, tenant: Uuid) {
     let operation = order(stage, crate::provision::Kind::Rotate, tenant).await;
-    let _runner = Running::on(stage);
-    assert_eq!(wait(&stage.plane, operation.id, PATIENCE).await.unwrap().state, "done");
+    stage.done(&operation).await;
 }
 
 async fn order(stage: &Stage, kind: crate::provision::Kind, tenant: Uuid) -> rows::Model {

@@ -292,6 +292,11 @@ impl Stage {
         ended
     }
 
+    /// Has an operation worked on until it is done, and whoever worked on it has left the tenant's database.
+    pub(crate) async fn done(&self, operation: &operations::Model) {
+        assert_eq!(self.work_until_ended(operation, &Faults::default()).await.state, "done");
+    }
+
     /// The time of every lease is over.
     pub(super) async fn lapse(&self) {
         operations::Entity::update_many()
