@@ -321,16 +321,15 @@ impl Engine for Postgres {
     }
 
     async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<Made, EngineError> {
-        let made = self.make(database, template.as_str()).await?;
-        if made == Made::Before {
+        if self.make(database, template.as_str()).await? == Made::Before {
             // It may have been begun when there was no template yet.
             self.close_to_others(database).await?;
-        } else {
-            // What a database lets whom do is not copied with it.
-            let closed = format!("REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC");
-            run(self.admin().await?, "close the database to others", &closed).await?;
+            return Ok(Made::Before);
         }
-        Ok(made)
+        // What a database lets whom do is not copied with it.
+        let closed = format!("REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC");
+        run(self.admin().await?, "close the database to others", &closed).await?;
+        Ok(Made::Anew)
     }
 
     async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError> {
