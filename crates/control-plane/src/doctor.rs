@@ -5,6 +5,7 @@
 //! tenant that is being worked on, or was between two looks, is well. The data of a tenant is never touched.
 
 mod fix;
+mod keeping;
 mod servers;
 mod tenants;
 #[cfg(test)]
@@ -49,6 +50,12 @@ pub(crate) enum Kind {
     DatabaseWithoutTenant,
     /// A login role on the server has no database.
     RoleLeftOver,
+    /// The server does not have a template that the registry says is ready.
+    TemplateMissing,
+    /// The server does not have a database, or its login role, that the registry says is ready for a tenant.
+    WarmDatabaseMissing,
+    /// The number of tenants that have a place on the server is not what is counted there.
+    PlacedDisagrees,
     /// Work on the tenant has not ended for an hour.
     OperationStuck,
     /// Work on the tenant was ordered before the registry's history got another identity, and nobody goes on with it.
@@ -109,6 +116,8 @@ enum Cure {
     BarRole(Slot),
     RestorePrivileges(Slot, u32),
     RecordSchemaVersion(u32),
+    MendStock,
+    RecountPlaces,
 }
 
 impl Finding {

@@ -31,8 +31,8 @@ pub(crate) use prune::prune;
 pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;
-pub(crate) use steps::{emptiest, no_room};
-pub(crate) use stock::{Kept, count_ready, keep};
+pub(crate) use steps::{emptiest, no_room, places, recount_places};
+pub(crate) use stock::{Kept, StockError, count_ready, gaps, keep, mend};
 pub(crate) use wake::Wake;
 pub(crate) use work::url_subject;
 

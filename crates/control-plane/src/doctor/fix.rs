@@ -135,11 +135,11 @@ fn unfixed(mut findings: Vec<Finding>, why: &str) -> Vec<Finding> {
     findings
 }
 
-fn failed(finding: &mut Finding, error: &EngineError) {
+pub(super) fn failed(finding: &mut Finding, error: &EngineError) {
     finding.detail = format!("{} Fixing it failed: {error}.", finding.detail);
 }
 
-fn told(finding: &Finding) {
+pub(super) fn told(finding: &Finding) {
     if finding.is_fixed {
         tracing::info!(kind = ?finding.kind, server = finding.server, database = finding.database,
             tenant = finding.tenant, "the doctor fixed what it found: {}", finding.detail);

@@ -85,6 +85,9 @@ impl Doctor {
         }
         let names: BTreeSet<DatabaseName> = strays.iter().map(|(name, _)| name.clone()).collect();
         let end = names.last().cloned();
+        if after.is_none() {
+            report.findings.extend(self.keeping(server).await?);
+        }
         let (engine, strays) = (&engine, &strays);
         let mut looks = stream::iter(names.into_iter().take(AT_MOST).enumerate())
             .take_while(|(index, _)| std::future::ready(*index == 0 || self.has_time()))
@@ -275,7 +278,7 @@ async fn claimed(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     all.select_only().column(databases::Column::Name).into_tuple::<String>().all(db).await
 }
 
-fn unreachable(server: &servers::Model, error: &crate::engine::EngineError) -> Finding {
+pub(super) fn unreachable(server: &servers::Model, error: &crate::engine::EngineError) -> Finding {
     let remedy =
         "See that the server runs, and that its admin URL is right: nothing on it can be looked at until then.";
     let finding = Finding::new(Kind::ServerUnreachable, format!("It cannot be worked: {error}."), remedy);

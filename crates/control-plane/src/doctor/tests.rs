@@ -1,6 +1,7 @@
 //! The doctor on real servers: every fault is planted, and exactly that is found.
 
 mod healthy;
+mod keeping;
 mod operations;
 mod privileges;
 mod strays;

@@ -83,6 +83,18 @@ pub(crate) trait Inspect {
     ) -> Result<(), EngineError>;
     /// Drops a login role whose database is gone.
     async fn drop_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError>;
+    /// Which of these databases are not there, or were not dropped to the end; with a slot, also those whose login role is
+    /// not there.
+    async fn missing(&self, databases: &[DatabaseName], slot: Option<Slot>) -> Result<Vec<DatabaseName>, EngineError>;
+    /// Those of these databases whose login role may hold another number of connections than so many; and how many.
+    async fn limits_drifted(
+        &self,
+        databases: &[DatabaseName],
+        slot: Slot,
+        connections: u32,
+    ) -> Result<Vec<(DatabaseName, i32)>, EngineError>;
+    /// Has a login role that is there hold so many connections at most.
+    async fn limit_role(&self, database: &DatabaseName, slot: Slot, connections: u32) -> Result<(), EngineError>;
 }
 
 /// Reads what a database says of itself; `is_entered` is for the engine to know.

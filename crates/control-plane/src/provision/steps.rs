@@ -21,7 +21,7 @@ mod seed;
 mod stamp;
 mod switch;
 
-pub(crate) use place::{emptiest, no_room};
+pub(crate) use place::{emptiest, no_room, places, recount_places};
 
 use async_trait::async_trait;
 use sea_orm::DbErr;

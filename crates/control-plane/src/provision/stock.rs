@@ -7,6 +7,7 @@
 mod keep;
 mod kept;
 mod make;
+mod mend;
 
 use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -24,6 +25,8 @@ use crate::registry::entities::{templates, warm_databases};
 pub(super) use keep::Keeper;
 pub(crate) use keep::keep;
 pub(crate) use kept::Kept;
+pub(crate) use make::StockError;
+pub(crate) use mend::{gaps, mend};
 
 /// Being made.
 pub(super) const BUILDING: &str = "building";

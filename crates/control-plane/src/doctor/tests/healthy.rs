@@ -65,8 +65,10 @@ async fn what_waits_for_its_tenant_is_no_finding(stage: &Stage) {
     let db = stage.plane.registry.db();
     let names: [DatabaseName; 2] =
         std::array::from_fn(|_| DatabaseName::generate(stage.plane.registry.mark(), &mut rand::rng()));
+    let budget = 20;
     for name in &names {
         engine(stage).await.create_database(name).await.unwrap();
+        engine(stage).await.create_role(name, Slot::A, &"unread".to_owned().into(), budget).await.unwrap();
     }
     let template = templates::ActiveModel {
         server_id: Set(stage.server),

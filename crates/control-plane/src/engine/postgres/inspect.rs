@@ -123,6 +123,44 @@ impl Inspect for Postgres {
         let dropped = format!("DROP ROLE IF EXISTS \"{}\"", database.role(slot));
         run(self.admin().await?, "drop a login role", &dropped).await
     }
+
+    async fn missing(&self, databases: &[DatabaseName], slot: Option<Slot>) -> Result<Vec<DatabaseName>, EngineError> {
+        // As a server marks what it did not drop to the end.
+        let sql = "SELECT wanted, true FROM unnest(string_to_array($1, ',')) AS wanted \
+                   WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = wanted::name AND datconnlimit <> -2) \
+                   OR ($2 <> '' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = (wanted || $2)::name))";
+        let suffix = slot.map_or_else(String::new, |slot| format!("_{}", slot.as_str()));
+        let values = [joined(databases.iter().map(ToString::to_string)).into(), suffix.into()];
+        let found = pairs::<bool>(self.admin().await?, sql, values).await;
+        let found = found.map_err(|error| EngineError::of("look for databases that are kept ready", error))?;
+        found.iter().map(|(name, _)| name.parse()).collect()
+    }
+
+    async fn limits_drifted(
+        &self,
+        databases: &[DatabaseName],
+        slot: Slot,
+        connections: u32,
+    ) -> Result<Vec<(DatabaseName, i32)>, EngineError> {
+        let sql = "SELECT rolname::text, rolconnlimit FROM pg_roles \
+                   WHERE rolname = ANY (string_to_array($1, ',')::name[]) AND rolconnlimit <> $2";
+        let limit = i32::try_from(connections).unwrap_or(i32::MAX);
+        let values = [joined(databases.iter().map(|database| database.role(slot))).into(), limit.into()];
+        let found = pairs::<i32>(self.admin().await?, sql, values).await;
+        let found = found.map_err(|error| EngineError::of("look at login roles that are kept ready", error))?;
+        let suffix = format!("_{}", slot.as_str());
+        found.into_iter().map(|(role, limit)| Ok((role.trim_end_matches(&suffix).parse()?, limit))).collect()
+    }
+
+    async fn limit_role(&self, database: &DatabaseName, slot: Slot, connections: u32) -> Result<(), EngineError> {
+        let limited = format!("ALTER ROLE \"{}\" CONNECTION LIMIT {connections}", database.role(slot));
+        run(self.admin().await?, "limit a login role", &limited).await
+    }
+}
+
+/// Names of ours, which have no comma.
+fn joined(names: impl Iterator<Item = String>) -> String {
+    names.collect::<Vec<_>>().join(",")
 }
 
 impl Postgres {

@@ -77,4 +77,29 @@ impl Inspect for Sqlite {
     async fn drop_role(&self, _: &DatabaseName, _: Slot) -> Result<(), EngineError> {
         Ok(())
     }
+
+    async fn missing(&self, databases: &[DatabaseName], _: Option<Slot>) -> Result<Vec<DatabaseName>, EngineError> {
+        // A folder whose disk is not mounted has lost nothing.
+        self.answers().await?;
+        let mut missing = Vec::new();
+        for database in databases {
+            if !self.home(database).join(FILE).try_exists()? {
+                missing.push(database.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn limits_drifted(
+        &self,
+        _: &[DatabaseName],
+        _: Slot,
+        _: u32,
+    ) -> Result<Vec<(DatabaseName, i32)>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn limit_role(&self, _: &DatabaseName, _: Slot, _: u32) -> Result<(), EngineError> {
+        Ok(())
+    }
 }

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use async_trait::async_trait;
-use sea_orm::sea_query::{Expr, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::sea_query::{Expr, Func, LockType, Query, SelectStatement, SimpleExpr};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
 use super::{Step, StepError};
@@ -103,6 +103,35 @@ pub(super) async fn give_room_back(db: &impl ConnectionTrait, server: Uuid) -> R
         .exec(db)
         .await?;
     Ok(())
+}
+
+/// How many places on a server are taken by its own count, and how many by its tenants', as of one moment.
+pub(crate) async fn places(db: &impl ConnectionTrait, server: Uuid) -> Result<Option<(i32, i64)>, DbErr> {
+    let row = servers::Entity::find_by_id(server)
+        .select_only()
+        .column(servers::Column::Placed)
+        .expr_as(SimpleExpr::SubQuery(None, Box::new(tenants_on(server).into())), "taken");
+    row.into_tuple().one(db).await
+}
+
+/// Counts the places that are taken on a server anew.
+pub(crate) async fn recount_places(change: &Change, server: Uuid) -> Result<(), DbErr> {
+    // Whoever takes or gives back a place changes this row: what they did is seen, or waits.
+    servers::Entity::find_by_id(server).lock(LockType::NoKeyUpdate).one(change.db()).await?;
+    servers::Entity::update_many()
+        .col_expr(servers::Column::Placed, SimpleExpr::SubQuery(None, Box::new(tenants_on(server).into())))
+        .filter(servers::Column::Id.eq(server))
+        .exec(change.db())
+        .await?;
+    Ok(())
+}
+
+fn tenants_on(server: Uuid) -> SelectStatement {
+    Query::select()
+        .expr(Func::count(Expr::col((tenants::Entity, tenants::Column::Id))))
+        .from(tenants::Entity)
+        .and_where(tenants::Column::ServerId.eq(server))
+        .to_owned()
 }
 
 async fn put(change: &Change, tenant: Uuid, server: Option<Uuid>, work: &Work) -> Result<(), StepError> {

@@ -64,8 +64,9 @@ pub(in crate::provision) struct Keeper {
 impl Keeper {
     pub(in crate::provision) fn new(plane: Plane, pace: Pace) -> Self {
         let meter = opentelemetry::global::meter("control-plane");
-        let made =
-            meter.u64_counter("warm_databases_made").with_description("Databases made ready, or that failed to be.");
+        let made = meter
+            .u64_counter("warm_databases_made")
+            .with_description("Databases made ready, that failed to be, or were missing.");
         let ready = meter.u64_gauge("warm_databases").with_description("Databases ready for tenants, by server.");
         Self { plane, pace, troubles: HashMap::new(), made: made.build(), ready: ready.build() }
     }
@@ -112,6 +113,10 @@ impl Keeper {
     async fn stock(&self, maker: &Maker<'_>) -> Result<(), StockError> {
         let is_open = maker.server.state == "open";
         let target = if is_open { u64::from(maker.server.warm_target.unsigned_abs()) } else { 0 };
+        let mended = maker.mend().await?;
+        if mended > 0 {
+            self.made.add(mended, &[KeyValue::new("outcome", "missing")]);
+        }
         let dropped = maker.drop_old(target == 0).await;
         let mut ready = count(maker).await?;
         if is_open && let Some(template) = maker.template().await? {

@@ -15,7 +15,7 @@ use crate::registry::entities::{servers, templates, warm_databases};
 
 /// Why a piece of the stock was not made, or did not go.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StockError {
+pub(crate) enum StockError {
     #[error("{0}")]
     Engine(#[from] EngineError),
     #[error("the registry failed: {0}")]
@@ -40,7 +40,7 @@ impl Maker<'_> {
         self.plane.registry.now() + 2 * self.pace.attempt
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, EngineError>>) -> Result<T, StockError> {
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T, EngineError>>) -> Result<T, StockError> {
         match before(Instant::now() + self.pace.attempt, work).await {
             Some(done) => Ok(done?),
             None => Err(StockError::Silent),
@@ -48,7 +48,7 @@ impl Maker<'_> {
     }
 
     /// Drops what its maker, who is dead or frozen, may have left or may still be making.
-    async fn drop_of(&self, maker: Option<Uuid>, name: &str, is_template: bool) -> Result<(), StockError> {
+    pub(super) async fn drop_of(&self, maker: Option<Uuid>, name: &str, is_template: bool) -> Result<(), StockError> {
         let engine = self.plane.engine(self.server)?;
         let name: DatabaseName = name.parse()?;
         drop(self.plane.entered.take(&name));
@@ -178,6 +178,29 @@ impl Maker<'_> {
         Ok(())
     }
 
+    /// Drops one that was not claimed since it was read, and what is left of it.
+    pub(super) async fn let_go(&self, row: warm_databases::Model) -> Result<(), StockError> {
+        let db = self.plane.registry.db();
+        // From here on nobody claims it; it is ours until the lease is over.
+        let ours = warm_databases::Entity::update_many()
+            .col_expr(warm_databases::Column::State, Expr::value(LEAVING))
+            .col_expr(warm_databases::Column::LeaseHolder, Expr::value(self.plane.id))
+            .col_expr(warm_databases::Column::LeaseUntil, Expr::value(self.lease()))
+            .filter(warm_databases::Column::Name.eq(row.name.as_str()))
+            .filter(warm_databases::Column::State.eq(row.state.as_str()))
+            .filter(match row.lease_until {
+                Some(until) => warm_databases::Column::LeaseUntil.eq(until),
+                None => warm_databases::Column::LeaseUntil.is_null(),
+            })
+            .exec(db)
+            .await?;
+        if ours.rows_affected > 0 {
+            self.drop_of(row.lease_holder, &row.name, false).await?;
+            warm_databases::Entity::delete_by_id(row.name).exec(db).await?;
+        }
+        Ok(())
+    }
+
     /// Drops what nobody will take: of another schema version, left half made, or all of it.
     pub(super) async fn drop_old(&self, all: bool) -> Result<(), StockError> {
         let plane = self.plane;
@@ -200,27 +223,8 @@ impl Maker<'_> {
         // One that cannot be dropped now keeps no other from being dropped, or made.
         let mut failed = None;
         for row in rows {
-            // From here on nobody claims it; it is ours until the lease is over.
-            let ours = warm_databases::Entity::update_many()
-                .col_expr(warm_databases::Column::State, Expr::value(LEAVING))
-                .col_expr(warm_databases::Column::LeaseHolder, Expr::value(plane.id))
-                .col_expr(warm_databases::Column::LeaseUntil, Expr::value(self.lease()))
-                .filter(warm_databases::Column::Name.eq(row.name.as_str()))
-                .filter(warm_databases::Column::State.eq(row.state.as_str()))
-                .filter(match row.lease_until {
-                    Some(until) => warm_databases::Column::LeaseUntil.eq(until),
-                    None => warm_databases::Column::LeaseUntil.is_null(),
-                })
-                .exec(db)
-                .await?;
-            if ours.rows_affected == 0 {
-                continue;
-            }
-            match self.drop_of(row.lease_holder, &row.name, false).await {
-                Ok(()) => {
-                    warm_databases::Entity::delete_by_id(row.name).exec(db).await?;
-                }
-                Err(error) => failed = Some(error),
+            if let Err(error) = self.let_go(row).await {
+                failed = Some(error);
             }
         }
         let of_before = templates::Entity::find()

@@ -10,7 +10,7 @@ use crate::registry::entities::{servers, templates, warm_databases};
 
 impl Stage {
     /// Names of templates and of databases that are ready, or being made so.
-    pub(in crate::provision::tests) async fn stock(&self) -> Vec<String> {
+    pub(crate) async fn stock(&self) -> Vec<String> {
         let db = self.plane.registry.db();
         let templates = templates::Entity::find().all(db).await.unwrap().into_iter().map(|row| row.name);
         let warm = warm_databases::Entity::find().all(db).await.unwrap().into_iter().map(|row| row.name);
@@ -18,7 +18,7 @@ impl Stage {
     }
 
     /// As one look of the keeper does it.
-    pub(in crate::provision::tests) async fn keep(&self, target: i32) {
+    pub(crate) async fn keep(&self, target: i32) {
         servers::Entity::update_many()
             .col_expr(servers::Column::WarmTarget, Expr::value(target))
             .exec(self.plane.registry.db())
