@@ -50,7 +50,7 @@ async fn five_ways_name_a_tenant_and_two_tenants_are_refused(bed: Bed) {
 }
 
 /// What an outsider can see of an answer: all but the request's id and the date.
-fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+pub(crate) fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let id = answer.header("x-request-id");
     let headers = answer.headers.iter().filter(|(name, _)| !matches!(name.as_str(), "x-request-id" | "date"));
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();

@@ -41,13 +41,13 @@ pub struct Tuning {
     pub telemetry: &'static str,
     /// Whole sections.
     pub sections: &'static str,
+    /// The data planes' `[[tokens.issuers]]`.
+    pub issuers: &'static str,
 }
 
-impl Default for Tuning {
+impl Tuning {
     /// What is deleted goes at once.
-    fn default() -> Self {
-        Self { tenants: "grace_seconds = 0\n", telemetry: "", sections: "" }
-    }
+    pub const DEFAULT: Self = Self { tenants: "grace_seconds = 0\n", telemetry: "", sections: "", issuers: "" };
 }
 
 /// Planes of one test.
@@ -111,7 +111,7 @@ impl Answer {
 impl Bed {
     /// Starts so many planes.
     pub async fn start(store: Store, control: usize, data: usize) -> Self {
-        Self::start_with(store, control, data, Tuning::default()).await
+        Self::start_with(store, control, data, Tuning::DEFAULT).await
     }
 
     /// Starts so many planes, tuned.
@@ -135,7 +135,8 @@ impl Bed {
             let create = registry["create_from"].as_str();
             let create = create.map_or_else(String::new, |url| format!("create_from = \"{url}\"\n"));
             let text = format!(
-                "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\nbootstrap = \"{BOOTSTRAP}\"\nnode = \"{NODE}\"\n\n{}\n{}\n\
+                "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\nbootstrap = \"{BOOTSTRAP}\"\nnode = \"{NODE}\"\n\
+                 allow_private_issuers = true\n\n{}\n{}\n\
                  [tenants]\n{}\n{}\n{server}",
                 common(),
                 tuning.telemetry,
@@ -163,11 +164,12 @@ impl Bed {
         let state = self.folder.path().join(format!("node-{number}"));
         let text = format!(
             "{}\n{}\n[control]\nurl = \"{control}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\n\n\
-             [names]\nbase_domain = \"pets.test\"\n",
+             [names]\nbase_domain = \"pets.test\"\n\n[tokens]\nallow_private_issuers = true\n{}\n",
             common(),
             self.tuning.telemetry,
             ring("tenants", TENANTS_KEY),
             state.display(),
+            self.tuning.issuers,
         );
         let config = self.write(&format!("data-{number}.toml"), &text);
         self.data.push(Process::start("petstore-data-plane", &config));

@@ -22,7 +22,7 @@ const DELETE: [&str; 4] = ["disconnect", "count_rows", "drop_database", "forget"
 const TUNING: Tuning = Tuning {
     tenants: "grace_seconds = 0\nlease_seconds = 1\nhold_slug_seconds = 0\n",
     telemetry: "filter = \"info,control_plane::provision=debug\"\n",
-    sections: "",
+    ..Tuning::DEFAULT
 };
 
 /// Where a process is killed.

@@ -10,6 +10,7 @@
 )]
 
 pub mod bed;
+pub mod idp;
 pub mod process;
 pub mod proxy;
 
@@ -41,6 +42,8 @@ mod races;
 mod restored;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod tokens;
 
 /// Runs a test on each engine: `on_both!(behaviour, control planes, data planes)`.
 #[macro_export]

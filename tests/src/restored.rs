@@ -43,7 +43,7 @@ async fn nodes_converge_to_a_registry_that_was_restored_from_a_backup(mut bed: B
 const TUNING: Tuning = Tuning {
     tenants: "grace_seconds = 0\nlease_seconds = 1\n",
     telemetry: "filter = \"info,control_plane::provision=debug\"\n",
-    sections: "",
+    ..Tuning::DEFAULT
 };
 
 /// Asks for something, and kills the control plane where it works on it.

@@ -11,7 +11,7 @@ use crate::bed::{Answer, Bed, Store, Tuning, send};
 
 const PLANTED: &str = "planted-password-of-nobody";
 
-const TUNING: Tuning = Tuning { tenants: "grace_seconds = 0\n", telemetry: "filter = \"trace\"\n", sections: "" };
+const TUNING: Tuning = Tuning { tenants: "grace_seconds = 0\n", telemetry: "filter = \"trace\"\n", ..Tuning::DEFAULT };
 
 /// All that was answered, but for the answers that tell a new key once.
 #[derive(Default)]

@@ -6,6 +6,7 @@ mod doctor;
 mod domains;
 mod epoch;
 mod feed;
+mod issuers;
 mod keys;
 mod nodes;
 mod once;
@@ -102,6 +103,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(config::show, config::set, config::unset))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::show, keys::revoke))
+        .routes(routes!(issuers::list))
+        .routes(routes!(issuers::show, issuers::set, issuers::remove))
+        .routes(routes!(issuers::revoke_tokens))
         .routes(routes!(domains::list, domains::create))
         .routes(routes!(domains::remove))
         .routes(routes!(operations::list))

@@ -61,6 +61,10 @@ pub struct TokensConfig {
     /// Data planes show it.
     #[serde(default)]
     pub node: SecretString,
+    /// Whether tenants' issuers may show their keys without TLS and in private networks. The data planes decide for
+    /// themselves whether they ask there.
+    #[serde(default)]
+    pub allow_private_issuers: bool,
 }
 
 /// `[seal.tenants]` and `[seal.servers]`: two rings, since data planes hold the first alone.
@@ -251,7 +255,11 @@ mod tests {
         };
         Config {
             registry: RegistryConfig { url: "sqlite:///r.db".into(), create_from: None },
-            tokens: TokensConfig { bootstrap: "operator-operator".into(), node: "node-node-node-node".into() },
+            tokens: TokensConfig {
+                bootstrap: "operator-operator".into(),
+                node: "node-node-node-node".into(),
+                ..TokensConfig::default()
+            },
             seal: SealConfig { tenants: ring(), servers: ring() },
             ..Config::default()
         }

@@ -46,6 +46,8 @@ pub(crate) struct Parts {
     pub(crate) restock: Notify,
     /// Databases that are ready and were entered already.
     pub(crate) entered: Kept,
+    /// Whether tenants' issuers may be in private networks.
+    pub(crate) allow_private_issuers: bool,
     /// A node that was not heard for this long counts no more.
     pub(crate) stale_after: Duration,
     /// How long a deleted tenant can be restored.

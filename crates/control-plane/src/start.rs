@@ -82,6 +82,7 @@ pub async fn start(
         breakers: Breakers::default(),
         restock: Notify::new(),
         entered: Kept::default(),
+        allow_private_issuers: config.tokens.allow_private_issuers,
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
         grace: Duration::from_secs(config.tenants.grace_seconds),
         lease: Duration::from_secs(config.tenants.lease_seconds),

@@ -89,7 +89,7 @@ async fn admit(plane: &Plane, mut request: Request) -> Result<Request, Problem> 
         .extensions_mut()
         .remove::<Identified>()
         .ok_or_else(|| Problem::internal("the request was not identified before it was routed"))?;
-    let authenticated = authenticate::authenticate(&plane.routes, identified, request.headers()).await?;
+    let authenticated = authenticate::authenticate(plane, identified, request.headers()).await?;
     if let Some(label) = authenticated.label() {
         RequestContext::current(|context| context.set_tenant(label));
     }

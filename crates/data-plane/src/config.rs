@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
+use tenancy::Issuer;
 use tenancy::seal::{KeyRing, KeyRingConfig};
 
 /// All sections.
@@ -29,6 +30,8 @@ pub struct Config {
     pub names: NamesConfig,
     /// `[pools]`
     pub pools: PoolsConfig,
+    /// `[tokens]`
+    pub tokens: TokensConfig,
 }
 
 /// `[control]`: the control plane that this node follows.
@@ -80,6 +83,80 @@ pub struct PoolsConfig {
     pub idle_seconds: u64,
 }
 
+/// `[tokens]`: whose signed tokens are taken, beside those of the tenants' own issuers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokensConfig {
+    /// The platform's own issuers, whose tokens say which tenants they speak for.
+    pub issuers: Vec<IssuerConfig>,
+    /// Whether keys may be asked for without TLS and in private networks: for development, and for issuers of one's own.
+    pub allow_private_issuers: bool,
+    /// Seconds that the issuers' clocks may be ahead or behind; 0 to 300.
+    pub leeway_seconds: u32,
+    /// Seconds for which an issuer's keys are used while it cannot be reached; 300 to 2592000.
+    pub keep_keys_seconds: u32,
+}
+
+/// One of `[[tokens.issuers]]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// What its tokens say in `iss`, letter by letter.
+    pub issuer: String,
+    /// Where it shows its public keys.
+    pub jwks_url: String,
+    /// What its tokens must say in `aud`.
+    pub audience: String,
+    /// The most that its tokens may do.
+    pub scopes: Vec<String>,
+    /// The claim that says what a token may do.
+    #[serde(default = "Issuer::scope_claim")]
+    pub scope_claim: String,
+    /// What a token may do that has no such claim.
+    #[serde(default)]
+    pub default_scopes: Vec<String>,
+    /// The claim that says which tenants a token speaks for: a slug or an id, or a list of at most 64.
+    #[serde(default = "IssuerConfig::tenant_claim")]
+    pub tenant_claim: String,
+}
+
+impl IssuerConfig {
+    fn tenant_claim() -> String {
+        "tenant".to_owned()
+    }
+
+    pub(crate) fn issuer(&self) -> Issuer {
+        let Self { issuer, jwks_url, audience, scopes, scope_claim, default_scopes, tenant_claim: _ } = self.clone();
+        Issuer { issuer, jwks_url, audience, scopes, scope_claim, default_scopes }
+    }
+}
+
+impl Default for TokensConfig {
+    fn default() -> Self {
+        Self { issuers: Vec::new(), allow_private_issuers: false, leeway_seconds: 30, keep_keys_seconds: 86_400 }
+    }
+}
+
+impl TokensConfig {
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.leeway_seconds > 300 {
+            return Err(Invalid::new("leeway_seconds", "must be at most 300"));
+        }
+        if !(300..=2_592_000).contains(&self.keep_keys_seconds) {
+            return Err(Invalid::new("keep_keys_seconds", "must be from 300 to 2592000"));
+        }
+        for (at, issuer) in self.issuers.iter().enumerate() {
+            if issuer.tenant_claim.is_empty() {
+                return Err(Invalid::new(format!("issuers[{at}].tenant_claim"), "must name a claim"));
+            }
+            if self.issuers[..at].iter().any(|other| other.issuer == issuer.issuer) {
+                return Err(Invalid::new(format!("issuers[{at}].issuer"), "is there twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for NamesConfig {
     fn default() -> Self {
         Self { base_domain: "localhost".to_owned() }
@@ -104,6 +181,7 @@ impl Default for Config {
             node: NodeConfig::default(),
             names: NamesConfig::default(),
             pools: PoolsConfig::default(),
+            tokens: TokensConfig::default(),
         }
     }
 }
@@ -149,6 +227,7 @@ impl Validate for Config {
         if self.pools.idle_seconds == 0 {
             return Err(Invalid::new("pools.idle_seconds", "must be at least 1"));
         }
+        self.tokens.validate().map_err(|error| error.within("tokens"))?;
         Ok(())
     }
 }

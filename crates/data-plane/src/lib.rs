@@ -47,6 +47,7 @@ mod pools;
 mod routes;
 mod session;
 mod start;
+mod tokens;
 mod uses;
 
 pub use config::Config;

@@ -7,6 +7,7 @@ use tenancy::Product;
 use crate::admission::identify::Naming;
 use crate::pools::Pools;
 use crate::routes::Routes;
+use crate::tokens::Tokens;
 
 /// One running data plane; clones share it.
 #[derive(Clone)]
@@ -18,6 +19,7 @@ pub(crate) struct Parts {
     pub(crate) pools: Pools,
     pub(crate) product: Arc<Product>,
     pub(crate) naming: Naming,
+    pub(crate) tokens: Tokens,
 }
 
 impl Plane {

@@ -26,6 +26,7 @@ use crate::plane::{Parts, Plane};
 use crate::pools::Pools;
 use crate::routes::{Control, Routes, follow};
 use crate::session::TenantSession;
+use crate::tokens::Tokens;
 
 /// Starts a data plane for a product, and answers its API. Paths of `handlers` are below the product's mount.
 ///
@@ -43,6 +44,7 @@ pub async fn start(
     let control = Control::new(&config.control)?;
     let meter = service.telemetry.meter("data-plane");
     let routes = Routes::new(control, config.pools.max_routes, &meter);
+    let tokens = Tokens::new(&config.tokens, product.scopes, &meter)?;
     let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, &config.pools, &meter);
 
     let watched = routes.clone();
@@ -57,6 +59,7 @@ pub async fn start(
     let plane = Plane::new(Parts {
         routes,
         pools,
+        tokens,
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });

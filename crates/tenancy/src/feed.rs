@@ -58,7 +58,7 @@ pub struct FeedAnswer {
     pub items: Vec<FeedItem>,
 }
 
-/// "What is the route of the tenant with this key, id, slug or custom host?" Exactly one is named.
+/// "What is the route of the tenant with this key, id, slug, custom host or issuer?" Exactly one is named.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -72,6 +72,39 @@ pub struct RouteQuery {
     pub slug: Option<String>,
     /// A custom host.
     pub host: Option<String>,
+    /// What an issuer's tokens call it.
+    pub issuer: Option<String>,
+}
+
+/// What a [`RouteQuery`] names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The id of an API key.
+    Key(KeyId),
+    /// A tenant's id.
+    Tenant(TenantId),
+    /// A slug, or a text that is none.
+    Slug(String),
+    /// A custom host, or a text that is none.
+    Host(String),
+    /// An issuer, or a text that is none.
+    Issuer(String),
+}
+
+impl RouteQuery {
+    /// What it names; nothing unless it is exactly one thing.
+    pub fn asked(self) -> Option<Asked> {
+        let Self { key, tenant, slug, host, issuer } = self;
+        let named = [
+            key.map(Asked::Key),
+            tenant.map(Asked::Tenant),
+            slug.map(Asked::Slug),
+            host.map(Asked::Host),
+            issuer.map(Asked::Issuer),
+        ];
+        let mut named = named.into_iter().flatten();
+        named.next().filter(|_| named.next().is_none())
+    }
 }
 
 /// One route, or none.

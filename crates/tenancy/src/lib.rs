@@ -6,6 +6,7 @@
 pub mod api_key;
 pub mod feed;
 pub mod id;
+pub mod issuer;
 pub mod plan;
 pub mod product;
 pub mod route;
@@ -16,6 +17,7 @@ pub mod status;
 
 pub use api_key::{ApiKey, KeyDigest, KeyId};
 pub use id::TenantId;
+pub use issuer::Issuer;
 pub use plan::Plan;
 pub use product::Product;
 pub use route::Route;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::api_key::{KeyDigest, KeyId};
 use crate::id::TenantId;
+use crate::issuer::Issuer;
 use crate::plan::Plan;
 use crate::seal::{Purpose, Sealed, Subject};
 use crate::slug::Slug;
@@ -67,6 +68,12 @@ pub struct Route {
     pub config: BTreeMap<String, serde_json::Value>,
     /// Its API keys.
     pub keys: Vec<RouteKey>,
+    /// Who else may say who calls it.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
+    /// Tokens issued before this count no longer.
+    #[serde(default)]
+    pub tokens_from: Option<DateTime<Utc>>,
     /// How many of the product's migrations its database has.
     pub schema_version: u32,
     /// The server that its database is on.

@@ -9,6 +9,7 @@ mod m0002_life;
 mod m0003_held;
 mod m0004_placed;
 mod m0007_operators;
+mod m0008_issuers;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_held::Migration),
             Box::new(m0004_placed::Migration),
             Box::new(m0007_operators::Migration),
+            Box::new(m0008_issuers::Migration),
         ]
     }
 }

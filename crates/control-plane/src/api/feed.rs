@@ -5,7 +5,7 @@ use http::StatusCode;
 use service::Problem;
 use service::extract::{Json, Query};
 use service::problem::ProblemBody;
-use tenancy::feed::{FeedAnswer, FeedRequest, MAX_WAIT_SECONDS, RouteAnswer, RouteQuery};
+use tenancy::feed::{Asked, FeedAnswer, FeedRequest, MAX_WAIT_SECONDS, RouteAnswer, RouteQuery};
 
 use super::Api;
 use super::auth::Node;
@@ -31,7 +31,7 @@ pub(super) async fn follow(
     Ok(Json(plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?))
 }
 
-/// One tenant's route, by its id, its slug, one of its custom hosts or the id of one of its keys.
+/// One tenant's route, by its id, its slug, one of its custom hosts, one of its issuers or the id of one of its keys.
 #[utoipa::path(
     get, path = "/v1/routes", tag = "nodes", params(RouteQuery),
     responses((status = 200, body = RouteAnswer), (status = 400, body = ProblemBody))
@@ -42,24 +42,17 @@ pub(super) async fn routes(
     Query(query): Query<RouteQuery>,
 ) -> Result<Json<RouteAnswer>, Problem> {
     let registry = &api.plane.registry;
-    let answer = match query {
-        RouteQuery { key: Some(key), tenant: None, slug: None, host: None } => {
-            registry.answer(registry.route_of_key(&key)).await?
-        }
-        RouteQuery { key: None, tenant: Some(tenant), slug: None, host: None } => {
-            registry.answer(registry.route_of_tenant(tenant)).await?
-        }
-        RouteQuery { key: None, tenant: None, slug: Some(slug), host: None } => {
-            registry.answer(registry.route_of_slug(&slug)).await?
-        }
-        RouteQuery { key: None, tenant: None, slug: None, host: Some(host) } => {
-            registry.answer(registry.route_of_host(&host)).await?
-        }
-        _ => {
+    let answer = match query.asked() {
+        Some(Asked::Key(key)) => registry.answer(registry.route_of_key(&key)).await?,
+        Some(Asked::Tenant(tenant)) => registry.answer(registry.route_of_tenant(tenant)).await?,
+        Some(Asked::Slug(slug)) => registry.answer(registry.route_of_slug(&slug)).await?,
+        Some(Asked::Host(host)) => registry.answer(registry.route_of_host(&host)).await?,
+        Some(Asked::Issuer(issuer)) => registry.answer(registry.route_of_issuer(&issuer)).await?,
+        None => {
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 "invalid-query",
-                "Name exactly one of `key`, `tenant`, `slug` and `host`.",
+                "Name exactly one of `key`, `tenant`, `slug`, `host` and `issuer`.",
             ));
         }
     };

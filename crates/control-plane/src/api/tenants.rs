@@ -52,6 +52,8 @@ pub(crate) struct Tenant {
     updated_at: DateTime<Utc>,
     /// Until when a `deleting` tenant can be restored.
     delete_after: Option<DateTime<Utc>>,
+    /// Signed tokens issued before this count no longer.
+    tokens_from: Option<DateTime<Utc>>,
     /// What was destroyed of a `deleted` one; only where one tenant is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     erasure: Option<Erasure>,
@@ -109,6 +111,7 @@ impl Tenant {
             created_at: row.created_at,
             updated_at: row.updated_at,
             delete_after: row.delete_after,
+            tokens_from: row.tokens_from,
             erasure: None,
         }
     }

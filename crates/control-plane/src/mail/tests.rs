@@ -70,6 +70,7 @@ fn tenant(name: &str) -> tenants::Model {
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
         delete_after: None,
+        tokens_from: None,
     }
 }
 

@@ -115,6 +115,8 @@ pub(crate) mod tenants {
         pub updated_at: DateTimeUtc,
         /// When a `deleting` tenant's grace period ends.
         pub delete_after: Option<DateTimeUtc>,
+        /// Signed tokens issued before this count no longer.
+        pub tokens_from: Option<DateTimeUtc>,
     }
 
     impl std::fmt::Debug for Model {
@@ -169,6 +171,30 @@ pub(crate) mod keys {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
         }
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Tenants' own issuers of tokens.
+pub(crate) mod issuers {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "issuers")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        /// What its tokens say; no two tenants have the same.
+        pub issuer: String,
+        /// The rest of its description.
+        pub described: Json,
+        pub created_at: DateTimeUtc,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use tenancy::issuer::{Issuer, MAX_TEXT};
 use tenancy::route::{Revision, Route, RouteKey};
 use tenancy::seal::Sealed;
 use tenancy::{KeyId, Slug, Status, TenantId};
 use uuid::Uuid;
 
-use super::entities::{config, domains, keys, plans, servers, tenants};
+use super::entities::{config, domains, issuers, keys, plans, servers, tenants};
 use super::{Registry, plan_of};
 
 impl Registry {
@@ -50,6 +51,17 @@ impl Registry {
             None => Ok(None),
         }
     }
+
+    /// The route of the tenant that has this issuer.
+    pub(crate) async fn route_of_issuer(&self, issuer: &str) -> Result<Option<Route>, DbErr> {
+        if issuer.len() > MAX_TEXT || issuer.contains('\0') {
+            return Ok(None);
+        }
+        match issuers::Entity::find().filter(issuers::Column::Issuer.eq(issuer)).one(self.db()).await? {
+            Some(row) => self.route_of_tenant(row.tenant_id.into()).await,
+            None => Ok(None),
+        }
+    }
 }
 
 /// Longest host name (RFC 1035).
@@ -79,6 +91,12 @@ pub(crate) async fn routes(
         let tenant = key.tenant_id;
         api_keys.entry(tenant).or_default().push(route_key(&key)?);
     }
+    let mut own_issuers: HashMap<Uuid, Vec<Issuer>> = HashMap::new();
+    for row in issuers::Entity::find().filter(issuers::Column::TenantId.is_in(ids.clone())).all(db).await? {
+        let damaged = |_| DbErr::Custom(format!("the registry's row of issuer {} is damaged", row.name));
+        let issuer = serde_json::from_value(row.described.clone()).map_err(damaged)?;
+        own_issuers.entry(row.tenant_id).or_default().push(issuer);
+    }
     let mut entries: HashMap<Uuid, BTreeMap<String, serde_json::Value>> = HashMap::new();
     for entry in config::Entity::find().filter(config::Column::TenantId.is_in(ids)).all(db).await? {
         entries.entry(entry.tenant_id).or_default().insert(entry.key, entry.value);
@@ -99,6 +117,8 @@ pub(crate) async fn routes(
             plan,
             config: entries.remove(&id).unwrap_or_default(),
             keys: api_keys.remove(&id).unwrap_or_default(),
+            issuers: own_issuers.remove(&id).unwrap_or_default(),
+            tokens_from: row.tokens_from,
             schema_version: row.schema_version.unsigned_abs(),
             server: server.ok_or_else(|| damaged("server"))?,
             generation: row.generation.unsigned_abs(),

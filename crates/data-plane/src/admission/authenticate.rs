@@ -1,5 +1,8 @@
 //! Authenticate: who calls? The credential alone decides; whatever tenant the request names, the answer is the same.
 
+mod by_key;
+mod by_token;
+
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -9,7 +12,8 @@ use service::extract::bearer;
 use tenancy::ApiKey;
 
 use super::identify::{Identified, Name};
-use crate::routes::{InUse, Routes};
+use crate::plane::Plane;
+use crate::routes::InUse;
 use crate::session::Principal;
 
 /// A caller who is who it says.
@@ -23,7 +27,6 @@ pub(super) struct Authenticated {
 /// The tenants that a principal belongs to, as far as this node serves them.
 pub(super) enum Own {
     One(InUse),
-    #[allow(dead_code)]
     Several(Vec<InUse>),
 }
 
@@ -38,28 +41,26 @@ impl Authenticated {
 }
 
 pub(super) async fn authenticate(
-    routes: &Routes,
+    plane: &Plane,
     identified: Identified,
     headers: &HeaderMap,
 ) -> Result<Authenticated, Problem> {
-    let key: ApiKey = bearer(headers).and_then(|token| token.parse().ok()).ok_or_else(unauthorized)?;
-    let served = routes.of_key(key.id()).await?.ok_or_else(unauthorized)?;
-    let mut keys = served.route.keys.iter().zip(&served.principals);
-    let (known, principal) = keys.find(|(known, _)| known.id == *key.id()).ok_or_else(unauthorized)?;
-    // Compared in constant time; an expired key is refused only after it was.
-    let is_proven = known.digest == key.digest();
-    let is_expired = known.expires_at.is_some_and(|expiry| expiry <= Utc::now());
-    if !is_proven || is_expired {
-        return Err(unauthorized());
-    }
-    Ok(Authenticated { names: identified.names, principal: principal.clone(), own: Own::One(served) })
+    let credential = bearer(headers).ok_or_else(unauthorized)?;
+    let now = Utc::now();
+    let (principal, own) = match credential.parse::<ApiKey>() {
+        Ok(key) => by_key::authenticate(&plane.routes, &key, now).await?,
+        // In a box: its future is large, and would be part of every request's.
+        Err(_) => Box::pin(by_token::authenticate(&plane.routes, &plane.tokens, credential, now)).await?,
+    };
+    Ok(Authenticated { names: identified.names, principal, own })
 }
 
 fn unauthorized() -> Problem {
     Problem::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
-        "Send `Authorization: Bearer` with a valid API key, which has the form fh_<id>_<secret>.",
+        "Send `Authorization: Bearer` with a valid credential: an API key, which has the form fh_<id>_<secret>, or a token \
+         of an issuer that is trusted here.",
     )
     .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }

@@ -30,7 +30,7 @@ pub(super) fn authorize(product: &Product, authenticated: Authenticated) -> Resu
             Match::Some => return Err(ambiguous()),
             Match::None => return Err(not_found()),
         },
-        Own::Several(_) if names.is_empty() => return Err(unnamed()),
+        Own::Several(several) if names.is_empty() && !several.is_empty() => return Err(unnamed()),
         Own::Several(several) => {
             let is_any_named = several.iter().any(|served| matching(&served.route, &names) != Match::None);
             let named = several.into_iter().find(|served| matching(&served.route, &names) == Match::All);

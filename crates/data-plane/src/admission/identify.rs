@@ -42,7 +42,7 @@ impl Name {
         let slug = |text: &str| text.parse::<Slug>().is_ok().then(|| Lookup::Slug(text.into()));
         match self {
             Self::Label(label) => slug(label),
-            Self::Header(text) => text.parse().map(Lookup::Tenant).ok().or_else(|| slug(text)),
+            Self::Header(text) => Lookup::of_slug_or_id(text),
             Self::Host(host) => (**host != *NOBODY).then(|| Lookup::Host(host.clone())),
         }
     }

@@ -37,6 +37,8 @@ fn route(number: u128, revision: u64, generation: u64, url: &str) -> Route {
         status: Status::Active,
         plan: Plan::seeded().remove(0),
         config: std::collections::BTreeMap::new(),
+        issuers: Vec::new(),
+        tokens_from: None,
         keys: vec![],
         schema_version: 1,
         server: "local".into(),

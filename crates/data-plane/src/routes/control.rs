@@ -71,6 +71,7 @@ impl Control {
             ("tenant", query.tenant.as_ref().map(ToString::to_string)),
             ("slug", query.slug.clone()),
             ("host", query.host.clone()),
+            ("issuer", query.issuer.clone()),
         ];
         let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
         // A host comes from whoever sends a request.

@@ -25,7 +25,8 @@ impl Principal {
         Self::new(format!("key:{}", key.id), key.scopes.clone(), [tenant])
     }
 
-    /// `key:<id>` for an API key, `public` for anybody on a public route, `job:<purpose>` for work of the product's own.
+    /// `key:<id>` for an API key, `jwt:<issuer>|<subject>` for a token, `public` for anybody on a public route,
+    /// `job:<purpose>` for work of the product's own.
     pub fn subject(&self) -> &str {
         &self.0.subject
     }

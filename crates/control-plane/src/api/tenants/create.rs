@@ -99,6 +99,7 @@ pub(crate) async fn create(
         created_at: Set(now),
         updated_at: Set(now),
         delete_after: Set(None),
+        tokens_from: Set(None),
     };
     let row = row.insert(change.db()).await.map_err(slug_taken)?;
     // After it: an insert waits for whoever is about to hold the slug back.

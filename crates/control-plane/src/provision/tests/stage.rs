@@ -171,6 +171,7 @@ impl Stage {
             created_at: Set(now),
             updated_at: Set(now),
             delete_after: Set(None),
+            tokens_from: Set(None),
         };
         row.insert(change.db()).await.unwrap();
         let entry = config::ActiveModel {

@@ -27,6 +27,8 @@ fn route(number: u8, revision: u64, generation: u64) -> Route {
         status: Status::Active,
         plan: plan(),
         config: BTreeMap::new(),
+        issuers: Vec::new(),
+        tokens_from: None,
         keys: vec![],
         schema_version: 1,
         server: "local".into(),

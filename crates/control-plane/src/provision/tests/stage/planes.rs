@@ -46,6 +46,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         breakers: Breakers::default(),
         restock: tokio::sync::Notify::new(),
         entered: Kept::default(),
+        allow_private_issuers: true,
         stale_after: Duration::from_hours(1),
         grace: Duration::ZERO,
         lease: Pace::default().lease,

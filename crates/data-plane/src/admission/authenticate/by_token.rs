@@ -1,0 +1,88 @@
+//! By a signed token: its issuer is the platform's or a tenant's own, and says who calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use service::Problem;
+use tenancy::Route;
+
+use super::{Own, unauthorized};
+use crate::routes::{Lookup, Routes};
+use crate::session::Principal;
+use crate::tokens::{NotProven, Proven, SpeaksFor, Tokens, Trusted, Unproven};
+
+pub(super) async fn authenticate(
+    routes: &Routes,
+    tokens: &Tokens,
+    token: &str,
+    now: DateTime<Utc>,
+) -> Result<(Principal, Own), Problem> {
+    if let Some(proven) = tokens.known(token, now)
+        && let Some(spoken_for) = spoken_for(routes, &proven).await?
+    {
+        return Ok(spoken_for);
+    }
+    // Not seen before, or its issuer is described otherwise than when it was.
+    let unproven = Unproven::read(token).ok_or_else(unauthorized)?;
+    let trusted = match tokens.platform(unproven.issuer()) {
+        Some(trusted) => trusted.clone(),
+        None => of_tenant(routes, unproven.issuer()).await?.ok_or_else(unauthorized)?,
+    };
+    let proven = tokens.prove(&unproven, trusted, now).await.map_err(|reason| refused(&reason))?;
+    spoken_for(routes, &proven).await?.ok_or_else(unauthorized)
+}
+
+/// The tenant that trusts this issuer, if one does.
+async fn of_tenant(routes: &Routes, issuer: &str) -> Result<Option<Trusted>, Problem> {
+    let Some(served) = routes.of_name(&Lookup::Issuer(issuer.into())).await? else { return Ok(None) };
+    let described = served.route.issuers.iter().find(|known| known.issuer == issuer);
+    let speaks_for = SpeaksFor::Owner(served.route.tenant);
+    Ok(described.map(|issuer| Trusted { issuer: issuer.clone(), speaks_for }))
+}
+
+/// The tenants that a token speaks for. None: it speaks for nobody any more.
+async fn spoken_for(routes: &Routes, proven: &Arc<Proven>) -> Result<Option<(Principal, Own)>, Problem> {
+    let counts = |route: &Route| {
+        let is_trusted = match proven.trusted.speaks_for {
+            SpeaksFor::Owner(tenant) => route.tenant == tenant && route.issuers.contains(&proven.trusted.issuer),
+            SpeaksFor::Claimed(_) => true,
+        };
+        // A token that does not say when it was issued may have been before.
+        is_trusted && route.tokens_from.is_none_or(|from| proven.issued_at.is_some_and(|at| at >= from))
+    };
+    let (mut served, mut is_any_refused) = (Vec::new(), false);
+    for tenant in &proven.tenants {
+        let Some(found) = routes.of_name(tenant).await? else { continue };
+        if !counts(&found.route) {
+            is_any_refused = true;
+        } else if served.iter().all(|other: &crate::routes::InUse| other.route.tenant != found.route.tenant) {
+            served.push(found);
+        }
+    }
+    let speaks_for_owner = matches!(proven.trusted.speaks_for, SpeaksFor::Owner(_));
+    if served.is_empty() && (is_any_refused || speaks_for_owner) {
+        return Ok(None);
+    }
+    let tenants: Vec<_> = served.iter().map(|served| served.route.tenant).collect();
+    let principal = proven.principal(&tenants);
+    let own = match served.pop() {
+        Some(only) if served.is_empty() => Own::One(only),
+        last => Own::Several(served.into_iter().chain(last).collect()),
+    };
+    Ok(Some((principal, own)))
+}
+
+fn refused(reason: &NotProven) -> Problem {
+    tracing::debug!(%reason, "a token proves nothing");
+    match reason {
+        NotProven::KeysUnreachable => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "credential-unknown-now",
+            "This is not known here, and its issuer cannot be asked now. Send the request again later.",
+        )
+        .with_retry_after(Duration::from_secs(10)),
+        _ => unauthorized(),
+    }
+}
