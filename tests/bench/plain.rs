@@ -23,7 +23,7 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use service::config::TelemetryConfig;
-use service::layers::{EdgeConfig, edge, name_endpoints};
+use service::layers::{EdgeConfig, ProxiesConfig, edge, name_endpoints};
 use service::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -130,6 +130,9 @@ async fn main() {
         return axum::serve(listener, router).await.unwrap();
     }
     let telemetry = Telemetry::start("plain-pets", &TelemetryConfig::default()).unwrap();
-    let api = edge(name_endpoints(router), EdgeConfig { telemetry, timeout: Duration::from_secs(30) });
+    let api = edge(
+        name_endpoints(router),
+        EdgeConfig { telemetry, timeout: Duration::from_secs(30), proxies: ProxiesConfig::default() },
+    );
     axum::serve(listener, ServiceExt::<Request>::into_make_service(api)).await.unwrap();
 }

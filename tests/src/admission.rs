@@ -1,11 +1,17 @@
 //! Who is let in, by which name, and what an outsider learns: nothing.
 
-use reqwest::RequestBuilder;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::{StreamExt as _, stream};
+use reqwest::{Client, RequestBuilder};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::bed::{Answer, Bed, send};
+use crate::bed::{Answer, Bed, Store, send};
 use crate::on_both;
 
 on_both!(five_ways_name_a_tenant_and_two_tenants_are_refused, 1, 1);
@@ -201,4 +207,57 @@ async fn a_handler_is_reached_by_those_alone_who_have_its_scope(bed: Bed) {
         assert!(refused.text.contains("pets:"), "{refused:?}");
     }
     assert_eq!(post(&acme).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trusted_proxy_says_the_host_and_nobody_else_does() {
+    let bed = Bed::start(Store::Sqlite, 1, 1).await;
+    for slug in ["acme", "globex"] {
+        bed.tenant(slug).await;
+    }
+    let about = |from: [u8; 4], host: &'static str| {
+        let client = Client::builder().no_proxy().local_address(IpAddr::from(from)).build().unwrap();
+        let call = client.get(format!("{}/api/about", bed.data[0].url)).header("host", "globex.pets.test");
+        async move { send(call.header("x-forwarded-host", host)).await }
+    };
+    assert_eq!(about([127, 0, 0, 1], "acme.pets.test").await.json()["store"], "globex", "nobody trusts it");
+    assert_eq!(about([127, 0, 0, 2], "acme.pets.test").await.json()["store"], "acme");
+    assert_eq!(about([127, 0, 0, 2], "acme.pets.test, globex.pets.test").await.status, 404, "two hosts name nobody");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_junk_costs_the_control_plane_a_small_rate_and_harms_nobody_else() {
+    let bed = Bed::start(Store::Sqlite, 1, 1).await;
+    let acme = bed.tenant("acme").await;
+    let cold = bed.tenant("globex").await;
+    bed.until(&acme, "/api/me", 200).await;
+    let before = bed.metric(0, "data_plane_route_lookups_total").await;
+    let started = Instant::now();
+    // Keys, names and tokens that are nobody's, each of another: of one client, by a proxy that says so.
+    let proxy = Client::builder().no_proxy().local_address(IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    let base = format!("{}/api/about", bed.data[0].url);
+    let junk = |number: usize| {
+        let id: String = format!("{number:020}").bytes().map(|digit| char::from(b'a' + digit - b'0')).collect();
+        let claims = URL_SAFE_NO_PAD.encode(format!("{{\"iss\":\"https://{number}.test\"}}"));
+        let call = match number % 3 {
+            0 => proxy.get(base.replace("about", "me")).bearer_auth(format!("fh_{id}_{}", "A".repeat(43))),
+            1 => proxy.get(base.replace("about", "me")).bearer_auth(format!("eyJhbGciOiJSUzI1NiJ9.{claims}.c2ln")),
+            _ => proxy.get(&base).header("x-tenant-id", format!("nobody-{number}")),
+        };
+        send(call.header("x-forwarded-for", "198.51.100.7"))
+    };
+    let answers: Vec<u16> =
+        stream::iter(0..3_000).map(junk).buffer_unordered(16).map(|answer| answer.status).collect().await;
+    let seconds = started.elapsed().as_secs_f64();
+    let asked = bed.metric(0, "data_plane_route_lookups_total").await - before;
+    assert!(asked <= 200.0 + 10.0 * seconds + 1.0, "{asked} questions in {seconds} s");
+    assert!(answers.iter().all(|status| [401, 404, 429].contains(status)), "{answers:?}");
+    assert!(answers.iter().filter(|&&status| status == 429).count() > 2_000);
+    let refused = junk(3_000).await;
+    assert_eq!((refused.status, refused.kind().as_str()), (429, "too-many-unknown"));
+    assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
+    // Who is known is served, also from there; and who is not, from elsewhere.
+    let known = proxy.get(base.replace("about", "me")).bearer_auth(&acme.key).header("x-forwarded-for", "198.51.100.7");
+    assert_eq!(send(known).await.status, 200);
+    assert_eq!(bed.get(0, &cold, "/api/me").await.status, 200);
 }

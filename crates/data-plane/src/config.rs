@@ -1,5 +1,6 @@
 //! The data plane's configuration: the sections of any service, and its own.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -32,6 +33,8 @@ pub struct Config {
     pub pools: PoolsConfig,
     /// `[tokens]`
     pub tokens: TokensConfig,
+    /// `[strangers]`
+    pub strangers: StrangersConfig,
 }
 
 /// `[control]`: the control plane that this node follows.
@@ -157,6 +160,24 @@ impl TokensConfig {
     }
 }
 
+/// `[strangers]`: how many credentials and names that are nobody's are looked for, for each client address. Behind proxies,
+/// `listen.proxies` says whose address that is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StrangersConfig {
+    /// So many a second, over time.
+    pub per_second: NonZeroU32,
+    /// So many at once.
+    pub burst: NonZeroU32,
+}
+
+impl Default for StrangersConfig {
+    fn default() -> Self {
+        let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Self { per_second: number(10), burst: number(200) }
+    }
+}
+
 impl Default for NamesConfig {
     fn default() -> Self {
         Self { base_domain: "localhost".to_owned() }
@@ -182,6 +203,7 @@ impl Default for Config {
             names: NamesConfig::default(),
             pools: PoolsConfig::default(),
             tokens: TokensConfig::default(),
+            strangers: StrangersConfig::default(),
         }
     }
 }

@@ -47,6 +47,7 @@ mod pools;
 mod routes;
 mod session;
 mod start;
+mod strangers;
 mod tokens;
 mod uses;
 

@@ -7,6 +7,7 @@ use tenancy::Product;
 use crate::admission::identify::Naming;
 use crate::pools::Pools;
 use crate::routes::Routes;
+use crate::strangers::Strangers;
 use crate::tokens::Tokens;
 
 /// One running data plane; clones share it.
@@ -20,6 +21,7 @@ pub(crate) struct Parts {
     pub(crate) product: Arc<Product>,
     pub(crate) naming: Naming,
     pub(crate) tokens: Tokens,
+    pub(crate) strangers: Strangers,
 }
 
 impl Plane {

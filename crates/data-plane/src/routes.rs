@@ -27,6 +27,7 @@ pub(crate) use follow::follow;
 pub(crate) use lookup::Lookup;
 pub(crate) use table::{InUse, RouteTable, Served, Url};
 
+use crate::strangers::Strangers;
 use absence::Absence;
 
 /// Key ids, and names, at most whose tenants, or that nobody has them, are remembered.
@@ -43,6 +44,7 @@ pub(crate) struct Routes {
     keys: Found<KeyId>,
     names: Found<Lookup>,
     control: Control,
+    strangers: Strangers,
     lookups: Counter<u64>,
 }
 
@@ -70,7 +72,7 @@ impl<K> Expiry<K, Holder> for Forget {
 }
 
 impl Routes {
-    pub(crate) fn new(control: Control, max_routes: u64, meter: &Meter) -> Self {
+    pub(crate) fn new(control: Control, max_routes: u64, strangers: Strangers, meter: &Meter) -> Self {
         let table = Arc::new(RouteTable::new(max_routes));
         let gauge = Arc::clone(&table);
         meter
@@ -83,6 +85,7 @@ impl Routes {
             keys: found(),
             names: found(),
             control,
+            strangers,
             lookups: meter
                 .u64_counter("data_plane_route_lookups")
                 .with_description("Routes asked of the control plane.")
@@ -123,9 +126,14 @@ impl Routes {
             let holder = if let Some(holder) = found.get(key).await {
                 holder
             } else {
+                let knock = self.strangers.knock()?;
                 // In a box: the future of a question is large, and would be part of every request's.
                 let asked = Box::pin(found.try_get_with_by_ref(key, self.ask(query()))).await;
-                asked.map_err(|error| unavailable(&error))?
+                let holder = asked.map_err(|error| unavailable(&error))?;
+                if matches!(holder, Holder::Tenant(_)) {
+                    knock.welcome();
+                }
+                holder
             };
             match holder {
                 Holder::Tenant(tenant) => {

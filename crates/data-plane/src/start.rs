@@ -26,6 +26,7 @@ use crate::plane::{Parts, Plane};
 use crate::pools::Pools;
 use crate::routes::{Control, Routes, follow};
 use crate::session::TenantSession;
+use crate::strangers::Strangers;
 use crate::tokens::Tokens;
 
 /// Starts a data plane for a product, and answers its API. Paths of `handlers` are below the product's mount.
@@ -43,7 +44,8 @@ pub async fn start(
     let node = Node::open(&config.node.state_dir)?;
     let control = Control::new(&config.control)?;
     let meter = service.telemetry.meter("data-plane");
-    let routes = Routes::new(control, config.pools.max_routes, &meter);
+    let strangers = Strangers::new(&config.strangers, &meter);
+    let routes = Routes::new(control, config.pools.max_routes, strangers.clone(), &meter);
     let tokens = Tokens::new(&config.tokens, product.scopes, &meter)?;
     let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, &config.pools, &meter);
 
@@ -60,6 +62,7 @@ pub async fn start(
         routes,
         pools,
         tokens,
+        strangers,
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });

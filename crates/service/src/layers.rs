@@ -4,6 +4,7 @@
 
 mod limits;
 mod problems;
+mod proxies;
 mod request_id;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use tower::{Service, ServiceExt as _};
 
 use crate::telemetry::{RequestContext, Telemetry};
 pub use limits::BODY_LIMIT;
+pub use proxies::{ForwardedBy, ProxiesConfig};
 pub use request_id::RequestId;
 
 /// What the edge needs to know.
@@ -31,6 +33,8 @@ pub struct EdgeConfig {
     pub telemetry: Telemetry,
     /// How long a request may take before it is answered with 503. Longer than any long poll.
     pub timeout: Duration,
+    /// Who may say where a request comes from.
+    pub proxies: ProxiesConfig,
 }
 
 /// A whole API: a router, or what chooses among several.
@@ -69,11 +73,12 @@ impl<S: Api> Service<Request> for Edge<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let (config, api) = (Arc::clone(&self.config), self.api.clone());
         Box::pin(async move {
+            let client = config.proxies.settle(&mut request);
             // First, because everything further in says the id.
-            let context = RequestContext::of(&request);
+            let context = RequestContext::of(&request, client);
             let mut response = Arc::clone(&context).scope(answer(&config, &context, request, api)).await;
             context.id().tell(&mut response);
             Ok(response)

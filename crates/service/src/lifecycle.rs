@@ -200,7 +200,8 @@ async fn serve(listener: TcpListener, api: impl Api, until: CancellationToken) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
     });
-    let served = axum::serve(listener, ServiceExt::<Request>::into_make_service(api))
+    // Each request knows the other end of its connection.
+    let served = axum::serve(listener, ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(api))
         .with_graceful_shutdown(until.cancelled_owned())
         .await;
     if let Err(error) = served {

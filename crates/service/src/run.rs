@@ -98,6 +98,7 @@ where
     let telemetry = Telemetry::start(name, config.telemetry())?;
     let lifecycle = Lifecycle::new(config.lifecycle().drain());
     let timeout = config.lifecycle().request_timeout();
+    let proxies = config.listen().proxies.clone();
     let health = Health::new();
     lifecycle.stop_on_signals()?;
 
@@ -119,7 +120,7 @@ where
 
     let stopping = lifecycle.stopping();
     let api = match stopping.run_until_cancelled(build(config, service)).await {
-        Some(api) => edge(api?, EdgeConfig { telemetry, timeout }),
+        Some(api) => edge(api?, EdgeConfig { telemetry, timeout, proxies }),
         // Told to stop before it had started: there is nothing to serve, only tasks to drain.
         None => return Ok(lifecycle.serve::<Router>(Vec::new()).await?),
     };

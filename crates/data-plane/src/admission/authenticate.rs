@@ -50,7 +50,7 @@ pub(super) async fn authenticate(
     let (principal, own) = match credential.parse::<ApiKey>() {
         Ok(key) => by_key::authenticate(&plane.routes, &key, now).await?,
         // In a box: its future is large, and would be part of every request's.
-        Err(_) => Box::pin(by_token::authenticate(&plane.routes, &plane.tokens, credential, now)).await?,
+        Err(_) => Box::pin(by_token::authenticate(plane, credential, now)).await?,
     };
     Ok(Authenticated { names: identified.names, principal, own })
 }

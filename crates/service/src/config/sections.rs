@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Invalid, Switch, Validate};
+use crate::layers::ProxiesConfig;
 
 /// What every program needs to start: where it listens, how it logs, how long it drains.
 pub trait Sections {
@@ -27,6 +28,8 @@ pub struct ListenConfig {
     pub address: SocketAddr,
     /// Address of health and metrics; they ask for no token and belong on a private network.
     pub ops_address: SocketAddr,
+    /// Proxies in front of the API.
+    pub proxies: ProxiesConfig,
 }
 
 impl ListenConfig {
@@ -35,6 +38,7 @@ impl ListenConfig {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             ops_address: SocketAddr::from(([127, 0, 0, 1], ops_port)),
+            proxies: ProxiesConfig::default(),
         }
     }
 }

@@ -92,7 +92,7 @@ fn an_unknown_key_is_named_with_its_origin() {
         error,
         format!(
             "unknown configuration key `listen.adress` in the file {path}; known there: address, \
-             ops_address"
+             ops_address, proxies"
         )
     );
     let error = loaded(&[], &[("FREEHOLD_LISTEN__ADRESS", "x")]).unwrap_err().to_string();

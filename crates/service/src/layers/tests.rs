@@ -21,7 +21,8 @@ fn api() -> (Edge<Router>, Telemetry) {
         .route("/slow", get(std::future::pending::<()>))
         .route("/lost", get(|| async { Problem::internal("secret text of the database") }))
         .route("/id", get(|id: RequestId| async move { id.as_str().to_owned() }));
-    let config = EdgeConfig { telemetry: telemetry.clone(), timeout: Duration::from_mins(1) };
+    let config =
+        EdgeConfig { telemetry: telemetry.clone(), timeout: Duration::from_mins(1), proxies: ProxiesConfig::default() };
     (edge(name_endpoints(router), config), telemetry)
 }
 

@@ -3,6 +3,7 @@
 //! It goes with the request's task, and is read when a line is written. A span would be built, entered at each poll and
 //! recorded into for every request, whether a line is written or not: 36 of a request's 126 microseconds, when it was.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::{MatchedPath, Request};
@@ -28,17 +29,19 @@ pub struct RequestContext {
     trace: Option<TraceId>,
     method: Method,
     uri: Uri,
+    client: Option<IpAddr>,
     endpoint: OnceLock<(&'static str, MatchedPath)>,
     tenant: OnceLock<Arc<str>>,
 }
 
 impl RequestContext {
-    pub(crate) fn of(request: &Request) -> Arc<Self> {
+    pub(crate) fn of(request: &Request, client: Option<IpAddr>) -> Arc<Self> {
         Arc::new(Self {
             id: RequestId::of(request.headers()),
             trace: trace_of(request.headers()),
             method: request.method().clone(),
             uri: request.uri().clone(),
+            client,
             endpoint: OnceLock::new(),
             tenant: OnceLock::new(),
         })
@@ -71,6 +74,12 @@ impl RequestContext {
     /// The request's id.
     pub fn id(&self) -> &RequestId {
         &self.id
+    }
+
+    /// Where the request comes from, as far as a trusted proxy says it, else the other end of its connection; none where
+    /// there is no socket.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     pub(crate) fn method(&self) -> &Method {
@@ -129,7 +138,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let context = RequestContext::of(&request.body(Body::empty()).unwrap());
+        let context = RequestContext::of(&request.body(Body::empty()).unwrap(), None);
         context.set_tenant("acme");
         context.fields().collect()
     }
@@ -152,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn a_context_is_there_for_its_work_alone() {
         assert!(RequestContext::current(|_| ()).is_none());
-        let context = RequestContext::of(&Request::new(Body::empty()));
+        let context = RequestContext::of(&Request::new(Body::empty()), None);
         assert!(context.scope(async { RequestContext::current(|_| ()) }).await.is_some());
         assert!(RequestContext::current(|_| ()).is_none());
     }

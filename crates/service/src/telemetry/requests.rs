@@ -98,7 +98,7 @@ mod tests {
     use crate::{config::TelemetryConfig, telemetry::Telemetry};
 
     fn counted(telemetry: &Telemetry, tenant: &str) {
-        let context = RequestContext::of(&axum::extract::Request::new(axum::body::Body::empty()));
+        let context = RequestContext::of(&axum::extract::Request::new(axum::body::Body::empty()), None);
         context.set_tenant(tenant);
         telemetry.requests().count(&context, StatusCode::OK, Duration::from_millis(3));
     }

@@ -9,16 +9,13 @@ use service::Problem;
 use tenancy::Route;
 
 use super::{Own, unauthorized};
+use crate::plane::Plane;
 use crate::routes::{Lookup, Routes};
 use crate::session::Principal;
-use crate::tokens::{NotProven, Proven, SpeaksFor, Tokens, Trusted, Unproven};
+use crate::tokens::{NotProven, Proven, SpeaksFor, Trusted, Unproven};
 
-pub(super) async fn authenticate(
-    routes: &Routes,
-    tokens: &Tokens,
-    token: &str,
-    now: DateTime<Utc>,
-) -> Result<(Principal, Own), Problem> {
+pub(super) async fn authenticate(plane: &Plane, token: &str, now: DateTime<Utc>) -> Result<(Principal, Own), Problem> {
+    let (routes, tokens) = (&plane.routes, &plane.tokens);
     if let Some(proven) = tokens.known(token, now)
         && let Some(spoken_for) = spoken_for(routes, &proven).await?
     {
@@ -26,11 +23,14 @@ pub(super) async fn authenticate(
     }
     // Not seen before, or its issuer is described otherwise than when it was.
     let unproven = Unproven::read(token).ok_or_else(unauthorized)?;
+    // Before it is known whether its issuer is anybody's: that is nothing to be told by what is refused here.
+    let knock = plane.strangers.knock()?;
     let trusted = match tokens.platform(unproven.issuer()) {
         Some(trusted) => trusted.clone(),
         None => of_tenant(routes, unproven.issuer()).await?.ok_or_else(unauthorized)?,
     };
     let proven = tokens.prove(&unproven, trusted, now).await.map_err(|reason| refused(&reason))?;
+    knock.welcome();
     spoken_for(routes, &proven).await?.ok_or_else(unauthorized)
 }
 
