@@ -62,6 +62,20 @@ async fn a_tenants_life_by_the_command_line(bed: Bed) {
     assert!(freehold(&bed, &["tenant", "rotate", "acme2"]).await.status.success());
     assert!(freehold(&bed, &["tenant", "doctor"]).await.status.success());
 
+    // A fix is an operation, and what it mended is told.
+    let wrong = "UPDATE servers SET placed = 7";
+    sea_orm::ConnectionTrait::execute_unprepared(&registry, wrong).await.unwrap();
+    assert_eq!(freehold(&bed, &["tenant", "doctor"]).await.status.code(), Some(1));
+    let fixed = json(&bed, &["tenant", "doctor", "--fix", "--json"]).await;
+    let finding = &fixed["findings"][0];
+    assert_eq!((&finding["kind"], &finding["is_fixed"]), (&json!("placed_disagrees"), &json!(true)), "{fixed}");
+    let path = format!("/v1/operations/{}", finding["operation"].as_str().unwrap());
+    let operation = bed.done("GET", &path, None).await;
+    assert_eq!((&operation["kind"], &operation["state"]), (&json!("fix"), &json!("done")), "{operation}");
+    assert!(operation["tenant"].is_null() && operation["server"].is_string(), "{operation}");
+    assert_eq!(operation["requested_by"], "tests");
+    assert!(freehold(&bed, &["tenant", "doctor"]).await.status.success());
+
     assert!(!freehold(&bed, &["tenant", "delete", "acme2"]).await.status.success(), "nobody said yes");
     assert!(freehold(&bed, &["tenant", "delete", "acme2", "--yes"]).await.status.success());
     bed.until(&acme, "/api/pets", 401).await;

@@ -69,7 +69,7 @@ async fn a_new_tenant_is_served_by_a_node_that_nobody_restarted_and_a_deleted_on
     // What was destroyed is told; the slug is held back, and links of before lead to nobody else.
     let erasure = &tombstone["erasure"];
     assert_eq!(erasure["row_counts"], json!({ "pets": 1, "users": 1 }), "{tombstone}");
-    assert_eq!(erasure["requested_by"], "operator");
+    assert_eq!(erasure["requested_by"], "tests", "by who called");
     assert!(erasure["erased_at"].is_string() && erasure["requested_at"].is_string());
     let again = bed.operator("POST", "/v1/tenants", Some(json!({ "slug": "third", "name": "Third" }))).await;
     assert_eq!((again.status, again.kind().as_str()), (409, "slug-held"), "{again:?}");

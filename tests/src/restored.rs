@@ -68,9 +68,12 @@ async fn nothing_of_before_goes_on_in_a_registry_that_was_restored(store: Store)
     let mut bed = Bed::start_with(store, 1, 0, TUNING).await;
     bed.tenant("going").await;
     bed.tenant("leaving").await;
+    bed.tenant("turning").await;
     bed.control[0].kill();
-    // The backup has a creation half made, a deletion that is half done, and one that is due and was not begun.
+    // The backup has a creation and a rotation half made, a deletion that is half done, and one that is due and was not begun.
     bed.control[0].restart();
+    killed_at(&bed, "new_role", "POST", "/v1/tenants/turning/rotate-credentials", None).await;
+    bed.control[0].restart_with(&["--restored"]);
     killed_at(&bed, "roles", "POST", "/v1/tenants", Some(json!({ "slug": "half", "name": "Half" }))).await;
     bed.control[0].restart_with(&["--restored"]);
     killed_at(&bed, "count_rows", "DELETE", "/v1/tenants/leaving", None).await;
@@ -84,18 +87,30 @@ async fn nothing_of_before_goes_on_in_a_registry_that_was_restored(store: Store)
     bed.tenant("next").await;
     let all = bed.done("GET", "/v1/operations?held=true", None).await;
     let held: Vec<Value> = all["items"].as_array().unwrap().clone();
-    assert_eq!(held.len(), 3, "{all}");
+    assert_eq!(held.len(), 4, "{all}");
     assert!(held.iter().all(|it| it["held"] == true && it["finished_at"].is_null()), "{all}");
-    for (slug, status) in [("half", "provisioning"), ("leaving", "deleting"), ("going", "deleting")] {
+    for (slug, status) in
+        [("half", "provisioning"), ("leaving", "deleting"), ("going", "deleting"), ("turning", "active")]
+    {
         assert_eq!(bed.done("GET", &format!("/v1/tenants/{slug}"), None).await["status"], status);
     }
     let findings = bed.findings().await;
     let told = findings.iter().filter(|it| it["kind"] == "operation_held").count();
-    assert_eq!((told, findings.len()), (3, 3), "{findings:?}");
+    assert_eq!((told, findings.len()), (4, 4), "{findings:?}");
     // What was begun cannot be called off, and says how it goes on.
     let refused = bed.operator("POST", "/v1/tenants/leaving/restore", None).await;
     assert_eq!((refused.status, refused.kind().as_str()), (409, "operation-held"), "{refused:?}");
     assert!(refused.text.contains("/retry"), "{refused:?}");
+    // What would wait for it for ever is refused, and says what goes first.
+    for (method, path) in [("DELETE", "/v1/tenants/turning"), ("POST", "/v1/tenants/turning/rotate-credentials")] {
+        for query in ["", "?force=true"].into_iter().filter(|query| query.is_empty() || method == "POST") {
+            let refused = bed.operator(method, &format!("{path}{query}"), None).await;
+            assert_eq!((refused.status, refused.kind().as_str()), (409, "operation-held"), "{method}: {refused:?}");
+            let first = held.iter().find(|it| it["kind"] == "rotate").unwrap()["id"].as_str().unwrap();
+            assert!(refused.text.contains(&format!("/v1/operations/{first}/retry")), "{refused:?}");
+        }
+    }
+    assert_eq!(bed.done("GET", "/v1/tenants/turning", None).await["status"], "active");
 
     for operation in held {
         let id = operation["id"].as_str().unwrap();
@@ -106,6 +121,7 @@ async fn nothing_of_before_goes_on_in_a_registry_that_was_restored(store: Store)
         assert_eq!((&ended["state"], &ended["held"]), (&json!("done"), &json!(false)), "{ended}");
     }
     assert_eq!(bed.done("GET", "/v1/tenants/half", None).await["status"], "active");
+    assert_eq!(bed.done("POST", "/v1/tenants/turning/rotate-credentials", None).await["tenant"]["generation"], 3);
     bed.assert_healthy().await;
 }
 

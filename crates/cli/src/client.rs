@@ -96,6 +96,11 @@ impl Client {
         self.call("POST", path, body)
     }
 
+    /// As [`Client::post`], and the answer waits until what is begun has ended, this long at most.
+    pub(crate) fn post_and_wait(&self, path: &str, body: &str, at_most: Duration) -> Result<Answer> {
+        self.call_preferring("POST", path, Some(body), Some(at_most))
+    }
+
     pub(crate) fn put(&self, path: &str, body: &str) -> Result<Answer> {
         self.call("PUT", path, Some(body))
     }
@@ -109,6 +114,10 @@ impl Client {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<Answer> {
+        self.call_preferring(method, path, body, None)
+    }
+
+    fn call_preferring(&self, method: &str, path: &str, body: Option<&str>, wait: Option<Duration>) -> Result<Answer> {
         let key = (method == "POST").then(idempotency_key).transpose()?;
         // A PUT or PATCH that comes twice changes nothing more; a second DELETE would be refused.
         let is_repeatable = method != "DELETE";
@@ -116,7 +125,7 @@ impl Client {
         let mut tries = 0;
         loop {
             tries += 1;
-            let outcome = self.send(method, path, body, key.as_deref());
+            let outcome = self.send(method, path, body, key.as_deref(), wait);
             let backoff = (tries < TRIES).then(|| FIRST_PAUSE * 2_u32.pow(tries - 1));
             let pause = match &outcome {
                 // The first try is at work yet: its answer comes.
@@ -136,7 +145,14 @@ impl Client {
         }
     }
 
-    fn send(&self, method: &str, path: &str, body: Option<&str>, key: Option<&str>) -> Result<Answer, Lost> {
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+        key: Option<&str>,
+        wait: Option<Duration>,
+    ) -> Result<Answer, Lost> {
         let url = format!("{}{path}", self.base);
         // Zero would mean none.
         let limit = LONGEST_CALL.min(self.remains()).max(Duration::from_millis(1));
@@ -151,6 +167,9 @@ impl Client {
         }
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
+        }
+        if let Some(wait) = wait {
+            request = request.header("prefer", format!("wait={}", wait.as_secs()));
         }
         let request = request.body(body.unwrap_or_default().to_owned()).map_err(|error| lost(&error.into()))?;
         let request = self.agent.configure_request(request).timeout_global(Some(limit)).build();

@@ -2,8 +2,10 @@
 //!
 //! It goes page by page, so that no look takes long however many tenants there are: first the servers, for what is on them
 //! that the registry lacks, then the tenants, for what they lack. What looks wrong is read once more before it is told: a
-//! tenant that is being worked on, or was between two looks, is well. The data of a tenant is never touched.
+//! tenant that is being worked on, or was between two looks, is well. What is put right is put right by operations. The data
+//! of a tenant is never touched.
 
+mod cure;
 mod fix;
 mod keeping;
 mod servers;
@@ -17,13 +19,15 @@ use std::time::Duration;
 
 use sea_orm::DbErr;
 use serde::Serialize;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::engine::{EngineError, Inspect, Inventory, Slot};
 use crate::plane::Plane;
+use crate::provision::On;
+pub(crate) use cure::Uncured;
+pub(crate) use fix::{order, settle};
 
 /// All that one page may take: the last database is begun with in time for a look, a second one, a fix and a look after it.
 const WHOLE: Duration = Duration::from_secs(18);
@@ -104,8 +108,12 @@ pub(crate) struct Finding {
     pub(crate) remedy: String,
     /// It was put right, and looked at again.
     pub(crate) is_fixed: bool,
+    /// The operation that puts it right, if a fix was asked for and there is one.
+    pub(crate) operation: Option<Uuid>,
     #[serde(skip)]
     cure: Option<Cure>,
+    #[serde(skip)]
+    on: Option<On>,
 }
 
 /// What the doctor itself can do about a finding.
@@ -130,7 +138,9 @@ impl Finding {
             detail: detail.into(),
             remedy: remedy.into(),
             is_fixed: false,
+            operation: None,
             cure: None,
+            on: None,
         }
     }
 
@@ -207,22 +217,17 @@ impl FromStr for Position {
 /// One look, of one page.
 pub(crate) struct Doctor {
     plane: Plane,
-    is_fixing: bool,
     begun: Instant,
-    /// A fix of a tenant holds its row: one at a time, for the registry may have one writer.
-    fixing: Mutex<()>,
     /// Where a test stops between the look at a server and that at the registry.
     #[cfg(test)]
     between: Option<std::sync::Arc<tests::Between>>,
 }
 
 impl Doctor {
-    pub(crate) fn new(plane: Plane, is_fixing: bool) -> Self {
+    pub(crate) fn new(plane: Plane) -> Self {
         Self {
             plane,
-            is_fixing,
             begun: Instant::now(),
-            fixing: Mutex::new(()),
             #[cfg(test)]
             between: None,
         }

@@ -9,6 +9,7 @@ mod breakers;
 mod faults;
 mod held;
 mod lease;
+mod on;
 mod pace;
 mod prune;
 mod queue;
@@ -26,20 +27,21 @@ mod work;
 use std::str::FromStr;
 
 pub(crate) use breakers::Breakers;
-pub(crate) use held::{begun, holds, in_the_way, is_held};
+pub(crate) use held::{begun, go_on, holds, in_the_way, is_held};
+pub(crate) use on::On;
 pub(crate) use prune::prune;
 pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;
-pub(crate) use steps::{emptiest, no_room, places, recount_places};
-pub(crate) use stock::{Kept, StockError, count_ready, gaps, keep, mend};
+pub(crate) use steps::{emptiest, no_room, places};
+pub(crate) use stock::{Kept, StockError, count_ready, gaps, keep};
 pub(crate) use wake::Wake;
 pub(crate) use work::url_subject;
 
 use crate::registry::entities::operations;
 use steps::Step;
 
-/// What is done with a tenant.
+/// What is done with a tenant, or on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Builds its database and makes it known to data planes. Fails by being undone.
@@ -49,15 +51,17 @@ pub(crate) enum Kind {
     /// Gives its database another login role with a new password, and bars the old one. Once data planes are told of the
     /// new one there is no way back.
     Rotate,
+    /// Puts right what the doctor found of a tenant or on a server. Nothing of it is taken back.
+    Fix,
 }
 
 /// No operation is of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a kind of operation: use create, delete or rotate")]
+#[error("not a kind of operation: use create, delete, rotate or fix")]
 pub(crate) struct UnknownKind;
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Create, Self::Delete, Self::Rotate];
+    const ALL: [Self; 4] = [Self::Create, Self::Delete, Self::Rotate, Self::Fix];
 
     /// The word used in the API and in the registry.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -65,15 +69,18 @@ impl Kind {
             Self::Create => "create",
             Self::Delete => "delete",
             Self::Rotate => "rotate",
+            Self::Fix => "fix",
         }
     }
 
-    /// Its steps, in their order.
-    const fn steps(self) -> &'static [&'static dyn Step] {
-        match self {
-            Self::Create => steps::CREATE,
-            Self::Delete => steps::DELETE,
-            Self::Rotate => steps::ROTATE,
+    /// Its steps, in their order. Only a fix is on a server too.
+    const fn steps(self, on: On) -> &'static [&'static dyn Step] {
+        match (self, on) {
+            (Self::Create, _) => steps::CREATE,
+            (Self::Delete, _) => steps::DELETE,
+            (Self::Rotate, _) => steps::ROTATE,
+            (Self::Fix, On::Tenant(_)) => steps::FIX_TENANT,
+            (Self::Fix, On::Server(_)) => steps::FIX_SERVER,
         }
     }
 
@@ -83,6 +90,7 @@ impl Kind {
             Self::Create => steps::CREATE.len(),
             Self::Delete => 0,
             Self::Rotate => steps::ROTATE_UNTIL_TOLD,
+            Self::Fix => steps::FIX_SERVER.len(),
         }
     }
 }
@@ -124,6 +132,8 @@ pub(crate) fn is_state(name: &str) -> bool {
 
 impl State {
     const ALL: [Self; 6] = [Self::Pending, Self::Running, Self::Undoing, Self::Done, Self::Failed, Self::Cancelled];
+    /// Nothing more happens by itself.
+    const ENDS: [Self; 3] = [Self::Done, Self::Failed, Self::Cancelled];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -138,8 +148,7 @@ impl State {
 
     /// Whether nothing more happens by itself.
     fn has_ended(text: &str) -> bool {
-        let state = Self::ALL.into_iter().find(|state| state.as_str() == text);
-        matches!(state, Some(Self::Done | Self::Failed | Self::Cancelled))
+        Self::ENDS.iter().any(|state| state.as_str() == text)
     }
 }
 

@@ -9,6 +9,8 @@ pub(crate) mod entities;
 pub(crate) mod feed;
 pub(crate) mod nodes;
 pub(crate) mod route;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ mod m0003_held;
 mod m0004_placed;
 mod m0007_operators;
 mod m0008_issuers;
+mod m0009_of_servers;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_placed::Migration),
             Box::new(m0007_operators::Migration),
             Box::new(m0008_issuers::Migration),
+            Box::new(m0009_of_servers::Migration),
         ]
     }
 }

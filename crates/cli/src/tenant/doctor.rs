@@ -1,6 +1,7 @@
 //! `freehold tenant doctor`: what in the registry and on the servers does not fit together.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use crate::client::{Client, path};
 use crate::output::{Output, note};
 use crate::progress::Progress;
 use crate::table::{Table, or_nothing};
+
+/// How long a page may wait for what it mends. What takes longer goes on, and is told of.
+const WAIT: Duration = Duration::from_secs(20);
 
 /// What is typed after `freehold tenant doctor`.
 #[derive(clap::Args)]
@@ -90,7 +94,12 @@ fn examine(client: &Client, fix: bool) -> Result<Report> {
     let (mut seen, mut told) = (HashSet::new(), HashSet::new());
     loop {
         let order = serde_json::to_string(&Order { fix, cursor: report.next_cursor.as_deref() })?;
-        let page: Page = client.post(&path(["doctor"]), Some(&order))?.json("doctor's report")?;
+        let answer = if fix {
+            client.post_and_wait(&path(["doctor"]), &order, WAIT)?
+        } else {
+            client.post(&path(["doctor"]), Some(&order))?
+        };
+        let page: Page = answer.json("doctor's report")?;
         // A server that does not answer is told where servers are looked at, and again where its tenants are.
         report.findings.extend(page.findings.into_iter().filter(|it| told.insert(it.get().to_owned())));
         report.checked.servers += page.checked.servers;

@@ -23,9 +23,6 @@ use role::{Audience, Role, audience};
 /// Who the token of the configuration stands for, in what is written down.
 pub(super) const BOOTSTRAP: &str = "bootstrap";
 
-/// Who orders what an operator orders.
-pub(super) const OPERATOR: &str = "operator";
-
 /// Begins every operator's token: `fo_<id>_<secret>`.
 pub(super) const TOKEN_PREFIX: &str = "fo_";
 

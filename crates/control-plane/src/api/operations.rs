@@ -19,14 +19,16 @@ use super::tenants;
 use crate::provision::{self, is_held};
 use crate::registry::entities::{operation_steps, operations};
 
-/// A long action on a tenant.
+/// A long action on a tenant or a server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Operation {
     id: Uuid,
-    /// `create`, `delete` or `rotate`.
+    /// `create`, `delete`, `rotate` or `fix`.
     kind: String,
-    /// The tenant's id.
-    tenant: Uuid,
+    /// The id of the tenant that it is on; null for one on a server.
+    tenant: Option<Uuid>,
+    /// The id of the server that a fix is on; null for one on a tenant.
+    server: Option<Uuid>,
     /// `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
     state: String,
     /// Why it failed or waits, and what to do.
@@ -71,6 +73,7 @@ impl Operation {
             id: row.id,
             kind: row.kind,
             tenant: row.tenant_id,
+            server: row.server_id,
             state: row.state,
             error: row.error,
             note: row.note,

@@ -24,11 +24,11 @@ use tenancy::{Slug, Status, TenantId};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::auth::OPERATOR;
+use super::auth::Operator;
 use super::once::Answer;
 use super::operations::Operation;
 use super::precondition::etag;
-use crate::provision::{Kind, Order};
+use crate::provision::{Kind, On, Order};
 use crate::registry::change::Change;
 use crate::registry::entities::{erasures, held_slugs, operations, plans, servers, tenants};
 
@@ -299,8 +299,8 @@ pub(super) async fn plan(change: &Change, name: &str) -> Result<String, Problem>
 }
 
 /// What an operator orders.
-fn order(kind: Kind, tenant: Uuid, run_after: DateTime<Utc>) -> Order {
-    Order { kind, tenant, run_after, is_forced: false, requested_by: OPERATOR.to_owned() }
+fn order(kind: Kind, tenant: Uuid, run_after: DateTime<Utc>, by: &Operator) -> Order {
+    Order { kind, on: On::Tenant(tenant), run_after, is_forced: false, requested_by: by.subject.clone() }
 }
 
 /// 202 with the operation's place.

@@ -5,40 +5,12 @@ use sea_orm::DbErr;
 use super::servers::unreachable;
 use super::{Cure, Doctor, Finding, Kind, LOOK};
 use crate::engine::EngineError;
-use crate::provision::{StockError, gaps, mend, places, recount_places};
+use crate::provision::{On, StockError, gaps, places};
 use crate::registry::entities::servers;
 
 impl Doctor {
-    /// What is wrong with it, put right if that is asked for.
+    /// What is wrong with it.
     pub(super) async fn keeping(&self, server: &servers::Model) -> Result<Vec<Finding>, DbErr> {
-        let mut findings = self.kept(server).await?;
-        if !self.is_fixing || findings.iter().all(|finding| finding.cure.is_none()) {
-            return Ok(findings);
-        }
-        let mut failed = None;
-        if findings.iter().any(|finding| matches!(finding.cure, Some(Cure::MendStock))) {
-            failed = self.stock_in_time(Box::pin(mend(&self.plane, server))).await?.err();
-            // The keeper makes others in their place.
-            self.plane.restock.notify_one();
-        }
-        if findings.iter().any(|finding| matches!(finding.cure, Some(Cure::RecountPlaces))) {
-            let change = self.plane.registry.change().await?;
-            recount_places(&change, server.id).await?;
-            change.commit().await?;
-        }
-        let left = self.kept(server).await?;
-        for finding in &mut findings {
-            let is_left = |it: &Finding| it.kind == finding.kind && it.database == finding.database;
-            finding.is_fixed = !left.iter().any(is_left);
-            if let Some(error) = failed.as_ref().filter(|_| !finding.is_fixed) {
-                super::fix::failed(finding, error);
-            }
-            super::fix::told(finding);
-        }
-        Ok(findings)
-    }
-
-    async fn kept(&self, server: &servers::Model) -> Result<Vec<Finding>, DbErr> {
         let mut findings = Vec::new();
         match self.stock_in_time(Box::pin(gaps(&self.plane, server))).await? {
             Err(error) => return Ok(vec![unreachable(server, &error)]),
@@ -82,6 +54,7 @@ impl Doctor {
         }
         for finding in &mut findings {
             finding.server = Some(server.name.clone());
+            finding.on = Some(On::Server(server.id));
         }
         Ok(findings)
     }

@@ -17,11 +17,12 @@ use uuid::Uuid;
 
 use super::{AT_MOST, AT_ONCE, Checked, Cure, Doctor, Finding, Kind, LOOK, Position, REACH, Report};
 use crate::api::servers::admin_url_subject;
-use crate::engine::{DatabaseName, Engine, Identity, Slot};
+use crate::engine::{DatabaseName, Engine, EngineError, Identity, Slot};
+use crate::provision::On;
 use crate::registry::entities::{databases, servers, templates, tenants, warm_databases};
 
 /// What the registry does not know, by name; within one, the database before its roles.
-type Stray = (DatabaseName, Option<Slot>);
+pub(super) type Stray = (DatabaseName, Option<Slot>);
 
 impl Doctor {
     pub(super) async fn next_server(&self, after: &str) -> Result<Report, DbErr> {
@@ -62,27 +63,14 @@ impl Doctor {
                 return Ok(report);
             }
         };
-        let mut strays = match self.strays(server, engine.as_ref()).await? {
-            Ok((strays, databases)) => {
-                report.checked.databases = if after.is_none() { databases } else { 0 };
-                strays
-            }
-            Err(sick) => {
-                report.findings.push(sick);
+        let (strays, databases) = match self.strays_past(engine.as_ref(), after).await? {
+            Ok(found) => found,
+            Err(error) => {
+                report.findings.push(unreachable(server, &error));
                 return Ok(report);
             }
         };
-        strays.retain(|(name, _)| after.is_none_or(|after| name > after));
-        if !strays.is_empty() {
-            // Read again: what was being made or dropped is known, or gone.
-            match self.strays(server, engine.as_ref()).await? {
-                Ok((again, _)) => strays.retain(|stray| again.contains(stray)),
-                Err(sick) => {
-                    report.findings.push(sick);
-                    return Ok(report);
-                }
-            }
-        }
+        report.checked.databases = if after.is_none() { databases } else { 0 };
         let names: BTreeSet<DatabaseName> = strays.iter().map(|(name, _)| name.clone()).collect();
         let end = names.last().cloned();
         if after.is_none() {
@@ -92,7 +80,7 @@ impl Doctor {
         let mut looks = stream::iter(names.into_iter().take(AT_MOST).enumerate())
             .take_while(|(index, _)| std::future::ready(*index == 0 || self.has_time()))
             .map(|(_, name)| async move {
-                let findings = self.stray(server, engine, &name, strays).await;
+                let findings = self.stray(server, engine.as_ref(), &name, strays).await;
                 (name, findings)
             })
             .buffered(AT_ONCE);
@@ -127,15 +115,32 @@ impl Doctor {
         Ok(engine)
     }
 
-    /// What is on the server and unknown, and how many databases there are.
-    async fn strays(
+    /// What is on the server past a name and unknown at two looks, and how many databases there are.
+    pub(super) async fn strays_past(
         &self,
-        server: &servers::Model,
         engine: &dyn Engine,
-    ) -> Result<Result<(BTreeSet<Stray>, usize), Finding>, DbErr> {
+        after: Option<&DatabaseName>,
+    ) -> Result<Result<(BTreeSet<Stray>, usize), EngineError>, DbErr> {
+        let (mut strays, count) = match self.strays(engine).await? {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        strays.retain(|(name, _)| after.is_none_or(|after| name > after));
+        if !strays.is_empty() {
+            // Read again: what was being made or dropped is known, or gone.
+            match self.strays(engine).await? {
+                Ok((again, _)) => strays.retain(|stray| again.contains(stray)),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok((strays, count)))
+    }
+
+    /// What is on the server and unknown, and how many databases there are.
+    async fn strays(&self, engine: &dyn Engine) -> Result<Result<(BTreeSet<Stray>, usize), EngineError>, DbErr> {
         let inventory = match self.inventory(engine).await {
             Ok(inventory) => inventory,
-            Err(error) => return Ok(Err(unreachable(server, &error))),
+            Err(error) => return Ok(Err(error)),
         };
         #[cfg(test)]
         if let Some(between) = &self.between {
@@ -175,16 +180,16 @@ impl Doctor {
     }
 
     /// What is to be said of one name that the registry does not know.
-    async fn stray(
+    pub(super) async fn stray(
         &self,
         server: &servers::Model,
-        engine: &Arc<dyn Engine>,
+        engine: &dyn Engine,
         name: &DatabaseName,
         strays: &BTreeSet<Stray>,
     ) -> Result<Vec<Finding>, DbErr> {
         let mut findings = Vec::new();
         if strays.contains(&(name.clone(), None)) {
-            findings.extend(self.stray_database(engine.as_ref(), name).await?);
+            findings.extend(self.stray_database(engine, name).await?);
         } else {
             for slot in Slot::BOTH {
                 if strays.contains(&(name.clone(), Some(slot))) {
@@ -197,9 +202,7 @@ impl Doctor {
         for finding in &mut findings {
             finding.server = Some(server.name.clone());
             finding.database = Some(name.to_string());
-            if self.is_fixing {
-                self.fix_stray(engine.as_ref(), name, finding).await?;
-            }
+            finding.on = Some(On::Server(server.id));
         }
         Ok(findings)
     }
@@ -278,7 +281,7 @@ async fn claimed(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     all.select_only().column(databases::Column::Name).into_tuple::<String>().all(db).await
 }
 
-pub(super) fn unreachable(server: &servers::Model, error: &crate::engine::EngineError) -> Finding {
+pub(super) fn unreachable(server: &servers::Model, error: &EngineError) -> Finding {
     let remedy =
         "See that the server runs, and that its admin URL is right: nothing on it can be looked at until then.";
     let finding = Finding::new(Kind::ServerUnreachable, format!("It cannot be worked: {error}."), remedy);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{AT_MOST, AT_ONCE, Checked, Cure, Doctor, Finding, Kind, LOOK, Position, Report};
 use crate::engine::{DatabaseName, Engine, EngineError, Examination, Login, Slot};
-use crate::provision::{is_held, rests, unfinished, url_subject};
+use crate::provision::{Kind as Work, On, is_held, rests, unfinished, url_subject};
 use crate::registry::entities::{databases, history, operations, servers, tenants};
 
 /// How long work on a tenant may take before it is a finding.
@@ -101,9 +101,6 @@ impl Doctor {
         let suspected: HashSet<Kind> = first.iter().map(|finding| finding.kind).collect();
         let mut found = self.examined(servers, &seen).await;
         found.retain(|finding| suspected.contains(&finding.kind));
-        if self.is_fixing && found.iter().any(|finding| finding.cure.is_some()) {
-            return self.fix_tenant(servers, tenant, found).await;
-        }
         Ok(found)
     }
 
@@ -142,6 +139,7 @@ impl Doctor {
             finding.tenant = Some(tenant.clone());
             finding.database = database.map(|database| database.name.clone());
             finding.server.clone_from(&server);
+            finding.on = Some(On::Tenant(seen.tenant.id));
         }
         findings
     }
@@ -253,7 +251,11 @@ impl Seen {
         let epoch = history.map(|history| history.epoch).unwrap_or_default();
         let mut operations: HashMap<Uuid, Vec<operations::Model>> = HashMap::new();
         for operation in unfinished(db, ids).await? {
-            operations.entry(operation.tenant_id).or_default().push(operation);
+            // A fix at work leaves the tenant as it is; one that is held is told of.
+            let is_fix = operation.kind == Work::Fix.as_str() && !is_held(&operation, epoch);
+            if let Some(tenant) = operation.tenant_id.filter(|_| !is_fix) {
+                operations.entry(tenant).or_default().push(operation);
+            }
         }
         let seen = |tenant: tenants::Model| Self {
             database: databases.remove(&tenant.id),
@@ -267,6 +269,12 @@ impl Seen {
     pub(super) async fn read(db: &impl ConnectionTrait, tenant: Uuid) -> Result<Option<Self>, DbErr> {
         let row = tenants::Entity::find_by_id(tenant).one(db).await?;
         Ok(Self::of(db, row.into_iter().collect()).await?.pop())
+    }
+
+    /// As whoever holds the tenant sees it: what has not begun by then does not begin.
+    pub(super) fn held_by_us(mut self) -> Self {
+        self.operations.retain(|operation| operation.state != "pending");
+        self
     }
 
     /// Whether nobody works on the tenant, and nobody is about to. What was begun and is held has the tenant between two

@@ -82,7 +82,8 @@ async fn rotated(stage: &Stage, tenant: Uuid) {
 
 async fn order(stage: &Stage, kind: crate::provision::Kind, tenant: Uuid) -> rows::Model {
     let change = stage.plane.registry.change().await.unwrap();
-    let order = Order { kind, tenant, run_after: change.now(), is_forced: false, requested_by: "a test".to_owned() };
+    let (on, run_after, requested_by) = (On::Tenant(tenant), change.now(), "a test".to_owned());
+    let order = Order { kind, on, run_after, is_forced: false, requested_by };
     let operation = enqueue(&change, order).await.unwrap();
     change.commit().await.unwrap();
     operation
@@ -141,10 +142,13 @@ async fn set_database(stage: &Stage, name: &str, column: databases::Column, valu
 async fn look(stage: &Stage, is_fixing: bool) -> (Vec<Finding>, Checked) {
     let (mut findings, mut checked, mut next) = (Vec::new(), Checked::default(), Some(Position::default()));
     while let Some(from) = next {
-        let doctor = Doctor::new(stage.plane.clone(), is_fixing);
+        let doctor = Doctor::new(stage.plane.clone());
         let begun = Instant::now();
-        let report = doctor.look(from).await.unwrap();
+        let mut report = doctor.look(from).await.unwrap();
         assert!(begun.elapsed() < Duration::from_secs(20));
+        if is_fixing {
+            fix(stage, &mut report.findings).await;
+        }
         let json = serde_json::to_string(&report.findings).unwrap();
         assert!(!json.contains("postgres://") && !json.contains("fh1."), "a secret in {json}");
         assert!(report.findings.iter().all(|it| it.remedy.len() > 10 && it.detail.ends_with('.')), "{json}");
@@ -155,6 +159,15 @@ async fn look(stage: &Stage, is_fixing: bool) -> (Vec<Finding>, Checked) {
         next = report.next.map(|next| next.to_string().parse().unwrap());
     }
     (findings, checked)
+}
+
+/// As the API's fix, with a runner for it.
+async fn fix(stage: &Stage, findings: &mut [Finding]) {
+    super::order(&stage.plane, findings, "the doctor's tests").await.unwrap();
+    if findings.iter().any(|finding| finding.operation.is_some()) {
+        let _runner = Running::on(stage);
+        assert!(settle(&stage.plane, findings, PATIENCE).await.unwrap(), "a fix does not end: {findings:#?}");
+    }
 }
 
 /// What is found without a fix.

@@ -27,10 +27,9 @@ pub(super) fn is_of_present_epoch() -> SimpleExpr {
 
 /// Those that are held.
 pub(crate) fn holds() -> Condition {
-    let ends = [State::Done.as_str(), State::Failed.as_str(), State::Cancelled.as_str()];
     // An older version wrote none.
     let other = operations::Column::Epoch.is_null().or(is_of_present_epoch().not());
-    Condition::all().add(operations::Column::State.is_not_in(ends)).add(other)
+    Condition::all().add(operations::Column::State.is_not_in(State::ENDS.map(State::as_str))).add(other)
 }
 
 /// The held operation of a tenant that was begun, if there is one: nothing else is worked on until it has ended.
@@ -54,11 +53,13 @@ pub(crate) fn in_the_way(held: &operations::Model) -> Problem {
 }
 
 /// Has a held operation go on where it was. Ring the plane's [`super::Wake`] after the commit.
-pub(super) async fn go_on(change: &Change, held: operations::Model, epoch: Uuid) -> Result<operations::Model, Problem> {
-    // Who puts a resting tenant right holds its row: the work does not begin meanwhile.
-    tenants::Entity::find_by_id(held.tenant_id).lock(LockType::NoKeyUpdate).one(change.db()).await?;
-    if let Some(first) = begun(change.db(), held.tenant_id, epoch).await?.filter(|first| first.id != held.id) {
-        return Err(in_the_way(&first));
+pub(crate) async fn go_on(change: &Change, held: operations::Model, epoch: Uuid) -> Result<operations::Model, Problem> {
+    if let Some(tenant) = held.tenant_id {
+        // Two that are told to go on at the same moment.
+        tenants::Entity::find_by_id(tenant).lock(LockType::NoKeyUpdate).one(change.db()).await?;
+        if let Some(first) = begun(change.db(), tenant, epoch).await?.filter(|first| first.id != held.id) {
+            return Err(in_the_way(&first));
+        }
     }
     let released = operations::Entity::update_many()
         .col_expr(operations::Column::Epoch, Expr::value(epoch))

@@ -1,4 +1,4 @@
-//! Operations that ended long ago are pruned, a batch at a time. Each tenant keeps its newest: it says how the tenant came to
+//! Operations that ended long ago are pruned, a batch at a time. Each tenant, and each server, keeps its newest: it says how the tenant came to
 //! be as it is, and a failed creation is started again by it. Records of erasure are rows of their own, and stay.
 
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use opentelemetry::metrics::Counter;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Query};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -59,7 +59,11 @@ pub(super) async fn look(registry: &Registry, before: DateTime<Utc>, batch: u64)
     let has_newer = Query::select()
         .expr(Expr::value(1))
         .from_as(operations::Entity, newer.clone())
-        .and_where(operations::Column::TenantId.into_expr().equals((newer.clone(), operations::Column::TenantId)))
+        .cond_where(
+            Condition::any()
+                .add(operations::Column::TenantId.into_expr().equals((newer.clone(), operations::Column::TenantId)))
+                .add(operations::Column::ServerId.into_expr().equals((newer.clone(), operations::Column::ServerId))),
+        )
         // Ids are UUIDv7: their order is that of creation.
         .and_where(Expr::col((newer, operations::Column::Id)).gt(operations::Column::Id.into_expr()))
         .to_owned();

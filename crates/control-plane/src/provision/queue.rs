@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::held::{self, is_held};
-use super::{Kind, State, StepState};
+use super::{Kind, On, State, StepState};
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{operation_steps, operations, tenants};
@@ -24,10 +24,10 @@ use crate::registry::entities::{operation_steps, operations, tenants};
 /// How often a waiter looks for an end that came about in another process.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// What is to be done with a tenant, and on whose word.
+/// What is to be done with what, and on whose word.
 pub(crate) struct Order {
     pub(crate) kind: Kind,
-    pub(crate) tenant: Uuid,
+    pub(crate) on: On,
     /// When it is due.
     pub(crate) run_after: DateTime<Utc>,
     /// Waits for no data plane.
@@ -42,7 +42,8 @@ pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations:
     let operation = operations::ActiveModel {
         id: Set(id),
         kind: Set(kind.as_str().to_owned()),
-        tenant_id: Set(order.tenant),
+        tenant_id: Set(order.on.tenant()),
+        server_id: Set(order.on.server()),
         state: Set(State::Pending.as_str().to_owned()),
         error: Set(None),
         lease_holder: Set(None),
@@ -58,7 +59,7 @@ pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations:
         epoch: Set(Some(change.epoch().await?)),
     };
     let operation = operation.insert(change.db()).await?;
-    let steps = (1..).zip(kind.steps()).map(|(position, step)| operation_steps::ActiveModel {
+    let steps = (1..).zip(kind.steps(order.on)).map(|(position, step)| operation_steps::ActiveModel {
         operation_id: Set(id),
         position: Set(position),
         name: Set(step.name().to_owned()),
@@ -70,10 +71,14 @@ pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations:
     Ok(operation)
 }
 
-/// The operation of this kind that is at work for the tenant, or waits to be.
-pub(crate) async fn open(change: &Change, tenant: Uuid, kind: Kind) -> Result<Option<operations::Model>, DbErr> {
-    let all = unfinished(change.db(), [tenant]).await?;
-    Ok(all.into_iter().find(|operation| operation.kind == kind.as_str()))
+/// The operation of this kind that is at work on a tenant or server, or waits to be.
+pub(crate) async fn open(change: &Change, on: On, kind: Kind) -> Result<Option<operations::Model>, DbErr> {
+    operations::Entity::find()
+        .filter(on.operations())
+        .filter(operations::Column::State.is_not_in(State::ENDS.map(State::as_str)))
+        .filter(operations::Column::Kind.eq(kind.as_str()))
+        .one(change.db())
+        .await
 }
 
 /// Has an operation wait for no data plane from now on.
@@ -89,10 +94,9 @@ pub(crate) async fn unfinished(
     db: &impl ConnectionTrait,
     tenants: impl IntoIterator<Item = Uuid>,
 ) -> Result<Vec<operations::Model>, DbErr> {
-    let ends = [State::Done.as_str(), State::Failed.as_str(), State::Cancelled.as_str()];
     operations::Entity::find()
         .filter(operations::Column::TenantId.is_in(tenants))
-        .filter(operations::Column::State.is_not_in(ends))
+        .filter(operations::Column::State.is_not_in(State::ENDS.map(State::as_str)))
         .all(db)
         .await
 }

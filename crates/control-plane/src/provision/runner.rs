@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::On;
 use super::pace::Pace;
 use super::slots::{Slots, take};
 use super::walk::walk;
@@ -27,7 +28,7 @@ pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken
     let holder = plane.id;
     // Dropped with this future: whoever ends the runner ends its work.
     let mut walks = JoinSet::new();
-    // The tenants that they work on.
+    // What they work on.
     let mut at_work = HashMap::new();
     // When what was put off here is due again.
     let mut due: Option<Instant> = None;
@@ -40,11 +41,12 @@ pub(super) async fn run_at(plane: Plane, pace: Pace, stopping: CancellationToken
                 Ok(leases) => {
                     for lease in leases {
                         let operation = lease.operation();
-                        let tenant = operation.tenant_id;
+                        let Ok(on) = On::of(operation) else { continue };
                         let span = tracing::info_span!("operation", id = %operation.id, kind = operation.kind,
-                            tenant = %operation.tenant_id, fence = operation.fence);
+                            tenant = on.tenant().map(tracing::field::display),
+                            server = on.server().map(tracing::field::display), fence = operation.fence);
                         let walk = walk(plane.clone(), lease, pace.clone(), stopping.clone()).instrument(span);
-                        at_work.insert(walks.spawn(walk).id(), tenant);
+                        at_work.insert(walks.spawn(walk).id(), on);
                     }
                 }
                 Err(error) => tracing::warn!(%error, "could not look for operations that are due"),

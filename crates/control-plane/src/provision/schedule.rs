@@ -9,8 +9,8 @@ use tenancy::Status;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Kind;
 use super::queue::{Order, enqueue, open};
+use super::{Kind, On};
 use crate::plane::Plane;
 use crate::registry::entities::{databases, operations, tenants};
 
@@ -87,12 +87,12 @@ pub(super) async fn begin(plane: &Plane, age: Duration) -> Result<u64, DbErr> {
             .lock(LockType::NoKeyUpdate)
             .one(change.db())
             .await?;
-        if tenant.is_none() || open(&change, row.tenant_id, Kind::Rotate).await?.is_some() {
+        if tenant.is_none() || open(&change, On::Tenant(row.tenant_id), Kind::Rotate).await?.is_some() {
             continue;
         }
         let order = Order {
             kind: Kind::Rotate,
-            tenant: row.tenant_id,
+            on: On::Tenant(row.tenant_id),
             run_after: change.now(),
             is_forced: false,
             requested_by: "schedule".to_owned(),

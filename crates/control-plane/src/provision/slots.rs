@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::breakers::Breakers;
 use super::lease::{Lease, is_free};
 use super::pace::Pace;
-use super::{Kind, State};
+use super::{Kind, On, State};
 use crate::registry::Registry;
 use crate::registry::entities::{operations, tenants};
 
@@ -42,17 +42,24 @@ impl Slots {
         Self { all, free: all, taken: HashMap::new(), silent: HashSet::new() }
     }
 
-    /// So many, in which operations on these tenants are at work.
+    /// So many, in which operations on these are at work.
     pub(super) async fn of(
         registry: &Registry,
         breakers: &Breakers,
         all: usize,
-        at_work: impl ExactSizeIterator<Item = Uuid>,
+        at_work: impl ExactSizeIterator<Item = On>,
     ) -> Result<Self, DbErr> {
         let free = all.saturating_sub(at_work.len());
-        let mut taken = HashMap::new();
+        let mut taken: HashMap<Place, usize> = HashMap::new();
         if free > 0 && at_work.len() > 0 {
-            let rows = tenants::Entity::find().filter(tenants::Column::Id.is_in(at_work)).all(registry.db()).await?;
+            let mut tenants = Vec::new();
+            for on in at_work {
+                match on {
+                    On::Tenant(tenant) => tenants.push(tenant),
+                    On::Server(server) => *taken.entry(Some(server)).or_default() += 1,
+                }
+            }
+            let rows = tenants::Entity::find().filter(tenants::Column::Id.is_in(tenants)).all(registry.db()).await?;
             for row in rows {
                 *taken.entry(row.server_id).or_default() += 1;
             }
@@ -118,22 +125,29 @@ async fn due(
     full: &BTreeSet<Place>,
     at_most: u64,
 ) -> Result<Vec<(operations::Model, Place)>, DbErr> {
-    // One at a time for a tenant; an index holds those to it who look at the same moment.
-    let at_work = Query::select()
-        .column(operations::Column::TenantId)
-        .from(operations::Entity)
-        .and_where(operations::Column::State.is_in([State::Running.as_str(), State::Undoing.as_str()]))
-        .to_owned();
-    let mut elsewhere = Condition::any().add(tenants::Column::ServerId.is_not_in(full.iter().flatten().copied()));
+    // One at a time for a tenant, and for a server; indexes hold those to it who look at the same moment.
+    let at_work = |column: operations::Column| {
+        Query::select()
+            .column(column)
+            .from(operations::Entity)
+            .and_where(operations::Column::State.is_in([State::Running.as_str(), State::Undoing.as_str()]))
+            .and_where(column.is_not_null())
+            .to_owned()
+    };
+    let is_next = |column: operations::Column| column.is_null().or(column.not_in_subquery(at_work(column)));
+    let full_servers: Vec<Uuid> = full.iter().flatten().copied().collect();
+    let tenants_elsewhere = tenants::Column::ServerId.is_not_in(full_servers.iter().copied());
+    let servers_elsewhere = operations::Column::ServerId.is_not_in(full_servers);
+    let mut elsewhere = Condition::any().add(tenants_elsewhere).add(servers_elsewhere);
     if !full.contains(&None) {
-        elsewhere = elsewhere.add(tenants::Column::ServerId.is_null());
+        elsewhere = elsewhere.add(tenants::Column::ServerId.is_null().and(operations::Column::ServerId.is_null()));
     }
     let tenant: RelationDef = operations::Entity::belongs_to(tenants::Entity)
         .from(operations::Column::TenantId)
         .to(tenants::Column::Id)
         .into();
     let rows = operations::Entity::find()
-        .join(JoinType::InnerJoin, tenant)
+        .join(JoinType::LeftJoin, tenant)
         .select_also(tenants::Entity)
         .filter(is_free(registry))
         .filter(operations::Column::RunAfter.into_expr().lte(registry.present()))
@@ -142,7 +156,7 @@ async fn due(
         .filter(
             operations::Column::State
                 .ne(State::Pending.as_str())
-                .or(operations::Column::TenantId.not_in_subquery(at_work)),
+                .or(is_next(operations::Column::TenantId).and(is_next(operations::Column::ServerId))),
         )
         .filter(elsewhere)
         .order_by_asc(operations::Column::RunAfter)
@@ -150,5 +164,12 @@ async fn due(
         .limit(at_most)
         .all(registry.db())
         .await?;
-    Ok(rows.into_iter().map(|(operation, tenant)| (operation, tenant.and_then(|tenant| tenant.server_id))).collect())
+    let place = |operation: &operations::Model, tenant: Option<tenants::Model>| {
+        operation.server_id.or_else(|| tenant.and_then(|tenant| tenant.server_id))
+    };
+    Ok(rows
+        .into_iter()
+        .map(|(operation, tenant)| (place(&operation, tenant), operation))
+        .map(|(at, it)| (it, at))
+        .collect())
 }

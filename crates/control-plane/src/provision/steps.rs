@@ -11,6 +11,10 @@ mod count_rows;
 mod create_database;
 mod disconnect;
 mod drop_database;
+mod fix_places;
+mod fix_stock;
+mod fix_strays;
+mod fix_tenant;
 mod forget;
 mod migrate;
 mod new_role;
@@ -21,14 +25,16 @@ mod seed;
 mod stamp;
 mod switch;
 
-pub(crate) use place::{emptiest, no_room, places, recount_places};
+pub(crate) use place::{emptiest, no_room, places};
 
 use async_trait::async_trait;
 use sea_orm::DbErr;
 use service::problem::BoxError;
 use uuid::Uuid;
 
+use super::stock::StockError;
 use super::work::Work;
+use crate::doctor::Uncured;
 use crate::engine::EngineError;
 use crate::registry::change::Change;
 
@@ -54,6 +60,12 @@ pub(super) const ROTATE: &[&dyn Step] =
 
 /// With the third, data planes are told.
 pub(super) const ROTATE_UNTIL_TOLD: usize = 3;
+
+/// Puts right what the doctor found of a tenant.
+pub(super) const FIX_TENANT: &[&dyn Step] = &[&fix_tenant::FixTenant];
+
+/// Puts right what the doctor found on a server: the strays last, of which one may have to stay.
+pub(super) const FIX_SERVER: &[&dyn Step] = &[&fix_places::FixPlaces, &fix_stock::FixStock, &fix_strays::FixStrays];
 
 /// One step of an operation: what it does outside of the registry, and what it writes there in the change in which it is
 /// marked as done.
@@ -128,6 +140,27 @@ impl StepError {
 impl From<DbErr> for StepError {
     fn from(error: DbErr) -> Self {
         Self::Registry(error)
+    }
+}
+
+impl From<Uncured> for StepError {
+    fn from(error: Uncured) -> Self {
+        match error {
+            Uncured::Registry(error) => error.into(),
+            Uncured::Server(error) => error.into(),
+            Uncured::Left(text) => Self::refused(text),
+        }
+    }
+}
+
+impl From<StockError> for StepError {
+    fn from(error: StockError) -> Self {
+        match error {
+            StockError::Registry(error) => error.into(),
+            StockError::Engine(error) => error.into(),
+            StockError::Silent => Self::unavailable(error.to_string()),
+            StockError::Behind => Self::refused("the fleet's schema is newer than this control plane: upgrade it"),
+        }
     }
 }
 

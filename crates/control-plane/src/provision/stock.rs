@@ -26,7 +26,8 @@ pub(super) use keep::Keeper;
 pub(crate) use keep::keep;
 pub(crate) use kept::Kept;
 pub(crate) use make::StockError;
-pub(crate) use mend::{gaps, mend};
+pub(crate) use mend::gaps;
+pub(super) use mend::restock;
 
 /// Being made.
 pub(super) const BUILDING: &str = "building";

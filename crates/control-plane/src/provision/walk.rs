@@ -20,7 +20,7 @@ use super::pace::Pace;
 use super::runner::count;
 use super::steps::{Step, StepError};
 use super::work::Work;
-use super::{Kind, State, StepState};
+use super::{Kind, On, State, StepState};
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{operation_steps, operations, tenants};
@@ -152,8 +152,9 @@ impl<'a> Walk<'a> {
             .order_by_asc(operation_steps::Column::Position)
             .all(self.work.plane.registry.db())
             .await?;
+        let on = On::of(operation)?;
         for row in rows {
-            let known = kind.steps().iter().find(|step| step.name() == row.name);
+            let known = kind.steps(on).iter().find(|step| step.name() == row.name);
             let (Some(step), Some(state)) = (known, StepState::of(&row.state)) else { return Ok(None) };
             self.steps.push(Position { number: row.position, step: *step, state, attempts: row.attempts });
         }

@@ -75,8 +75,12 @@ impl Work {
     pub(super) async fn be_alone(&self) -> Result<(), StepError> {
         let Some(before) = self.lease.before() else { return Ok(()) };
         let end = async {
-            match self.database().await? {
-                Some(database) => Ok(database.engine.end_sessions_of(before).await?),
+            let engine = match self.lease.operation().server_id {
+                Some(_) => Some(self.plane.engine(&self.own_server().await?)?),
+                None => self.database().await?.map(|database| database.engine),
+            };
+            match engine {
+                Some(engine) => Ok(engine.end_sessions_of(before).await?),
                 None => Ok(()),
             }
         };
@@ -97,8 +101,20 @@ impl Work {
         }
     }
 
+    /// Of work on a server, which has no step that asks for it, none that there is.
     pub(super) fn tenant_id(&self) -> Uuid {
-        self.lease.operation().tenant_id
+        self.lease.operation().tenant_id.unwrap_or_default()
+    }
+
+    /// The server that the operation itself is on.
+    pub(super) fn server_id(&self) -> Result<Uuid, StepError> {
+        self.lease.operation().server_id.ok_or_else(|| StepError::refused("the operation is on no server"))
+    }
+
+    pub(super) async fn own_server(&self) -> Result<servers::Model, StepError> {
+        let server = self.server_row(self.plane.registry.db(), self.server_id()?).await?;
+        let _ = self.server.set(server.id);
+        Ok(server)
     }
 
     pub(super) fn tenant(&self) -> TenantId {
@@ -117,7 +133,7 @@ impl Work {
 
     pub(super) async fn server_row(&self, db: &impl ConnectionTrait, id: Uuid) -> Result<servers::Model, StepError> {
         let row = servers::Entity::find_by_id(id).one(db).await?;
-        row.ok_or_else(|| StepError::refused("the tenant's server is gone from the registry"))
+        row.ok_or_else(|| StepError::refused("the server is gone from the registry"))
     }
 
     /// The row of the tenant's database, which an earlier step claimed.

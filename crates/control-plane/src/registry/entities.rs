@@ -264,14 +264,15 @@ pub(crate) mod databases {
 pub(crate) mod operations {
     use sea_orm::entity::prelude::*;
 
-    /// `kind` is `create`, `delete` or `rotate`; `state` is `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
+    /// `kind` is `create`, `delete`, `rotate` or `fix`. It is on a tenant or on a server. `state` is `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "operations")]
     pub(crate) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: Uuid,
         pub kind: String,
-        pub tenant_id: Uuid,
+        pub tenant_id: Option<Uuid>,
+        pub server_id: Option<Uuid>,
         pub state: String,
         pub error: Option<String>,
         pub lease_holder: Option<Uuid>,

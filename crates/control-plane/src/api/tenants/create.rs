@@ -12,6 +12,7 @@ use tenancy::{Status, TenantId};
 use utoipa::ToSchema;
 
 use super::{Tenant, TenantAndOperation, email, not_held, order, plan, slug, slug_taken, text};
+use crate::api::auth::Operator;
 use crate::api::once::{Answer, Once};
 use crate::api::operations::Operation;
 use crate::api::precondition::{etag, preferred_wait};
@@ -52,6 +53,7 @@ pub(crate) struct CreateTenant {
 )]
 pub(crate) async fn create(
     State(api): State<Api>,
+    operator: Operator,
     headers: HeaderMap,
     Once { body, mut ticket }: Once<CreateTenant>,
 ) -> Result<Answer, Problem> {
@@ -107,7 +109,7 @@ pub(crate) async fn create(
     for (key, value) in body.config {
         config::put(change.db(), row.id, key, value, now).await?;
     }
-    let operation = provision::enqueue(&change, order(Kind::Create, row.id, now)).await?;
+    let operation = provision::enqueue(&change, order(Kind::Create, row.id, now, &operator)).await?;
     let (id, tenant) = (row.id, row.clone());
     let accepted = answer(StatusCode::ACCEPTED, Tenant::of(row, None), tenant.version, operation.clone())?;
     let patience = preferred_wait(&headers);

@@ -26,7 +26,7 @@ use crate::provision::{self, Kind, in_the_way};
 )]
 pub(crate) async fn delete(
     State(api): State<Api>,
-    _: Operator,
+    operator: Operator,
     Path(tenant): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -55,7 +55,7 @@ pub(crate) async fn delete(
     if next == Status::Deleting {
         change.touch(row.id);
     }
-    let operation = provision::enqueue(&change, order(Kind::Delete, row.id, after)).await?;
+    let operation = provision::enqueue(&change, order(Kind::Delete, row.id, after, &operator)).await?;
     change.commit().await?;
     plane.wake.ring();
     let version = row.version;

@@ -11,10 +11,11 @@ use utoipa::IntoParams;
 
 use super::{Tenant, TenantAndOperation, concurrent_change, find, find_alive, order, status_of};
 use crate::api::Api;
+use crate::api::auth::Operator;
 use crate::api::once::{Answer, Ticket};
 use crate::api::operations::Operation;
 use crate::api::precondition::{etag, if_match, preferred_wait};
-use crate::provision::{self, Kind, Order, in_the_way, is_held};
+use crate::provision::{self, Kind, On, Order, in_the_way, is_held};
 use crate::registry::entities::{operations, tenants};
 
 /// How.
@@ -41,6 +42,7 @@ pub(crate) struct RotateQuery {
 )]
 pub(crate) async fn rotate(
     State(api): State<Api>,
+    operator: Operator,
     Path(tenant): Path<String>,
     Query(query): Query<RotateQuery>,
     headers: HeaderMap,
@@ -54,7 +56,7 @@ pub(crate) async fn rotate(
     if let Some(held) = provision::begun(change.db(), seen, epoch).await? {
         return Err(in_the_way(&held));
     }
-    let open = match provision::open(&change, seen, Kind::Rotate).await? {
+    let open = match provision::open(&change, On::Tenant(seen), Kind::Rotate).await? {
         Some(held) if is_held(&held, epoch) => return Err(in_the_way(&held)),
         Some(waiting) if query.force => Some(provision::force(&change, waiting).await?),
         Some(_) => {
@@ -81,10 +83,10 @@ pub(crate) async fn rotate(
         forced
     } else {
         // Nobody else orders one while the tenant is locked.
-        if provision::open(&change, id, Kind::Rotate).await?.is_some() {
+        if provision::open(&change, On::Tenant(id), Kind::Rotate).await?.is_some() {
             return Err(concurrent_change());
         }
-        let order = Order { is_forced: query.force, ..order(Kind::Rotate, id, change.now()) };
+        let order = Order { is_forced: query.force, ..order(Kind::Rotate, id, change.now(), &operator) };
         provision::enqueue(&change, order).await?
     };
     let operation_id = operation.id;

@@ -40,7 +40,7 @@ async fn a_tenant_that_is_worked_on_is_left_to_the_work(stage: &Stage) {
 
 async fn what_changed_since_it_was_read_is_read_again(stage: &Stage) {
     let (tenant, _) = built(stage, "acme").await;
-    let doctor = Doctor::new(stage.plane.clone(), true);
+    let doctor = Doctor::new(stage.plane.clone());
     let read = || async { Seen::read(stage.plane.registry.db(), tenant.id).await.unwrap().unwrap() };
     let (first, second) = (read().await, read().await);
     let (servers, _) = doctor.servers_of(&[read().await]).await.unwrap();

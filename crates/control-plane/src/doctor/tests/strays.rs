@@ -138,7 +138,7 @@ async fn what_is_dropped_between_two_reads_is_no_finding_on_postgres() {
         // A deletion that is half done: the database is gone, its roles are not.
         admin.execute_unprepared(&format!("DROP DATABASE \"{name}\"")).await.unwrap();
         let between = std::sync::Arc::new(Between::default());
-        let mut doctor = Doctor::new(stage.plane.clone(), false);
+        let mut doctor = Doctor::new(stage.plane.clone());
         doctor.between = Some(std::sync::Arc::clone(&between));
         let looking = tokio::spawn(async move { doctor.look(Position::default()).await.unwrap() });
         between.reached.notified().await;

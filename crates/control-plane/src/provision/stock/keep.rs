@@ -111,15 +111,16 @@ impl Keeper {
     }
 
     async fn stock(&self, maker: &Maker<'_>) -> Result<(), StockError> {
-        let is_open = maker.server.state == "open";
-        let target = if is_open { u64::from(maker.server.warm_target.unsigned_abs()) } else { 0 };
+        let target = maker.target();
         let mended = maker.mend().await?;
         if mended > 0 {
             self.made.add(mended, &[KeyValue::new("outcome", "missing")]);
         }
         let dropped = maker.drop_old(target == 0).await;
         let mut ready = count(maker).await?;
-        if is_open && let Some(template) = maker.template().await? {
+        if maker.is_open()
+            && let Some(template) = maker.template().await?
+        {
             while ready < target {
                 maker.one(&template).await?;
                 self.made.add(1, &[KeyValue::new("outcome", "made")]);
@@ -155,7 +156,7 @@ impl Keeper {
 }
 
 /// Those that are ready or being made, by whomever.
-async fn count(maker: &Maker<'_>) -> Result<u64, DbErr> {
+pub(super) async fn count(maker: &Maker<'_>) -> Result<u64, DbErr> {
     warm_databases::Entity::find()
         .filter(warm_databases::Column::ServerId.eq(maker.server.id))
         .filter(warm_databases::Column::SchemaVersion.eq(maker.version))

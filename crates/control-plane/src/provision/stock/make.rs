@@ -35,6 +35,16 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
+    /// Whether tenants are placed on the server: one that takes none keeps nothing ready.
+    pub(super) fn is_open(&self) -> bool {
+        self.server.state == "open"
+    }
+
+    /// Databases that should be ready.
+    pub(super) fn target(&self) -> u64 {
+        if self.is_open() { u64::from(self.server.warm_target.unsigned_abs()) } else { 0 }
+    }
+
     /// It is not renewed: the work ends well before it does.
     fn lease(&self) -> DateTime<Utc> {
         self.plane.registry.now() + 2 * self.pace.attempt

@@ -2,9 +2,11 @@
 //! is another. It is let go of, so that others are made in its place; limits are set anew.
 
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::READY;
+use super::keep::count;
 use super::make::{Maker, StockError};
 use crate::engine::{DatabaseName, Slot};
 use crate::plane::Plane;
@@ -50,10 +52,24 @@ pub(crate) async fn gaps(plane: &Plane, server: &servers::Model) -> Result<Gaps,
     Ok(gaps)
 }
 
-/// Lets go of what is missing on a server and sets limits anew; answers how many were missing.
-pub(crate) async fn mend(plane: &Plane, server: &servers::Model) -> Result<u64, StockError> {
+/// Lets go of what is missing on a server, makes as many ready as should be, and sets limits anew. Answers whether it came to
+/// the end before it was `late`.
+pub(crate) async fn restock(plane: &Plane, server: &servers::Model, late: Instant) -> Result<bool, StockError> {
     let version = plane.registry.history().await?.schema_version;
-    Maker { plane, server, version, pace: &Pace::default() }.mend().await
+    let maker = Maker { plane, server, version, pace: &Pace::default() };
+    maker.mend().await?;
+    let target = maker.target();
+    if target == 0 {
+        return Ok(true);
+    }
+    let Some(template) = maker.template().await? else { return Ok(false) };
+    while count(&maker).await? < target {
+        if Instant::now() >= late {
+            return Ok(false);
+        }
+        maker.one(&template).await?;
+    }
+    Ok(true)
 }
 
 impl Gaps {
@@ -75,7 +91,7 @@ async fn ready(plane: &Plane, server: Uuid) -> Result<(Vec<DatabaseName>, Vec<Da
 }
 
 impl Maker<'_> {
-    /// As [`mend`].
+    /// Lets go of what is missing on the server, and sets limits anew; answers how many were missing.
     pub(super) async fn mend(&self) -> Result<u64, StockError> {
         let looked = async { Ok::<_, crate::engine::EngineError>(gaps(self.plane, self.server).await) };
         let gaps = self.in_time(looked).await??;

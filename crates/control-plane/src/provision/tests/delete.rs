@@ -49,8 +49,8 @@ async fn a_deletion_is_called_off_before_it_began_and_not_after(stage: &Stage) {
     let created = stage.built("acme").await;
     let operation = stage.delete(&created, Status::Active).await;
     let change = stage.plane.registry.change().await.unwrap();
-    assert!(cancel_delete(&change, created.tenant_id).await.unwrap());
-    assert!(!cancel_delete(&change, created.tenant_id).await.unwrap());
+    assert!(cancel_delete(&change, created.tenant_id.unwrap()).await.unwrap());
+    assert!(!cancel_delete(&change, created.tenant_id.unwrap()).await.unwrap());
     change.commit().await.unwrap();
     assert_eq!(stage.ended(&operation).await.state, "cancelled");
 
@@ -62,11 +62,11 @@ async fn a_deletion_is_called_off_before_it_began_and_not_after(stage: &Stage) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let change = stage.plane.registry.change().await.unwrap();
-    assert!(!cancel_delete(&change, created.tenant_id).await.unwrap(), "it has begun");
+    assert!(!cancel_delete(&change, created.tenant_id.unwrap()).await.unwrap(), "it has begun");
     change.commit().await.unwrap();
     runner.kill().await;
     let change = stage.plane.registry.change().await.unwrap();
-    assert!(!cancel_delete(&change, created.tenant_id).await.unwrap(), "it had begun");
+    assert!(!cancel_delete(&change, created.tenant_id.unwrap()).await.unwrap(), "it had begun");
     drop(change);
     stage.lapse().await;
     assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::stage::{Stage, on_both};
 use crate::provision::faults::{Fault, Faults, Point, Side};
 use crate::provision::slots::{Slots, take};
-use crate::provision::{Kind, begun, cancel_delete, holds, is_held, open};
+use crate::provision::{Kind, On, begun, cancel_delete, holds, is_held, open};
 use crate::registry::entities::operations;
 
 on_both! {
@@ -128,15 +128,15 @@ async fn an_operation_that_was_begun_goes_before_others_of_its_tenant(stage: &St
     stage.lapse().await;
     let deletion = stage.delete(&tenant, Status::Active).await;
     let epoch = begin_epoch(stage).await;
-    let first = begun(stage.plane.registry.db(), tenant.tenant_id, epoch).await.unwrap().unwrap();
+    let first = begun(stage.plane.registry.db(), tenant.tenant_id.unwrap(), epoch).await.unwrap().unwrap();
     assert_eq!(first.id, rotation.id);
     let refused = stage.retry(deletion.id).await.unwrap_err();
     assert_eq!((refused.status().as_u16(), refused.kind()), (409, "operation-held"));
     assert!(refused.to_string().contains(&format!("/v1/operations/{}/retry", rotation.id)), "{refused}");
     // The deletion can be called off all the same, since nobody began it.
     let change = stage.plane.registry.change().await.unwrap();
-    assert!(open(&change, tenant.tenant_id, Kind::Rotate).await.unwrap().is_some());
-    assert!(cancel_delete(&change, tenant.tenant_id).await.unwrap());
+    assert!(open(&change, On::of(&tenant).unwrap(), Kind::Rotate).await.unwrap().is_some());
+    assert!(cancel_delete(&change, tenant.tenant_id.unwrap()).await.unwrap());
     drop(change);
     stage.retry(rotation.id).await.unwrap();
     assert_eq!(stage.work_until_ended(&rotation, &Faults::default()).await.state, "done");

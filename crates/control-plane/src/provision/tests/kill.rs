@@ -22,10 +22,10 @@ on_both! {
     the_undo_of_a_rotation_survives_a_kill_at_every_point,
 }
 
-const SIDES: [Side; 3] = [Side::Before, Side::Effect, Side::Committed];
+pub(super) const SIDES: [Side; 3] = [Side::Before, Side::Effect, Side::Committed];
 
 /// A runner works on the operation and dies at the point; what it passed is answered.
-async fn die_at(stage: &Stage, point: Point, fails_at: Option<&'static str>) -> Faults {
+pub(super) async fn die_at(stage: &Stage, point: Point, fails_at: Option<&'static str>) -> Faults {
     let arrived = Arc::new(Notify::new());
     let bell = arrived.clone();
     let faults = Faults::new(move |at| {
@@ -48,7 +48,7 @@ fn refuse(at: Point, fails_at: Option<&str>) -> Fault {
 }
 
 /// Another runner goes on. No step is written down twice, by both together.
-async fn go_on(
+pub(super) async fn go_on(
     stage: &Stage,
     operation: &operations::Model,
     first: &Faults,

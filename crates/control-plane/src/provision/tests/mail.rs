@@ -61,7 +61,7 @@ impl Stage {
     async fn write(&self, operation: &operations::Model, created_at: DateTime<Utc>, attempts: i32) -> Uuid {
         let mail = outbox::ActiveModel {
             id: Set(Uuid::now_v7()),
-            tenant_id: Set(operation.tenant_id),
+            tenant_id: Set(operation.tenant_id.unwrap()),
             kind: Set("welcome".to_owned()),
             recipient: Set("admin@example.org".to_owned()),
             attempts: Set(attempts),
@@ -101,7 +101,7 @@ async fn a_tenant_without_an_admin_is_not_written_to(stage: &Stage) {
     let operation = stage.create("acme", None).await;
     tenants::Entity::update_many()
         .col_expr(tenants::Column::AdminEmail, Expr::value(None::<String>))
-        .filter(tenants::Column::Id.eq(operation.tenant_id))
+        .filter(tenants::Column::Id.eq(operation.tenant_id.unwrap()))
         .exec(stage.plane.registry.db())
         .await
         .unwrap();

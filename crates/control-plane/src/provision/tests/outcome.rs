@@ -36,7 +36,7 @@ impl Stage {
 
     /// The tenant's mail.
     pub(super) async fn mail(&self, operation: &operations::Model) -> Vec<outbox::Model> {
-        let its = outbox::Column::TenantId.eq(operation.tenant_id);
+        let its = outbox::Column::TenantId.eq(operation.tenant_id.unwrap());
         outbox::Entity::find().filter(its).all(self.plane.registry.db()).await.unwrap()
     }
 
@@ -53,13 +53,13 @@ impl Stage {
             rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
         };
         assert_eq!(texts("SELECT text FROM notes").await, [format!("for {}", route.slug.as_str())]);
-        assert_eq!(texts(tenancy::stamp::SELECT).await, [operation.tenant_id.to_string()]);
+        assert_eq!(texts(tenancy::stamp::SELECT).await, [operation.tenant_id.unwrap().to_string()]);
         db.close().await.unwrap();
     }
 
     /// Nothing of the tenant is left but its tombstone.
     pub(super) async fn assert_forgotten(&self, operation: &operations::Model) {
-        let (db, id) = (self.plane.registry.db(), operation.tenant_id);
+        let (db, id) = (self.plane.registry.db(), operation.tenant_id.unwrap());
         let tenant = self.tenant(operation).await;
         assert_eq!(tenant.status, "deleted");
         assert_eq!((tenant.sealed_url, tenant.server_id, tenant.admin_email), (None, None, None));

@@ -71,6 +71,6 @@ async fn what_ended_long_ago_is_pruned_but_for_each_tenants_newest(stage: &Stage
     assert!(kept.iter().all(|id| steps.iter().any(|step| step.operation_id == *id)));
     assert_eq!(look(registry, before, 500).await.unwrap(), 0);
     // What says who erased it is there, and what failed can be started again.
-    assert!(erasures::Entity::find_by_id(gone.tenant_id).one(registry.db()).await.unwrap().is_some());
+    assert!(erasures::Entity::find_by_id(gone.tenant_id.unwrap()).one(registry.db()).await.unwrap().is_some());
     assert_eq!(stage.retry(failed.id).await.unwrap().state, "pending");
 }

@@ -13,7 +13,7 @@ use crate::engine::EngineKind;
 use crate::provision::faults::{Fault, Faults, Side};
 use crate::provision::schedule::begin;
 use crate::provision::slots::{Slots, take};
-use crate::provision::{Kind, force, open};
+use crate::provision::{Kind, On, force, open};
 use crate::registry::entities::{databases, operations};
 
 on_both! {
@@ -29,7 +29,7 @@ on_both! {
 
 async fn database(stage: &Stage, created: &operations::Model) -> databases::Model {
     let all = databases::Entity::find().all(stage.plane.registry.db()).await.unwrap();
-    all.into_iter().find(|row| row.tenant_id == created.tenant_id).unwrap()
+    all.into_iter().find(|row| row.tenant_id == created.tenant_id.unwrap()).unwrap()
 }
 
 async fn the_two_login_roles_take_turns_and_only_one_may_log_in(stage: &Stage) {
@@ -87,7 +87,7 @@ async fn a_rotation_waits_until_every_data_plane_has_the_new_url(stage: &Stage) 
     // What changes of the tenant meanwhile is not waited for.
     let switched = stage.tenant(&created).await.revision;
     let mut change = stage.plane.registry.change().await.unwrap();
-    change.touch(created.tenant_id);
+    change.touch(created.tenant_id.unwrap());
     change.commit().await.unwrap();
     assert!(stage.tenant(&created).await.revision > switched);
     node.applied = Revision(switched.unsigned_abs());
@@ -167,7 +167,7 @@ async fn credentials_that_have_become_old_are_rotated_a_few_at_a_time(stage: &St
     let age = async |created: &operations::Model, days: u32, column: databases::Column| {
         databases::Entity::update_many()
             .col_expr(column, Expr::value(chrono::Utc::now() - day * days))
-            .filter(databases::Column::TenantId.eq(created.tenant_id))
+            .filter(databases::Column::TenantId.eq(created.tenant_id.unwrap()))
             .exec(db)
             .await
             .unwrap();
@@ -203,7 +203,7 @@ async fn a_rotation_that_waits_can_be_forced_after_all(stage: &Stage) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let change = stage.plane.registry.change().await.unwrap();
-    let waiting = open(&change, created.tenant_id, Kind::Rotate).await.unwrap().unwrap();
+    let waiting = open(&change, On::of(&created).unwrap(), Kind::Rotate).await.unwrap().unwrap();
     force(&change, waiting).await.unwrap();
     change.commit().await.unwrap();
     let ended = stage.ended(&operation).await;
@@ -219,7 +219,7 @@ async fn a_tenant_whose_rotation_fails_holds_no_other_up(stage: &Stage) {
     for (created, days) in [(&first, 4), (&second, 3)] {
         databases::Entity::update_many()
             .col_expr(databases::Column::CreatedAt, Expr::value(chrono::Utc::now() - day * days))
-            .filter(databases::Column::TenantId.eq(created.tenant_id))
+            .filter(databases::Column::TenantId.eq(created.tenant_id.unwrap()))
             .exec(stage.plane.registry.db())
             .await
             .unwrap();

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::stage::{Stage, on_both};
 use crate::engine::{DatabaseName, EngineKind};
+use crate::provision::On;
 use crate::provision::breakers::Breakers;
 use crate::provision::faults::{Fault, Faults, Point, Side};
 use crate::provision::pace::Pace;
@@ -38,14 +39,14 @@ async fn deletion(stage: &Stage, slug: &str, server: Uuid) -> operations::Model 
         .unwrap();
     tenants::Entity::update_many()
         .col_expr(tenants::Column::ServerId, Expr::value(server))
-        .filter(tenants::Column::Id.eq(created.tenant_id))
+        .filter(tenants::Column::Id.eq(created.tenant_id.unwrap()))
         .exec(db)
         .await
         .unwrap();
     let row = databases::ActiveModel {
         name: Set(DatabaseName::generate(stage.plane.registry.mark(), &mut rand::rng()).to_string()),
         server_id: Set(server),
-        tenant_id: Set(created.tenant_id),
+        tenant_id: Set(created.tenant_id.unwrap()),
         slot: Set("a".to_owned()),
         generation: Set(1),
         sealed_url: Set(String::new()),
@@ -81,7 +82,7 @@ async fn the_slots_are_shared_by_the_servers_that_have_work(stage: &Stage) {
     let registry = &stage.plane.registry;
     let taken = async |slots: Slots| {
         let leases = take(registry, Uuid::new_v4(), &pace, slots).await.unwrap();
-        leases.iter().map(|lease| lease.operation().tenant_id).collect::<Vec<_>>()
+        leases.iter().map(|lease| On::of(lease.operation()).unwrap()).collect::<Vec<_>>()
     };
     // Nobody else has work: one slot is left for whoever comes.
     let first = taken(Slots::new(ALL)).await;
@@ -90,7 +91,7 @@ async fn the_slots_are_shared_by_the_servers_that_have_work(stage: &Stage) {
     let creation = stage.create("acme", None).await;
     let breakers = Breakers::default();
     let slots = Slots::of(registry, &breakers, ALL, first.iter().copied()).await.unwrap();
-    assert_eq!(taken(slots).await, [creation.tenant_id]);
+    assert_eq!(taken(slots).await, [On::of(&creation).unwrap()]);
     // Where both have work, each has half.
     for number in 0..10 {
         deletion(stage, &format!("one-{number}"), stage.server).await;

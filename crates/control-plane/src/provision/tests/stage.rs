@@ -31,7 +31,7 @@ use crate::provision::faults::Faults;
 use crate::provision::pace::Pace;
 use crate::provision::runner::run_at;
 use crate::provision::steps::Step;
-use crate::provision::{Kind, Order, enqueue, wait};
+use crate::provision::{Kind, On, Order, enqueue, wait};
 use crate::registry::Registry;
 use crate::registry::entities::{config, databases, domains, operations, tenants};
 
@@ -75,7 +75,7 @@ pub(crate) struct Stage {
 }
 
 /// A runner in this process, which dies when it is dropped.
-pub(super) struct Runner {
+pub(crate) struct Runner {
     task: JoinHandle<()>,
     pub(super) stopping: CancellationToken,
 }
@@ -222,14 +222,14 @@ impl Stage {
         tenants::Entity::update_many()
             .col_expr(tenants::Column::Status, Expr::value(to.as_str()))
             .col_expr(tenants::Column::StatusBefore, Expr::value(before.as_str()))
-            .filter(tenants::Column::Id.eq(created.tenant_id))
+            .filter(tenants::Column::Id.eq(of(created)))
             .exec(change.db())
             .await
             .unwrap();
         if to == Status::Deleting {
-            change.touch(created.tenant_id);
+            change.touch(of(created));
         }
-        let operation = enqueue(&change, order(Kind::Delete, created.tenant_id, Utc::now())).await.unwrap();
+        let operation = enqueue(&change, order(Kind::Delete, of(created), Utc::now())).await.unwrap();
         change.commit().await.unwrap();
         operation
     }
@@ -237,7 +237,7 @@ impl Stage {
     /// As the API's rotate-credentials does it.
     pub(super) async fn rotate(&self, created: &operations::Model, is_forced: bool) -> operations::Model {
         let change = self.plane.registry.change().await.unwrap();
-        let order = Order { is_forced, ..order(Kind::Rotate, created.tenant_id, Utc::now()) };
+        let order = Order { is_forced, ..order(Kind::Rotate, of(created), Utc::now()) };
         let operation = enqueue(&change, order).await.unwrap();
         change.commit().await.unwrap();
         operation
@@ -260,6 +260,11 @@ impl Stage {
             faults: faults.clone(),
             ..Pace::default()
         }
+    }
+
+    /// A runner whom nothing fails.
+    pub(crate) fn running(&self) -> Runner {
+        self.runner(&Faults::default())
     }
 
     pub(super) fn runner(&self, faults: &Faults) -> Runner {
@@ -313,7 +318,7 @@ impl Stage {
     }
 
     pub(crate) async fn tenant(&self, operation: &operations::Model) -> tenants::Model {
-        tenants::Entity::find_by_id(operation.tenant_id).one(self.plane.registry.db()).await.unwrap().unwrap()
+        tenants::Entity::find_by_id(of(operation)).one(self.plane.registry.db()).await.unwrap().unwrap()
     }
 
     pub(super) async fn status(&self, operation: &operations::Model) -> Status {
@@ -321,7 +326,7 @@ impl Stage {
     }
 
     pub(super) async fn route(&self, operation: &operations::Model) -> Option<Route> {
-        self.plane.registry.route_of_tenant(operation.tenant_id.into()).await.unwrap()
+        self.plane.registry.route_of_tenant(of(operation).into()).await.unwrap()
     }
 
     /// Names of databases in the registry.
@@ -352,12 +357,17 @@ impl Stage {
     }
 }
 
-/// The names of a kind's steps, in their order.
+/// The names of a kind's steps on a tenant, in their order.
 pub(super) fn names_of(kind: Kind) -> Vec<&'static str> {
-    kind.steps().iter().map(|step: &&'static dyn Step| step.name()).collect()
+    kind.steps(On::Tenant(Uuid::nil())).iter().map(|step: &&'static dyn Step| step.name()).collect()
+}
+
+/// The tenant that an operation is on.
+pub(super) fn of(operation: &operations::Model) -> Uuid {
+    operation.tenant_id.expect("it is on a tenant")
 }
 
 /// What a test orders.
 fn order(kind: Kind, tenant: Uuid, run_after: DateTime<Utc>) -> Order {
-    Order { kind, tenant, run_after, is_forced: false, requested_by: "a test".to_owned() }
+    Order { kind, on: On::Tenant(tenant), run_after, is_forced: false, requested_by: "a test".to_owned() }
 }

@@ -1,0 +1,90 @@
+//! A registry of an older version, brought up to date: nothing that it holds is lost.
+
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, Database, DatabaseConnection, EntityTrait};
+use sea_orm_migration::MigratorTrait;
+use uuid::Uuid;
+
+use super::entities::{operation_steps, operations};
+use crate::engine::ensure_database;
+
+/// The last version in which an operation was always on a tenant.
+const BEFORE: u32 = 6;
+
+async fn operations_keep_their_steps_and_may_be_on_a_server(db: DatabaseConnection) {
+    registry_migrations::Migrator::up(&db, Some(BEFORE)).await.unwrap();
+    let (tenant, server, operation) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    // What a driver makes of an id differs; the old version's rows are written by it too.
+    let ids = [tenant, server, operation].map(|id| match db.get_database_backend() {
+        sea_orm::DbBackend::Sqlite => format!("x'{}'", id.simple()),
+        _ => format!("'{id}'"),
+    });
+    let [tenant_id, server_id, operation_id] = &ids;
+    let at = "'2026-01-01 00:00:00+00:00'";
+    for sql in [
+        "INSERT INTO plans (name, window_seconds, connections, concurrency) VALUES ('free', 60, 2, 2)".to_owned(),
+        format!(
+            "INSERT INTO servers (id, name, engine, region, state, capacity, connection_budget, sealed_admin_url, \
+             generation, created_at) VALUES ({server_id}, 'one', 'sqlite', 'eu', 'open', 9, 9, 'x', 1, {at})"
+        ),
+        format!(
+            "INSERT INTO tenants (id, slug, name, status, plan, schema_version, generation, revision, version, created_at, \
+             updated_at) VALUES ({tenant_id}, 'acme', 'Acme', 'active', 'free', 1, 1, 1, 1, {at}, {at})"
+        ),
+        format!(
+            "INSERT INTO operations (id, kind, tenant_id, state, fence, run_after, created_at, note, is_forced) \
+             VALUES ({operation_id}, 'rotate', {tenant_id}, 'running', 3, {at}, {at}, 'kept', true)"
+        ),
+        format!(
+            "INSERT INTO operation_steps (operation_id, position, name, state, attempts) \
+             VALUES ({operation_id}, 1, 'new_url', 'done', 2)"
+        ),
+    ] {
+        db.execute_unprepared(&sql).await.unwrap();
+    }
+    registry_migrations::Migrator::up(&db, None).await.unwrap();
+    let kept = operations::Entity::find_by_id(operation).one(&db).await.unwrap().unwrap();
+    assert_eq!((kept.tenant_id, kept.server_id, kept.fence), (Some(tenant), None, 3));
+    assert_eq!((kept.note.as_deref(), kept.is_forced, kept.state.as_str()), (Some("kept"), true, "running"));
+    let steps = operation_steps::Entity::find().all(&db).await.unwrap();
+    assert!(steps.len() == 1 && steps[0].operation_id == operation && steps[0].attempts == 2, "{steps:?}");
+    let on_server = |state: &str| operations::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        kind: Set("fix".to_owned()),
+        tenant_id: Set(None),
+        server_id: Set(Some(server)),
+        state: Set(state.to_owned()),
+        ..operations::ActiveModel::from(kept.clone())
+    };
+    on_server("pending").insert(&db).await.unwrap();
+    on_server("running").insert(&db).await.unwrap();
+    assert!(on_server("running").insert(&db).await.is_err(), "one at a time is at work on a server");
+    let mut second = operations::ActiveModel::from(kept);
+    second.id = Set(Uuid::now_v7());
+    assert!(second.insert(&db).await.is_err(), "and one of a tenant");
+    let orphan = operation_steps::ActiveModel { operation_id: Set(Uuid::now_v7()), ..steps[0].clone().into() };
+    assert!(orphan.insert(&db).await.is_err(), "a step is an operation's");
+}
+
+#[tokio::test]
+async fn on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("registry.db").display());
+    operations_keep_their_steps_and_may_be_on_a_server(Database::connect(url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn on_postgres() {
+    let admin =
+        std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`, which starts a Postgres");
+    let name = format!("registry_{}", Uuid::new_v4().simple());
+    let mut url = url::Url::parse(&admin).unwrap();
+    url.set_path(&name);
+    let url = String::from(url);
+    ensure_database(&admin.clone().into(), &url.clone().into()).await.unwrap();
+    let db = Database::connect(url).await.unwrap();
+    operations_keep_their_steps_and_may_be_on_a_server(db.clone()).await;
+    db.close().await.unwrap();
+    let admin = Database::connect(admin).await.unwrap();
+    admin.execute_unprepared(&format!("DROP DATABASE \"{name}\"")).await.unwrap();
+    admin.close().await.unwrap();
+}
