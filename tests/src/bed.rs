@@ -41,13 +41,21 @@ pub struct Tuning {
     pub telemetry: &'static str,
     /// Whole sections.
     pub sections: &'static str,
+    /// Lines of `[domains]`.
+    pub domains: &'static str,
     /// The data planes' `[[tokens.issuers]]`.
     pub issuers: &'static str,
 }
 
 impl Tuning {
     /// What is deleted goes at once.
-    pub const DEFAULT: Self = Self { tenants: "grace_seconds = 0\n", telemetry: "", sections: "", issuers: "" };
+    pub const DEFAULT: Self = Self {
+        tenants: "grace_seconds = 0\n",
+        telemetry: "",
+        sections: "",
+        domains: "proof = \"none\"\n",
+        issuers: "",
+    };
 }
 
 /// Planes of one test.
@@ -137,13 +145,14 @@ impl Bed {
             let text = format!(
                 "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\nbootstrap = \"{BOOTSTRAP}\"\nnode = \"{NODE}\"\n\
                  allow_private_issuers = true\n\n{}\n{}\n\
-                 [tenants]\n{}\n{}\n{server}",
+                 [tenants]\n{}\n[domains]\nbase_domain = \"pets.test\"\n{}\n{}\n{server}",
                 common(),
                 tuning.telemetry,
                 bed.registry_url,
                 ring("servers", SERVERS_KEY),
                 ring("tenants", TENANTS_KEY),
                 tuning.tenants,
+                tuning.domains,
                 tuning.sections,
             );
             let config = bed.write(&format!("control-{number}.toml"), &text);

@@ -23,6 +23,8 @@ mod cli;
 #[cfg(test)]
 mod converge;
 #[cfg(test)]
+mod domains;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod kills;

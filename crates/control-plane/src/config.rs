@@ -1,5 +1,6 @@
 //! The control plane's configuration: the sections of any service, and its own.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub seal: SealConfig,
     /// `[tenants]`
     pub tenants: TenantsConfig,
+    /// `[domains]`
+    pub domains: DomainsConfig,
     /// `[mail]`
     #[serde(skip_serializing, default)]
     pub mail: Option<MailConfig>,
@@ -126,6 +129,29 @@ impl Default for TenantsConfig {
     }
 }
 
+/// `[domains]`: tenants' custom hosts.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DomainsConfig {
+    /// What proves that a custom host is a tenant's.
+    pub proof: Proof,
+    /// Name servers that are asked, `9.9.9.9:53`; the system's if there is none.
+    pub name_servers: Vec<SocketAddr>,
+    /// The data planes' `names.base_domain`: no custom host may lie under it.
+    pub base_domain: Option<String>,
+}
+
+/// What proves that a custom host is a tenant's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// A TXT record under it.
+    #[default]
+    Dns,
+    /// Nothing: operators see to it that hosts are their tenants'.
+    None,
+}
+
 /// One of `[[servers]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,6 +190,7 @@ impl Default for Config {
             tokens: TokensConfig::default(),
             seal: SealConfig::default(),
             tenants: TenantsConfig::default(),
+            domains: DomainsConfig::default(),
             mail: None,
             servers: Vec::new(),
         }
@@ -236,6 +263,10 @@ impl Validate for Config {
         }
         if self.tenants.keep_operations_days > 3_650 {
             return Err(Invalid::new("tenants.keep_operations_days", "must be at most 3650"));
+        }
+        let base = self.domains.base_domain.as_deref().unwrap_or("localhost");
+        if base.is_empty() || base.starts_with('.') || base.bytes().any(|b| b.is_ascii_uppercase() || b == b':') {
+            return Err(Invalid::new("domains.base_domain", "must be a host name in lower case without a port"));
         }
         if let Some(mail) = &self.mail {
             mail.validate().map_err(|error| error.within("mail"))?;

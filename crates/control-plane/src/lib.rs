@@ -8,6 +8,7 @@ mod doctor;
 mod engine;
 mod mail;
 mod plane;
+mod proof;
 mod provision;
 mod registry;
 mod rewrap;

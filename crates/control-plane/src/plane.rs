@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::api::servers::admin_url_subject;
 use crate::engine::{Engine, EngineError, Engines};
 use crate::mail::Mail;
+use crate::proof::HostProofs;
 use crate::provision::{Breakers, Kept, Wake};
 use crate::registry::Registry;
 use crate::registry::entities::servers;
@@ -46,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) restock: Notify,
     /// Databases that are ready and were entered already.
     pub(crate) entered: Kept,
+    /// Looks whether custom hosts are their tenants'.
+    pub(crate) proofs: HostProofs,
     /// Whether tenants' issuers may be in private networks.
     pub(crate) allow_private_issuers: bool,
     /// A node that was not heard for this long counts no more.

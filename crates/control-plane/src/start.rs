@@ -16,6 +16,7 @@ use crate::config::{Config, RESTORED};
 use crate::engine::{self, Engines, Worker};
 use crate::mail::{self, Mail};
 use crate::plane::{Parts, Plane};
+use crate::proof::HostProofs;
 use crate::provision::{self, Breakers, Kept, Wake};
 use crate::registry::Registry;
 use crate::rewrap;
@@ -82,6 +83,7 @@ pub async fn start(
         breakers: Breakers::default(),
         restock: Notify::new(),
         entered: Kept::default(),
+        proofs: HostProofs::new(&config.domains)?,
         allow_private_issuers: config.tokens.allow_private_issuers,
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
         grace: Duration::from_secs(config.tenants.grace_seconds),

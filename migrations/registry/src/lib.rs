@@ -11,6 +11,7 @@ mod m0004_placed;
 mod m0007_operators;
 mod m0008_issuers;
 mod m0009_of_servers;
+mod m0010_domain_claims;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_operators::Migration),
             Box::new(m0008_issuers::Migration),
             Box::new(m0009_of_servers::Migration),
+            Box::new(m0010_domain_claims::Migration),
         ]
     }
 }

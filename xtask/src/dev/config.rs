@@ -15,6 +15,8 @@ use super::secrets::Secrets;
 /// Long enough for every request in flight; the planes are killed when it has passed twice.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
 
+/// Tenants are named under it.
+const BASE_DOMAIN: &str = "localhost";
 const REGISTRY_DATABASE: &str = "freehold_registry";
 const KEY_ID: &str = "dev";
 /// The folder inside of dev's that mails are written to.
@@ -76,7 +78,7 @@ pub(super) fn write(folder: &Folder, addresses: &Addresses, secrets: &Secrets, s
             control: Control { url: control.api_url(), node_token: secrets.node_token.clone() },
             seal: BTreeMap::from([("tenants", Ring::of(&secrets.tenants_key))]),
             node: Node { state_dir: folder.folder(&name)? },
-            names: Names { base_domain: "localhost" },
+            names: Names { base_domain: BASE_DOMAIN },
             telemetry: READABLE,
             lifecycle: Lifecycle::default(),
         };
@@ -131,6 +133,7 @@ fn control(
         ]),
         telemetry: READABLE,
         lifecycle: Lifecycle::default(),
+        domains: Domains { proof: "none", base_domain: BASE_DOMAIN },
         mail: Mail::into(folder.folder(MAIL)?, data.api.port()),
         servers: vec![server],
     })
@@ -163,8 +166,16 @@ struct ControlConfig {
     seal: BTreeMap<&'static str, Ring>,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
+    domains: Domains,
     mail: Mail,
     servers: Vec<Server>,
+}
+
+#[derive(Serialize)]
+struct Domains {
+    /// Nobody writes DNS records for a try.
+    proof: &'static str,
+    base_domain: &'static str,
 }
 
 #[derive(Serialize)]

@@ -131,7 +131,28 @@ pub(crate) mod tenants {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Custom hosts.
+/// Custom hosts that are claimed and not proven; `token` is what their proof says.
+pub(crate) mod domain_claims {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "domain_claims")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub host: String,
+        pub token: String,
+        pub created_at: DateTimeUtc,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Custom hosts, proven.
 pub(crate) mod domains {
     use sea_orm::entity::prelude::*;
 

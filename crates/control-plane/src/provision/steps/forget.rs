@@ -12,7 +12,9 @@ use super::place::give_room_back;
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
-use crate::registry::entities::{config, databases, domains, erasures, held_slugs, issuers, keys, outbox, tenants};
+use crate::registry::entities::{
+    config, databases, domain_claims, domains, erasures, held_slugs, issuers, keys, outbox, tenants,
+};
 
 pub(super) struct Forget;
 
@@ -54,6 +56,7 @@ impl Step for Forget {
         }
         keys::Entity::delete_many().filter(keys::Column::TenantId.eq(tenant)).exec(db).await?;
         domains::Entity::delete_many().filter(domains::Column::TenantId.eq(tenant)).exec(db).await?;
+        domain_claims::Entity::delete_many().filter(domain_claims::Column::TenantId.eq(tenant)).exec(db).await?;
         issuers::Entity::delete_many().filter(issuers::Column::TenantId.eq(tenant)).exec(db).await?;
         config::Entity::delete_many().filter(config::Column::TenantId.eq(tenant)).exec(db).await?;
         databases::Entity::delete_many().filter(databases::Column::TenantId.eq(tenant)).exec(db).await?;

@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::SCHEMA_VERSION;
+use crate::config::{DomainsConfig, Proof};
 use crate::engine::{Engines, Worker};
 use crate::mail::Mail;
 use crate::plane::{Parts, Plane};
+use crate::proof::HostProofs;
 use crate::provision::pace::Pace;
 use crate::provision::tests::mail::mail_into;
 use crate::provision::tests::notes::Notes;
@@ -46,6 +48,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         breakers: Breakers::default(),
         restock: tokio::sync::Notify::new(),
         entered: Kept::default(),
+        proofs: HostProofs::new(&DomainsConfig { proof: Proof::None, ..DomainsConfig::default() }).unwrap(),
         allow_private_issuers: true,
         stale_after: Duration::from_hours(1),
         grace: Duration::ZERO,
