@@ -67,7 +67,10 @@ async fn an_admins_password_is_rotated_and_known_to_the_control_plane_alone() {
     let role = format!("admin_{}", uuid::Uuid::new_v4().simple());
     let superuser = Database::connect(bed.superuser_url()).await.unwrap();
     // The server's owner role was made by the other admin, who alone may give it away.
-    let made = format!("CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD 'first'; GRANT freehold_owner TO {role}");
+    let made = format!(
+        "CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD 'first'; \
+                        GRANT freehold_owner, freehold_rw TO {role} WITH ADMIN OPTION"
+    );
     superuser.execute_unprepared(&made).await.unwrap();
     let host = bed.superuser_url().rsplit_once('@').unwrap().1.to_owned();
     let old = format!("postgres://{role}:first@{host}");

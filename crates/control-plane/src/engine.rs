@@ -147,7 +147,7 @@ pub(crate) struct Worker {
 /// The engines of servers that were worked lately. An engine keeps connections.
 pub(crate) struct Engines {
     worker: Worker,
-    kept: Cache<(Uuid, String), Arc<dyn Engine>>,
+    kept: Cache<(Uuid, String, Option<String>), Arc<dyn Engine>>,
 }
 
 impl Engines {
@@ -157,29 +157,36 @@ impl Engines {
 
     /// An engine for a server that is not registered, or not by this URL.
     pub(crate) fn new_for(&self, kind: EngineKind, admin_url: &SecretString) -> Result<Arc<dyn Engine>, EngineError> {
-        engine_for(kind, admin_url, self.worker)
+        engine_for(kind, admin_url, None, self.worker)
     }
 
-    /// The engine of a server as its row has it; its admin URL is opened if it is not at hand.
+    /// The engine of a server as its row has it; its admin URLs, the present one and that which takes over, are opened if it is
+    /// not at hand.
     pub(crate) fn of(
         &self,
         server: &servers::Model,
-        admin_url: impl FnOnce() -> Result<SecretString, EngineError>,
+        admin_urls: impl FnOnce() -> Result<(SecretString, Option<SecretString>), EngineError>,
     ) -> Result<Arc<dyn Engine>, EngineError> {
         // Another admin URL is another engine.
-        let key = (server.id, server.sealed_admin_url.clone());
+        let key = (server.id, server.sealed_admin_url.clone(), server.next_sealed_admin_url.clone());
         if let Some(engine) = self.kept.get(&key) {
             return Ok(engine);
         }
-        let engine = self.new_for(server.engine.parse()?, &admin_url()?)?;
+        let (admin_url, next) = admin_urls()?;
+        let engine = engine_for(server.engine.parse()?, &admin_url, next.as_ref(), self.worker)?;
         self.kept.insert(key, Arc::clone(&engine));
         Ok(engine)
     }
 }
 
-fn engine_for(kind: EngineKind, admin_url: &SecretString, worker: Worker) -> Result<Arc<dyn Engine>, EngineError> {
+fn engine_for(
+    kind: EngineKind,
+    admin_url: &SecretString,
+    next: Option<&SecretString>,
+    worker: Worker,
+) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match kind {
-        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url, worker)?),
+        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url, next, worker)?),
         EngineKind::Sqlite => Arc::new(sqlite::Sqlite::new(admin_url)?),
     })
 }

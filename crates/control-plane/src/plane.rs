@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::api::servers::admin_url_subject;
+use crate::api::servers::{admin_url_subject, next_admin_url_subject};
 use crate::engine::{Engine, EngineError, Engines};
 use crate::mail::Mail;
 use crate::proof::HostProofs;
@@ -87,9 +87,18 @@ impl Plane {
         })
     }
 
+    /// The admin's URL that takes over, if its password is being rotated.
+    pub(crate) fn next_admin_url(&self, server: &servers::Model) -> Result<Option<SecretString>, EngineError> {
+        let Some(sealed) = &server.next_sealed_admin_url else { return Ok(None) };
+        let opened = self.servers_ring.open(next_admin_url_subject(server), &Sealed::from_stored(sealed.as_str()));
+        opened.map(Some).map_err(|error| {
+            EngineError::refused(format!("the next admin URL of server {:?} does not open: {error}", server.name))
+        })
+    }
+
     /// The engine of a server.
     pub(crate) fn engine(&self, server: &servers::Model) -> Result<Arc<dyn Engine>, EngineError> {
-        self.engines.of(server, || self.admin_url(server))
+        self.engines.of(server, || Ok((self.admin_url(server)?, self.next_admin_url(server)?)))
     }
 }
 

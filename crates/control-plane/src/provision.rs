@@ -4,6 +4,7 @@
 //! what is written. No step begins before the one before it is written down, and no holder writes once its lease is
 //! another's.
 
+mod admin;
 mod breakers;
 #[cfg(test)]
 mod faults;
@@ -26,6 +27,7 @@ mod work;
 
 use std::str::FromStr;
 
+pub(crate) use admin::settle_admin;
 pub(crate) use breakers::Breakers;
 pub(crate) use held::{begun, go_on, holds, in_the_way, is_held};
 pub(crate) use on::On;

@@ -114,6 +114,11 @@ pub(crate) fn admin_url_subject(server: &servers::Model) -> Subject {
     Subject { purpose: Purpose::ServerAdminUrl, id: server.id, generation: server.generation.unsigned_abs() }
 }
 
+/// For whom the URL is sealed that takes over from it.
+pub(crate) fn next_admin_url_subject(server: &servers::Model) -> Subject {
+    Subject { generation: server.generation.unsigned_abs() + 1, ..admin_url_subject(server) }
+}
+
 /// Lists servers.
 #[utoipa::path(
     get, path = "/v1/servers", tag = "servers", params(PageQuery), responses((status = 200, body = Page<Server>))
@@ -137,7 +142,8 @@ pub(super) async fn list(
     post, path = "/v1/servers", tag = "servers", request_body = CreateServer,
     params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = Server), (status = 409, description = "The name is taken", body = ProblemBody),
-              (status = 422, description = "It cannot be worked, or a field is not valid", body = ProblemBody))
+              (status = 422, description = "It cannot be reached or worked, and what its admin lacks; or a field is not valid", body = ProblemBody),
+              (status = 503, description = "The registry does not answer; repeat the call", body = ProblemBody))
 )]
 pub(super) async fn create(
     State(api): State<Api>,
@@ -295,7 +301,8 @@ pub(super) async fn show(
     patch, path = "/v1/servers/{name}", tag = "servers", request_body = UpdateServer, params(("name" = String, Path)),
     responses((status = 200, body = Server), (status = 404, body = ProblemBody),
               (status = 409, description = "Its admin's password is being rotated", body = ProblemBody),
-              (status = 422, body = ProblemBody))
+              (status = 422, description = "It cannot be reached or worked, and what its admin lacks; or a field is not valid", body = ProblemBody),
+              (status = 503, description = "The registry does not answer; repeat the call", body = ProblemBody))
 )]
 pub(super) async fn update(
     State(api): State<Api>,
@@ -315,8 +322,8 @@ pub(super) async fn update(
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "rotation-at-work",
-            "The admin's password is being rotated, and this would forget the new one. Repeat POST \
-             /v1/servers/{name}/rotate-admin until it is done, then set the URL.",
+            "The admin's password is being rotated, and this would forget the new one. That ends by itself once the server \
+             answers, within seconds; POST /v1/servers/{name}/rotate-admin says what is in the way. Then set the URL.",
         ));
     }
     let generation = row.generation + 1;

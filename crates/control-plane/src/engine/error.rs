@@ -36,6 +36,13 @@ impl EngineError {
             format!(
                 "could not {what}: the server takes no such user, password or database; check the server's admin URL"
             )
+        } else if code == "53100" {
+            format!("could not {what}: the server's disk is full; make room on it, or place on another server")
+        } else if code == "53300" {
+            format!(
+                "could not {what}: the server has no connection left; raise its max_connections or the role's or database's \
+                 CONNECTION LIMIT, or lower connection budgets"
+            )
         } else if may_pass(&code) {
             format!("could not {what}: something else on the server was in the way")
         } else if is_unavailable {
@@ -44,6 +51,11 @@ impl EngineError {
             format!("could not {what}: the server refused it; the control plane's log has its words")
         };
         Self { detail, is_unavailable, source: Some(source) }
+    }
+
+    /// What the server itself called it, if it said so.
+    pub(super) fn sqlstate(&self) -> Option<String> {
+        self.source.as_ref().and_then(sqlstate)
     }
 
     /// Whether a later attempt may succeed.

@@ -4,8 +4,10 @@
 //! what runtime roles may do comes from one group. Since Postgres 16 the maker of a role may not use it unless that is
 //! granted, so it is.
 
+mod admin;
 mod ensure;
 mod inspect;
+mod rights;
 mod scram;
 
 use std::time::Duration;
@@ -14,10 +16,10 @@ use async_trait::async_trait;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
+use admin::Admin;
 pub(crate) use ensure::ensure_database;
 
 use super::database::{DatabaseName, OURS, Slot};
@@ -28,6 +30,8 @@ const GROUP: &str = "freehold_rw";
 const OLDEST: i32 = 140_000;
 /// Before it everybody may create in the schema `public`, and only a superuser can take that away: in `template1`, once.
 const CLOSED: i32 = 150_000;
+/// From it on whether a role has the rights of one that it is a member of is said by each grant.
+const PER_GRANT: i32 = 160_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 const AS_ADMIN: &str = "connect to the server as its admin";
 /// Longest statement of a product's handler.
@@ -48,11 +52,22 @@ const KEPT_FOR: Duration = Duration::from_mins(1);
 pub(super) struct Postgres {
     url: Url,
     worker: Worker,
-    admin: OnceCell<DatabaseConnection>,
+    admin: Admin,
 }
 
 impl Postgres {
-    pub(super) fn new(admin_url: &SecretString, worker: Worker) -> Result<Self, EngineError> {
+    /// Of a server whose admin has another password next, if it is being rotated.
+    pub(super) fn new(
+        admin_url: &SecretString,
+        next: Option<&SecretString>,
+        worker: Worker,
+    ) -> Result<Self, EngineError> {
+        let url = Self::parsed(admin_url)?;
+        let next = next.map(Self::parsed).transpose()?;
+        Ok(Self { admin: Admin::new(url.clone(), next, worker), url, worker })
+    }
+
+    fn parsed(admin_url: &SecretString) -> Result<Url, EngineError> {
         let admin = Url::parse(admin_url.expose_secret()).ok().filter(|url| {
             matches!(url.scheme(), "postgres" | "postgresql")
                 && !url.username().is_empty()
@@ -60,7 +75,7 @@ impl Postgres {
                 && url.host_str().is_some_and(|host| !host.is_empty() && !host.to_ascii_lowercase().starts_with("%2f"))
                 && url.query_pairs().all(|(key, _)| QUERY.contains(&key.as_ref()))
         });
-        admin.map(|url| Self { url, worker, admin: OnceCell::new() }).ok_or_else(|| {
+        admin.ok_or_else(|| {
             EngineError::refused(
                 "the admin URL of a Postgres server is postgres://admin:password@host:5432/postgres, with sslmode and \
                  sslrootcert behind it at most",
@@ -69,35 +84,19 @@ impl Postgres {
     }
 
     /// The admin's own connections, outside of every tenant's database.
-    async fn admin(&self) -> Result<&DatabaseConnection, EngineError> {
-        let connected =
-            self.admin.get_or_try_init(|| connect(self.url.as_str(), self.worker.id, ADMIN_CONNECTIONS)).await;
-        connected.map_err(|error| EngineError::of(AS_ADMIN, error))
+    async fn admin(&self) -> Result<DatabaseConnection, EngineError> {
+        self.admin.connection().await
     }
 
     /// As the owner, in the tenant's database.
     async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
-        let mut url = self.url.clone();
-        url.set_path(database.as_str());
         // By the connection's own settings: one that is made anew when the first broke is the owner's too.
-        let db = connect_with(url.as_str(), self.worker.id, 1, &[("role", OWNER)]).await;
+        let db = self.admin.enter(database.as_str(), &[("role", OWNER)]).await;
         db.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
-    /// Whether template1 is as it is from the start on newer servers.
-    async fn is_template_closed(&self) -> Result<bool, EngineError> {
-        let mut url = self.url.clone();
-        url.set_path("template1");
-        let db = connect(url.as_str(), self.worker.id, 1).await.map_err(|error| EngineError::of(AS_ADMIN, error))?;
-        let closed = "SELECT nspowner = 'pg_database_owner'::regrole AND NOT has_schema_privilege('public', oid, 'CREATE') \
-                      FROM pg_namespace WHERE nspname = 'public'";
-        let closed = one(&db, closed).await.map_err(|error| EngineError::of("look at template1", error));
-        close(db).await?;
-        closed
-    }
-
     async fn make(&self, database: &DatabaseName, template: &str) -> Result<Made, EngineError> {
-        let admin = self.admin().await?;
+        let admin = &self.admin().await?;
         let what = "create the database";
         let made = format!("CREATE DATABASE \"{database}\" OWNER \"{OWNER}\" TEMPLATE \"{template}\"");
         match run(admin, what, &made).await {
@@ -123,48 +122,37 @@ impl Postgres {
         close(owner).await
     }
 
+    /// Lets nobody into a database any more, and ends the sessions in it that the admin may end. Others may leave by
+    /// themselves.
+    async fn empty(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        const WHAT: &str = "end the sessions in the database";
+        let admin = &self.admin().await?;
+        run(admin, WHAT, &format!("ALTER DATABASE \"{database}\" WITH ALLOW_CONNECTIONS false")).await?;
+        // Generated by us: no quote is in the name.
+        let others = format!("FROM pg_stat_activity WHERE datname = '{database}' AND usesysid IS NOT NULL");
+        let ended = format!("SELECT pg_terminate_backend(pid, 5000) {others} AND pg_has_role(usesysid, 'MEMBER')");
+        run(admin, WHAT, &ended).await?;
+        let left = format!("SELECT coalesce(string_agg(DISTINCT usename::text, ', '), '') {others}");
+        let left: String = one(admin, &left).await.map_err(|error| EngineError::of(WHAT, error))?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(EngineError::unavailable(format!(
+            "could not drop the database: {left} is in it, whose sessions the server's admin may not end; see \
+             pg_stat_activity, and let them leave"
+        )))
+    }
+
     /// Bars a login role that there may be, and makes the admin its member: only members may end a role's sessions, and
     /// only without LOGIN do no new ones come.
     async fn bar(&self, role: &str) -> Result<(), EngineError> {
-        let admin = self.admin().await?;
-        let options = if version(admin).await? >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+        let admin = &self.admin().await?;
+        let options = if version(admin).await? >= PER_GRANT { " WITH INHERIT TRUE, SET TRUE" } else { "" };
         let barred = format!(
             "DO $$ BEGIN ALTER ROLE \"{role}\" NOLOGIN; GRANT \"{role}\" TO CURRENT_USER{options}; \
              EXCEPTION WHEN undefined_object THEN NULL; END $$"
         );
         run(admin, "bar a login role", &barred).await
-    }
-
-    /// Owner and group, once for each server. Others may make them at the same moment.
-    async fn ensure_roles(&self, admin: &DatabaseConnection) -> Result<(), EngineError> {
-        for role in [OWNER, GROUP] {
-            let made = format!(
-                "DO $$ BEGIN CREATE ROLE \"{role}\" NOLOGIN; \
-                 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
-            );
-            run(admin, "make the server's roles", &made).await?;
-        }
-        if !self.may_set_role(admin).await? {
-            let version = version(admin).await?;
-            let options = if version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-            let granted = format!("GRANT \"{OWNER}\" TO CURRENT_USER{options}");
-            // Another replica's grant of the same at the same moment is as good as ours.
-            if let Err(error) = run(admin, "take the owner's role", &granted).await
-                && !self.may_set_role(admin).await?
-            {
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    async fn may_set_role(&self, admin: &DatabaseConnection) -> Result<bool, EngineError> {
-        // SET ROLE makes objects as the owner; dropping a database needs its rights as they are inherited.
-        let privilege = if version(admin).await? >= 160_000 { "SET" } else { "MEMBER" };
-        let sql = format!(
-            "SELECT pg_has_role(current_user, '{OWNER}', '{privilege}') AND pg_has_role(current_user, '{OWNER}', 'USAGE')"
-        );
-        one(admin, &sql).await.map_err(|error| EngineError::of("look at the admin's roles", error))
     }
 }
 
@@ -234,35 +222,13 @@ async fn close(db: DatabaseConnection) -> Result<(), EngineError> {
 #[async_trait]
 impl Engine for Postgres {
     async fn check(&self) -> Result<(), EngineError> {
-        let db = self.admin().await?;
-        let version = version(db).await?;
-        if version < OLDEST {
-            return Err(EngineError::refused(format!(
-                "the server is Postgres {}, and 14 is the oldest that can be worked",
-                version / 10_000
-            )));
-        }
-        if version < CLOSED && !self.is_template_closed().await? {
-            return Err(EngineError::refused(
-                "on Postgres 14 everybody may create in the schema public, unless a superuser has closed it in template1, \
-                 as it is on newer servers: ALTER SCHEMA public OWNER TO pg_database_owner; REVOKE CREATE ON SCHEMA \
-                 public FROM PUBLIC",
-            ));
-        }
-        for (right, column) in [("CREATEDB", "rolcreatedb"), ("CREATEROLE", "rolcreaterole")] {
-            let sql = format!("SELECT {column} OR rolsuper FROM pg_roles WHERE rolname = current_user");
-            let has: bool = one(db, &sql).await.map_err(|error| EngineError::of("read the admin's rights", error))?;
-            if !has {
-                return Err(EngineError::refused(format!("the admin lacks {right}: ALTER ROLE … {right}")));
-            }
-        }
-        self.ensure_roles(db).await
+        self.check_rights().await
     }
 
     async fn set_admin_password(&self, password: &SecretString) -> Result<(), EngineError> {
         let verifier = scram::verifier(password, self.worker.scram_iterations, &mut rand::rng());
         let changed = format!("ALTER ROLE CURRENT_USER PASSWORD '{verifier}'");
-        run(self.admin().await?, "change the admin's password", &changed).await
+        run(&self.admin().await?, "change the admin's password", &changed).await
     }
 
     fn admin_url_with(&self, password: &SecretString) -> Option<SecretString> {
@@ -272,7 +238,7 @@ impl Engine for Postgres {
     }
 
     async fn create_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        let admin = self.admin().await?;
+        let admin = &self.admin().await?;
         self.ensure_roles(admin).await?;
         self.make(database, if version(admin).await? < CLOSED { "template1" } else { "template0" }).await?;
         self.close_to_others(database).await
@@ -285,10 +251,11 @@ impl Engine for Postgres {
         password: &SecretString,
         connections: u32,
     ) -> Result<(), EngineError> {
-        let admin = self.admin().await?;
+        let admin = &self.admin().await?;
         let role = database.role(slot);
         let what = "make a login role for the database";
         let verifier = scram::verifier(password, self.worker.scram_iterations, &mut rand::rng());
+        let inherits = inherits(version(admin).await?);
         // One message, and so one transaction.
         let made = format!(
             "DO $$ BEGIN CREATE ROLE \"{role}\" NOLOGIN; \
@@ -296,7 +263,7 @@ impl Engine for Postgres {
              ALTER ROLE \"{role}\" LOGIN INHERIT CONNECTION LIMIT {connections} PASSWORD '{verifier}'; \
              ALTER ROLE \"{role}\" SET statement_timeout = '{STATEMENT_TIMEOUT}'; \
              ALTER ROLE \"{role}\" SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; \
-             GRANT \"{GROUP}\" TO \"{role}\"; \
+             GRANT \"{GROUP}\" TO \"{role}\"{inherits}; \
              GRANT CONNECT ON DATABASE \"{database}\" TO \"{role}\""
         );
         run(admin, what, &made).await
@@ -307,7 +274,7 @@ impl Engine for Postgres {
         self.bar(&role).await?;
         // Generated by us: no quote is in it.
         let ended = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
-        run(self.admin().await?, "end a login role's sessions", &ended).await
+        run(&self.admin().await?, "end a login role's sessions", &ended).await
     }
 
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
@@ -317,7 +284,7 @@ impl Engine for Postgres {
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {
         // Nobody is in it when it is copied, or it could not be.
         let closed = format!("ALTER DATABASE \"{database}\" WITH ALLOW_CONNECTIONS false");
-        run(self.admin().await?, "close the template", &closed).await
+        run(&self.admin().await?, "close the template", &closed).await
     }
 
     async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<Made, EngineError> {
@@ -328,29 +295,37 @@ impl Engine for Postgres {
         }
         // What a database lets whom do is not copied with it.
         let closed = format!("REVOKE ALL ON DATABASE \"{database}\" FROM PUBLIC");
-        run(self.admin().await?, "close the database to others", &closed).await?;
+        run(&self.admin().await?, "close the database to others", &closed).await?;
         Ok(Made::Anew)
     }
 
     async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError> {
-        let found = exists(self.admin().await?, database.as_str()).await;
+        let found = exists(&self.admin().await?, database.as_str()).await;
         found.map_err(|error| EngineError::of("look for the database", error))
     }
 
     async fn is_invalid(&self, database: &DatabaseName) -> Result<bool, EngineError> {
         // As a server marks what it did not drop to the end. Generated by us: no quote is in the name.
         let sql = format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{database}' AND datconnlimit = -2)");
-        one(self.admin().await?, &sql).await.map_err(|error| EngineError::of("look for the database", error))
+        one(&self.admin().await?, &sql).await.map_err(|error| EngineError::of("look for the database", error))
     }
 
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
-        let admin = self.admin().await?;
+        let admin = &self.admin().await?;
         let what = "drop the database";
         if exists(admin, database.as_str()).await.map_err(|error| EngineError::of(what, error))? {
             for slot in Slot::BOTH {
                 self.bar(&database.role(slot)).await?;
             }
-            run(admin, what, &format!("DROP DATABASE IF EXISTS \"{database}\" WITH (FORCE)")).await?;
+            let dropped = format!("DROP DATABASE IF EXISTS \"{database}\"");
+            match run(admin, what, &format!("{dropped} WITH (FORCE)")).await {
+                // Somebody is in it whose sessions the admin may not end.
+                Err(error) if error.sqlstate().as_deref() == Some("42501") => {
+                    self.empty(database).await?;
+                    run(admin, what, &dropped).await?;
+                }
+                dropped => dropped?,
+            }
         }
         for slot in Slot::BOTH {
             run(admin, "drop a login role", &format!("DROP ROLE IF EXISTS \"{}\"", database.role(slot))).await?;
@@ -360,7 +335,7 @@ impl Engine for Postgres {
 
     async fn end_sessions_of(&self, holder: Uuid) -> Result<(), EngineError> {
         const WHAT: &str = "end the sessions of a control plane that was taken over from";
-        let admin = self.admin().await?;
+        let admin = &self.admin().await?;
         let of_holder = format!("FROM pg_stat_activity WHERE application_name = '{}'", application_name(holder));
         // One that ended by itself meanwhile counts as not ended: it is looked for again.
         let left = format!(
@@ -389,6 +364,11 @@ impl Engine for Postgres {
         let _ = url.set_password(Some(password.expose_secret()));
         String::from(url).into()
     }
+}
+
+/// How a grant of the group says that its member has the group's rights, where the role itself does not.
+const fn inherits(version: i32) -> &'static str {
+    if version >= PER_GRANT { " WITH INHERIT TRUE" } else { "" }
 }
 
 /// Closes our own tables to tenants' roles, but for reading.

@@ -56,7 +56,7 @@ fn password() -> SecretString {
 fn postgres() -> Arc<dyn Engine> {
     let url =
         std::env::var("FREEHOLD_TEST_POSTGRES_URL").expect("run this by `cargo xtask test`, which starts a Postgres");
-    engine_for(EngineKind::Postgres, &url.into(), worker()).unwrap()
+    engine_for(EngineKind::Postgres, &url.into(), None, worker()).unwrap()
 }
 
 /// Each step twice, as after a crash before its record.
@@ -96,7 +96,7 @@ async fn steps_may_be_repeated(engine: &dyn Engine) {
 async fn every_step_may_be_repeated_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().display());
-    let engine = engine_for(EngineKind::Sqlite, &url.into(), worker()).unwrap();
+    let engine = engine_for(EngineKind::Sqlite, &url.into(), None, worker()).unwrap();
     engine.check().await.unwrap();
     steps_may_be_repeated(engine.as_ref()).await;
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left over");
@@ -215,7 +215,8 @@ async fn a_sqlite_file_that_is_gone_is_not_replaced_by_an_empty_one() {
     let folder = tempfile::tempdir().unwrap();
     let server = folder.path().join("server");
     std::fs::create_dir(&server).unwrap();
-    let engine = engine_for(EngineKind::Sqlite, &format!("sqlite://{}", server.display()).into(), worker()).unwrap();
+    let engine =
+        engine_for(EngineKind::Sqlite, &format!("sqlite://{}", server.display()).into(), None, worker()).unwrap();
     let tenant = new_tenant();
     let name = build_twice(engine.as_ref(), &tenant).await;
     let home = server.join(name.as_str());
@@ -234,7 +235,7 @@ async fn a_sqlite_file_that_is_gone_is_not_replaced_by_an_empty_one() {
 async fn replicas_check_a_sqlite_server_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().display());
-    let engine = engine_for(EngineKind::Sqlite, &url.into(), worker()).unwrap();
+    let engine = engine_for(EngineKind::Sqlite, &url.into(), None, worker()).unwrap();
     let checks = (0..64).map(|_| Arc::clone(&engine)).map(|engine| tokio::spawn(async move { engine.check().await }));
     for check in checks.collect::<Vec<_>>() {
         check.await.unwrap().unwrap();
@@ -247,10 +248,12 @@ async fn a_wrong_password_is_told_as_a_wrong_admin_url() {
     let mut url = url::Url::parse(&url).unwrap();
     url.set_password(Some("planted")).unwrap();
     let error =
-        engine_for(EngineKind::Postgres, &String::from(url).into(), worker()).unwrap().check().await.unwrap_err();
+        engine_for(EngineKind::Postgres, &String::from(url).into(), None, worker()).unwrap().check().await.unwrap_err();
     assert!(error.to_string().contains("check the server's admin URL"), "{error}");
     assert!(!format!("{error:?}").contains("planted"));
 }
+
+mod admin;
 
 #[test]
 fn names_are_ours_and_opaque() {
@@ -273,7 +276,7 @@ fn a_url_of_another_kind_is_refused_without_being_told() {
         (EngineKind::Sqlite, "sqlite://planted"),
         (EngineKind::Sqlite, "postgres://planted@h/d"),
     ] {
-        let error = engine_for(kind, &url.to_owned().into(), worker()).err().unwrap().to_string();
+        let error = engine_for(kind, &url.to_owned().into(), None, worker()).err().unwrap().to_string();
         assert!(!error.contains("planted"), "{error}");
     }
 }

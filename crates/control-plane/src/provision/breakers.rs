@@ -1,5 +1,5 @@
 //! Servers that failed to answer this process. Their operations are taken one at a time until one of them is done: the slots
-//! are for work that can be done. A hint, lost with the process; no row depends on it.
+//! are for work that can be done; and tenants are placed on others that have room. A hint, lost with the process; no row depends on it.
 
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ impl Breakers {
         }
     }
 
-    /// An operation on the server is done.
+    /// An operation on the server is done, or it answers when it is asked.
     pub(super) fn close(&self, server: Uuid) {
         let mut open = self.servers();
         if open.remove(&server) {

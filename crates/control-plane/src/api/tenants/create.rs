@@ -1,6 +1,6 @@
 //! `POST /v1/tenants`: the tenant and its operation are written in one transaction; the database comes after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
@@ -78,7 +78,7 @@ pub(crate) async fn create(
         }
     }
     // Told at once where it can be. Whether there still is room is seen when the database is placed.
-    if provision::emptiest(change.db(), region.as_deref()).await?.is_none() {
+    if provision::emptiest(change.db(), region.as_deref(), &HashSet::new()).await?.is_none() {
         let why = provision::no_room(region.as_deref());
         return Err(Problem::new(StatusCode::CONFLICT, "no-room", format!("There is no room for the tenant: {why}.")));
     }

@@ -95,6 +95,9 @@ drifts (text) AS (
   SELECT format('%s lacks the rights of %s', l.rolname, $5) FROM us, logins l
   WHERE l.is_in_use AND NOT pg_has_role(l.oid, us.rw, 'USAGE')
   UNION ALL
+  -- Since Postgres 16 that says nothing of what it has, but of what it gets.
+  SELECT format('%s is NOINHERIT', l.rolname) FROM logins l WHERE l.is_in_use AND NOT l.rolinherit
+  UNION ALL
   SELECT format('%s is a member of %s', r.rolname, pg_get_userbyid(r.roleid)) FROM us, reached r WHERE r.roleid <> us.rw
   UNION ALL
   SELECT format('%s may make others members of %s', l.rolname, pg_get_userbyid(m.roleid))

@@ -9,7 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tenancy::stamp;
 use url::Url;
 
-use super::{GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, connect, exists, one, run};
+use super::{
+    GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, connect, exists, inherits, one, run, version,
+};
 use crate::engine::database::MIGRATIONS;
 use crate::engine::database::SEEDED;
 use crate::engine::error::sqlstate;
@@ -24,7 +26,7 @@ const RESTORE_RIGHTS: &str = include_str!("restore_rights.sql");
 #[async_trait]
 impl Inspect for Postgres {
     async fn answers(&self) -> Result<(), EngineError> {
-        one::<i32>(self.admin().await?, "SELECT 1")
+        one::<i32>(&self.admin().await?, "SELECT 1")
             .await
             .map(drop)
             .map_err(|error| EngineError::of("reach the server", error))
@@ -35,7 +37,7 @@ impl Inspect for Postgres {
                    UNION ALL SELECT rolname::text, true FROM pg_roles WHERE rolname LIKE 'fh\\_%'";
         let failed = |error| EngineError::of("list the server's databases and roles", error);
         let mut inventory = Inventory::default();
-        for (name, is_role) in pairs::<bool>(self.admin().await?, sql, []).await.map_err(failed)? {
+        for (name, is_role) in pairs::<bool>(&self.admin().await?, sql, []).await.map_err(failed)? {
             if is_role {
                 let role =
                     name.rsplit_once('_').and_then(|(name, slot)| Some((name.parse().ok()?, slot.parse().ok()?)));
@@ -100,17 +102,20 @@ impl Inspect for Postgres {
         in_use: Slot,
         connections: u32,
     ) -> Result<(), EngineError> {
+        let admin = &self.admin().await?;
+        let inherits = inherits(version(admin).await?);
         let filled = |sql: &str| {
             sql.replace("{database}", database.as_str())
                 .replace("{role}", &database.role(in_use))
                 .replace("{other}", &database.role(in_use.other()))
                 .replace("{group}", GROUP)
+                .replace("{inherits}", inherits)
                 .replace("{connections}", &connections.to_string())
                 .replace("{statement_timeout}", STATEMENT_TIMEOUT)
                 .replace("{idle_timeout}", IDLE_TIMEOUT)
                 .replace("{tables_of_ours}", &format!("'{MIGRATIONS}', '{}', '{SEEDED}'", stamp::TABLE))
         };
-        run(self.admin().await?, "restore the login roles", &filled(RESTORE_ROLES)).await?;
+        run(admin, "restore the login roles", &filled(RESTORE_ROLES)).await?;
         let Some(db) = self.look_into(database).await? else {
             return Err(EngineError::refused("the database is gone"));
         };
@@ -121,7 +126,7 @@ impl Inspect for Postgres {
 
     async fn drop_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError> {
         let dropped = format!("DROP ROLE IF EXISTS \"{}\"", database.role(slot));
-        run(self.admin().await?, "drop a login role", &dropped).await
+        run(&self.admin().await?, "drop a login role", &dropped).await
     }
 
     async fn missing(&self, databases: &[DatabaseName], slot: Option<Slot>) -> Result<Vec<DatabaseName>, EngineError> {
@@ -131,7 +136,7 @@ impl Inspect for Postgres {
                    OR ($2 <> '' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = (wanted || $2)::name))";
         let suffix = slot.map_or_else(String::new, |slot| format!("_{}", slot.as_str()));
         let values = [joined(databases.iter().map(ToString::to_string)).into(), suffix.into()];
-        let found = pairs::<bool>(self.admin().await?, sql, values).await;
+        let found = pairs::<bool>(&self.admin().await?, sql, values).await;
         let found = found.map_err(|error| EngineError::of("look for databases that are kept ready", error))?;
         found.iter().map(|(name, _)| name.parse()).collect()
     }
@@ -146,7 +151,7 @@ impl Inspect for Postgres {
                    WHERE rolname = ANY (string_to_array($1, ',')::name[]) AND rolconnlimit <> $2";
         let limit = i32::try_from(connections).unwrap_or(i32::MAX);
         let values = [joined(databases.iter().map(|database| database.role(slot))).into(), limit.into()];
-        let found = pairs::<i32>(self.admin().await?, sql, values).await;
+        let found = pairs::<i32>(&self.admin().await?, sql, values).await;
         let found = found.map_err(|error| EngineError::of("look at login roles that are kept ready", error))?;
         let suffix = format!("_{}", slot.as_str());
         found.into_iter().map(|(role, limit)| Ok((role.trim_end_matches(&suffix).parse()?, limit))).collect()
@@ -154,7 +159,7 @@ impl Inspect for Postgres {
 
     async fn limit_role(&self, database: &DatabaseName, slot: Slot, connections: u32) -> Result<(), EngineError> {
         let limited = format!("ALTER ROLE \"{}\" CONNECTION LIMIT {connections}", database.role(slot));
-        run(self.admin().await?, "limit a login role", &limited).await
+        run(&self.admin().await?, "limit a login role", &limited).await
     }
 }
 
@@ -166,7 +171,7 @@ fn joined(names: impl Iterator<Item = String>) -> String {
 impl Postgres {
     /// As the owner, in a database that is there, and known from others who are in it.
     async fn look_into(&self, database: &DatabaseName) -> Result<Option<DatabaseConnection>, EngineError> {
-        let admin = self.admin().await?;
+        let admin = &self.admin().await?;
         if !exists(admin, database.as_str()).await.map_err(|error| EngineError::of(WHAT, error))? {
             return Ok(None);
         }

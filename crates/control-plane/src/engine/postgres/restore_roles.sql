@@ -32,7 +32,7 @@ BEGIN
   END LOOP;
   FOR it IN SELECT rolname FROM pg_roles WHERE rolname IN ('{role}', '{other}') LOOP
     EXECUTE format('GRANT CONNECT ON DATABASE "{database}" TO %I', it.rolname);
-    EXECUTE format('GRANT "{group}" TO %I', it.rolname);
+    EXECUTE format('GRANT "{group}" TO %I{inherits}', it.rolname);
     EXECUTE format('REVOKE ADMIN OPTION FOR "{group}" FROM %I', it.rolname);
     EXECUTE format('ALTER ROLE %I INHERIT CONNECTION LIMIT {connections} VALID UNTIL %L', it.rolname, 'infinity');
     EXECUTE format('ALTER ROLE %I SET statement_timeout = %L', it.rolname, '{statement_timeout}');

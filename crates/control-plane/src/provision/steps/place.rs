@@ -1,6 +1,7 @@
 //! Place: chooses the server that the tenant's database will be on. A region is never left, a capacity never exceeded.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, Func, LockType, Query, SelectStatement, SimpleExpr};
@@ -28,7 +29,8 @@ impl Step for Place {
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         let tenant = work.tenant_in(change.db()).await?;
-        let Some(server) = emptiest(change.db(), tenant.region.as_deref()).await? else {
+        let silent = work.plane.breakers.all();
+        let Some(server) = emptiest(change.db(), tenant.region.as_deref(), &silent).await? else {
             return Err(StepError::refused(no_room(tenant.region.as_deref())));
         };
         if !take_room(change.db(), server).await? {
@@ -61,14 +63,22 @@ pub(crate) fn no_room(region: Option<&str>) -> String {
 }
 
 /// The server that is open, in the region if one is demanded, and has room: the one with the least share of its capacity
-/// taken. A guess: others place at the same moment.
-pub(crate) async fn emptiest(db: &impl ConnectionTrait, region: Option<&str>) -> Result<Option<Uuid>, DbErr> {
+/// taken. One that failed to answer is taken when no other has room. A guess: others place at the same moment.
+pub(crate) async fn emptiest(
+    db: &impl ConnectionTrait,
+    region: Option<&str>,
+    silent: &HashSet<Uuid>,
+) -> Result<Option<Uuid>, DbErr> {
     let mut open = servers::Entity::find().filter(servers::Column::State.eq(OPEN));
     if let Some(region) = region {
         open = open.filter(servers::Column::Region.eq(region));
     }
     let open = open.filter(has_room()).all(db).await?;
-    let least = open.into_iter().min_by(|one, other| share(one, other).then_with(|| one.name.cmp(&other.name)));
+    let is_silent = |server: &servers::Model| silent.contains(&server.id);
+    let least = open.into_iter().min_by(|one, other| {
+        let by_voice = is_silent(one).cmp(&is_silent(other));
+        by_voice.then_with(|| share(one, other)).then_with(|| one.name.cmp(&other.name))
+    });
     Ok(least.map(|server| server.id))
 }
 

@@ -15,6 +15,7 @@ use super::kept::MOST;
 use super::make::{Maker, StockError};
 use super::{LEAVING, READY};
 use crate::plane::Plane;
+use crate::provision::admin::settle_admin;
 use crate::provision::pace::Pace;
 use crate::registry::entities::{servers, warm_databases};
 
@@ -91,8 +92,22 @@ impl Keeper {
             if self.troubles.get(&server.id).is_some_and(|trouble| Instant::now() < trouble.until) {
                 continue;
             }
-            let maker = Maker { plane: &self.plane, server, version, pace: &self.pace };
-            match self.stock(&maker).await {
+            let kept = async {
+                // A rotation of its admin that broke off is what is in everybody's way.
+                let settled = match &server.next_sealed_admin_url {
+                    Some(_) => Some(Box::pin(settle_admin(&self.plane, server)).await?),
+                    None => None,
+                };
+                let server = settled.as_ref().unwrap_or(server);
+                let maker = Maker { plane: &self.plane, server, version, pace: &self.pace };
+                // Nobody may be placed there meanwhile, so that no operation finds out that it answers again.
+                if self.plane.breakers.all().contains(&server.id) {
+                    maker.in_time(self.plane.engine(server)?.answers()).await?;
+                    self.plane.breakers.close(server.id);
+                }
+                self.stock(&maker).await
+            };
+            match Box::pin(kept).await {
                 Ok(()) => {
                     self.troubles.remove(&server.id);
                 }

@@ -20,6 +20,7 @@ on_both! {
     a_capacity_is_never_exceeded_by_two_runners,
     a_region_is_never_left_and_the_emptiest_by_share_is_taken,
     passwords_are_long_and_random_and_in_no_debug_print,
+    a_server_that_does_not_answer_is_passed_over_while_another_of_its_region_has_room,
 }
 
 async fn set(stage: &Stage, server: Uuid, column: servers::Column, value: impl Into<sea_orm::Value>) {
@@ -113,6 +114,26 @@ async fn a_region_is_never_left_and_the_emptiest_by_share_is_taken(stage: &Stage
              open a draining one, then retry"
         )
     );
+}
+
+async fn a_server_that_does_not_answer_is_passed_over_while_another_of_its_region_has_room(stage: &Stage) {
+    let other = stage.add_server("two", "eu", stage.kind(), 2).await;
+    let elsewhere = stage.add_server("three", "us", stage.kind(), 1_000).await;
+    // The emptiest by far.
+    stage.plane.breakers.open(stage.server);
+    let mut placed = Vec::new();
+    for index in 0..3 {
+        let operation = stage.create(&format!("acme-{index}"), Some("eu")).await;
+        assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+        placed.push(stage.tenant(&operation).await.server_id.unwrap());
+    }
+    // The last goes there all the same: its region is not left, and work that is done there ends the mistrust.
+    assert_eq!(placed, [other, other, stage.server]);
+    assert!(placed.iter().all(|server| *server != elsewhere) && stage.plane.breakers.all().is_empty());
+    // It is asked by the keeper, whoever else has no reason to.
+    stage.plane.breakers.open(stage.server);
+    stage.keep(0).await;
+    assert!(stage.plane.breakers.all().is_empty());
 }
 
 async fn passwords_are_long_and_random_and_in_no_debug_print(stage: &Stage) {
