@@ -172,7 +172,7 @@ impl Bed {
         let number = self.data.len();
         let state = self.folder.path().join(format!("node-{number}"));
         let text = format!(
-            "{}\n{}\n[control]\nurl = \"{control}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\n\n\
+            "{}\n{}\n[control]\nurl = \"{control}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\ntell_uses_seconds = 1\n\n\
              [names]\nbase_domain = \"pets.test\"\n\n[listen.proxies]\ntrusted = [\"127.0.0.2/32\"]\n\n[tokens]\nallow_private_issuers = true\n{}\n",
             common(),
             self.tuning.telemetry,

@@ -27,6 +27,8 @@ mod domains;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod life;

@@ -99,6 +99,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tenants::status::resume))
         .routes(routes!(tenants::delete::restore))
         .routes(routes!(tenants::rotate::rotate))
+        .routes(routes!(config::declared))
         .routes(routes!(config::list))
         .routes(routes!(config::show, config::set, config::unset))
         .routes(routes!(keys::list, keys::create))
@@ -126,4 +127,5 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(doctor::examine))
         .routes(routes!(feed::routes))
         .routes(routes!(feed::follow))
+        .routes(routes!(feed::key_uses))
 }

@@ -59,11 +59,19 @@ pub struct SealConfig {
 }
 
 /// `[node]`: what makes this node itself.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeConfig {
     /// A folder of this node's own, in which it keeps its id.
     pub state_dir: PathBuf,
+    /// Seconds between two batches that tell which keys were used.
+    pub tell_uses_seconds: NonZeroU32,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self { state_dir: PathBuf::new(), tell_uses_seconds: NonZeroU32::new(30).unwrap_or(NonZeroU32::MIN) }
+    }
 }
 
 /// `[names]`: how requests name tenants.

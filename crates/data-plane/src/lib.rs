@@ -40,7 +40,11 @@
 
 mod admission;
 mod config;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
+mod key_uses;
 mod node;
 mod plane;
 mod pools;

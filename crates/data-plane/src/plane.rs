@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tenancy::Product;
 
 use crate::admission::identify::Naming;
+use crate::key_uses::KeyUsesToTell;
 use crate::pools::Pools;
 use crate::routes::Routes;
 use crate::strangers::Strangers;
@@ -22,6 +23,7 @@ pub(crate) struct Parts {
     pub(crate) naming: Naming,
     pub(crate) tokens: Tokens,
     pub(crate) strangers: Strangers,
+    pub(crate) key_uses: KeyUsesToTell,
 }
 
 impl Plane {

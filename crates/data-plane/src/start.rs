@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -21,6 +22,7 @@ use utoipa::openapi::{Info, OpenApi, Paths};
 use crate::admission::{AdmissionLayer, Door, identify::Naming, session_for};
 use crate::config::Config;
 use crate::handlers::Handlers;
+use crate::key_uses::{KeyUsesToTell, tell};
 use crate::node::Node;
 use crate::plane::{Parts, Plane};
 use crate::pools::Pools;
@@ -45,7 +47,7 @@ pub async fn start(
     let control = Control::new(&config.control)?;
     let meter = service.telemetry.meter("data-plane");
     let strangers = Strangers::new(&config.strangers, &meter);
-    let routes = Routes::new(control, config.pools.max_routes, strangers.clone(), &meter);
+    let routes = Routes::new(control.clone(), config.pools.max_routes, strangers.clone(), &meter);
     let tokens = Tokens::new(&config.tokens, product.scopes, &meter)?;
     let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, &config.pools, &meter);
 
@@ -55,6 +57,9 @@ pub async fn start(
         async move { if is_stale { Err("the control plane was not heard for too long".to_owned()) } else { Ok(()) } }
     });
     let feed = service.health.flag("feed", "the control plane was not heard yet");
+    let (key_uses, every) = (KeyUsesToTell::default(), Duration::from_secs(config.node.tell_uses_seconds.get().into()));
+    let telling = tell(key_uses.clone(), control, every, service.lifecycle.drained(), meter.clone());
+    service.lifecycle.spawn("key-uses", telling);
     let following = follow(node, routes.clone(), pools.clone(), feed, service.lifecycle.drained(), meter);
     service.lifecycle.spawn("feed", following);
 
@@ -63,6 +68,7 @@ pub async fn start(
         pools,
         tokens,
         strangers,
+        key_uses,
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });

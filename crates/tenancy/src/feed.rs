@@ -2,6 +2,7 @@
 //!
 //! The feed is the tenants ordered by revision, so it is compacted by nature: a tenant that changed twice appears once.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -105,6 +106,28 @@ impl RouteQuery {
         let mut named = named.into_iter().flatten();
         named.next().filter(|_| named.next().is_none())
     }
+}
+
+/// Most keys in one [`KeyUses`].
+pub const MAX_KEY_USES: usize = 1_000;
+
+/// "These keys were used."
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyUses {
+    /// Each key once, at most 1,000 of them.
+    #[schema(max_items = 1_000)]
+    pub uses: Vec<KeyUse>,
+}
+
+/// The newest use of a key that a node knows of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyUse {
+    /// The key.
+    pub key: KeyId,
+    /// When, to the minute.
+    pub at: DateTime<Utc>,
 }
 
 /// One route, or none.

@@ -12,6 +12,7 @@ mod m0007_operators;
 mod m0008_issuers;
 mod m0009_of_servers;
 mod m0010_domain_claims;
+mod m0011_key_uses;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_issuers::Migration),
             Box::new(m0009_of_servers::Migration),
             Box::new(m0010_domain_claims::Migration),
+            Box::new(m0011_key_uses::Migration),
         ]
     }
 }

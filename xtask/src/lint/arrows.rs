@@ -62,7 +62,8 @@ struct Manifest<'a> {
 }
 
 impl<'a> Manifest<'a> {
-    /// None for a virtual manifest, and, with a finding, for one that cannot be read.
+    /// None for a virtual manifest and for what is a workspace of its own, which others build; and, with a finding, for one
+    /// that cannot be read.
     fn read(path: &'a str, text: &str, findings: &mut Vec<Finding>) -> Option<Self> {
         let table: toml::Table = match text.parse() {
             Ok(table) => table,
@@ -71,6 +72,9 @@ impl<'a> Manifest<'a> {
                 return None;
             }
         };
+        if table.contains_key("workspace") {
+            return None;
+        }
         let name = table.get("package")?.get("name")?.as_str()?.to_owned();
         let inherits_lints =
             table.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool).unwrap_or(false);

@@ -7,19 +7,33 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use serde::Serialize;
 use serde_json::Value;
 use service::Problem;
 use service::extract::{AnyJson, Json, Path};
 use service::problem::ProblemBody;
 use tenancy::Product;
-use tenancy::product::InvalidConfig;
+use tenancy::product::{ConfigKey, InvalidConfig};
 use tenancy::route::{MAX_CONFIG_ENTRIES, MAX_CONFIG_VALUE};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Api;
 use super::auth::Operator;
 use super::tenants::{find, find_alive};
 use crate::registry::entities::config;
+
+/// What tenants' configurations may have, as the product declares it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Declared {
+    items: Vec<ConfigKey>,
+}
+
+/// Lists the keys that a tenant's configuration may have: their types, defaults and meanings.
+#[utoipa::path(get, path = "/v1/config-keys", tag = "config", responses((status = 200, body = Declared)))]
+pub(super) async fn declared(State(api): State<Api>, _: Operator) -> Json<Declared> {
+    Json(Declared { items: api.plane.product.config_keys.clone() })
+}
 
 /// Lists a tenant's configuration: its own entries, and the product's defaults for the rest.
 #[utoipa::path(

@@ -1,14 +1,19 @@
-//! `/v1/feed` and `/v1/routes`: for data planes.
+//! `/v1/feed`, `/v1/routes` and `/v1/key-uses`: for data planes.
 
 use axum::extract::State;
 use http::StatusCode;
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
 use service::Problem;
 use service::extract::{Json, Query};
 use service::problem::ProblemBody;
-use tenancy::feed::{Asked, FeedAnswer, FeedRequest, MAX_WAIT_SECONDS, RouteAnswer, RouteQuery};
+use tenancy::feed::{
+    Asked, FeedAnswer, FeedRequest, KeyUse, KeyUses, MAX_KEY_USES, MAX_WAIT_SECONDS, RouteAnswer, RouteQuery,
+};
 
 use super::Api;
 use super::auth::Node;
+use crate::registry::entities::keys;
 
 /// What happened after a revision; waits for news when nothing did.
 #[utoipa::path(
@@ -57,4 +62,35 @@ pub(super) async fn routes(
         }
     };
     Ok(Json(answer))
+}
+
+/// Notes when keys were last used.
+#[utoipa::path(
+    post, path = "/v1/key-uses", tag = "nodes", request_body = KeyUses,
+    responses((status = 204), (status = 422, body = ProblemBody))
+)]
+pub(super) async fn key_uses(
+    State(api): State<Api>,
+    _: Node,
+    Json(KeyUses { mut uses }): Json<KeyUses>,
+) -> Result<StatusCode, Problem> {
+    if uses.len() > MAX_KEY_USES {
+        return Err(Problem::invalid_field("uses", format!("has at most {MAX_KEY_USES} keys: send several")));
+    }
+    let registry = &api.plane.registry;
+    // In one order, so that two nodes wait for each other at most.
+    uses.sort_by(|one, other| one.key.cmp(&other.key));
+    let (transaction, now) = (registry.begin().await?, registry.now());
+    for KeyUse { key, at } in uses {
+        let at = std::cmp::min(at, now);
+        let is_older = keys::Column::LastUsedAt.is_null().or(keys::Column::LastUsedAt.lt(at));
+        keys::Entity::update_many()
+            .col_expr(keys::Column::LastUsedAt, Expr::value(at))
+            .filter(keys::Column::Id.eq(key.as_str()))
+            .filter(is_older)
+            .exec(&transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -49,6 +49,8 @@ pub(super) struct Key {
     scopes: serde_json::Value,
     expires_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
+    /// When it was last used, to the minute, as far as data planes have told.
+    last_used_at: Option<DateTime<Utc>>,
 }
 
 /// A key that was just made.
@@ -62,7 +64,8 @@ pub(super) struct NewKey {
 
 impl From<keys::Model> for Key {
     fn from(row: keys::Model) -> Self {
-        Self { id: row.id, name: row.name, scopes: row.scopes, expires_at: row.expires_at, created_at: row.created_at }
+        let keys::Model { id, name, scopes, expires_at, created_at, last_used_at, .. } = row;
+        Self { id, name, scopes, expires_at, created_at, last_used_at }
     }
 }
 
@@ -136,6 +139,7 @@ pub(super) async fn create(
         scopes: Set(serde_json::json!(scopes)),
         expires_at: Set(body.expires_at),
         created_at: Set(now),
+        last_used_at: Set(None),
     };
     let row = row.insert(change.db()).await?;
     let location = format!("/v1/tenants/{}/keys/{}", tenant.id, row.id);

@@ -186,6 +186,7 @@ pub(crate) mod keys {
         pub scopes: Json,
         pub expires_at: Option<DateTimeUtc>,
         pub created_at: DateTimeUtc,
+        pub last_used_at: Option<DateTimeUtc>,
     }
 
     impl std::fmt::Debug for Model {

@@ -48,7 +48,7 @@ pub(super) async fn authenticate(
     let credential = bearer(headers).ok_or_else(unauthorized)?;
     let now = Utc::now();
     let (principal, own) = match credential.parse::<ApiKey>() {
-        Ok(key) => by_key::authenticate(&plane.routes, &key, now).await?,
+        Ok(key) => by_key::authenticate(plane, &key, now).await?,
         // In a box: its future is large, and would be part of every request's.
         Err(_) => Box::pin(by_token::authenticate(plane, credential, now)).await?,
     };

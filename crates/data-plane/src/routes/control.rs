@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
-use tenancy::feed::{FeedAnswer, FeedRequest, RouteAnswer, RouteQuery};
+use tenancy::feed::{FeedAnswer, FeedRequest, KeyUses, RouteAnswer, RouteQuery};
 use tenancy::id::NodeId;
 
 use crate::config::ControlConfig;
@@ -78,6 +78,12 @@ impl Control {
         let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(named).finish();
         let call = self.client.get(format!("{}/v1/routes?{query}", self.base)).timeout(ANSWER);
         self.call(call).await
+    }
+
+    pub(crate) async fn tell_key_uses(&self, uses: &KeyUses) -> Result<(), ControlError> {
+        let call = self.client.post(format!("{}/v1/key-uses", self.base)).json(uses).timeout(ANSWER);
+        let status = call.bearer_auth(self.token.expose_secret()).send().await?.status();
+        if status.is_success() { Ok(()) } else { Err(ControlError::Refused(status)) }
     }
 
     pub(super) async fn goodbye(&self, node: NodeId) -> Result<(), ControlError> {

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::absence::{Absence, Heard};
 use super::lookup::Lookup;
+use crate::key_uses::NotedMinute;
 use crate::session::Principal;
 use crate::uses::Uses;
 
@@ -31,6 +32,8 @@ pub(crate) struct Served {
     pub(crate) route: Route,
     /// Who calls with each of the route's keys, in their order.
     pub(crate) principals: Box<[Principal]>,
+    /// When each of them was last noted, in their order.
+    pub(crate) noted: Box<[NotedMinute]>,
     /// The slug, for what is counted and logged.
     pub(crate) label: Arc<str>,
     /// By requests at work with this version of the route.
@@ -80,8 +83,18 @@ impl Served {
         });
         let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
         let principals = route.keys.iter().map(|key| Principal::of_key(key, route.tenant)).collect();
+        let noted = route.keys.iter().map(|_| NotedMinute::default()).collect();
         let label = route.slug.as_str().into();
-        Self { route, principals, label, uses: Arc::default(), is_left: AtomicBool::new(false), dialled, concurrency }
+        Self {
+            route,
+            principals,
+            noted,
+            label,
+            uses: Arc::default(),
+            is_left: AtomicBool::new(false),
+            dialled,
+            concurrency,
+        }
     }
 
     fn left_at(&self, revision: Revision, keeps_url: bool) -> Left {
