@@ -7,6 +7,7 @@
     reason = "a program of the house that speaks to its user, and may end with a panic"
 )]
 
+mod admission;
 mod load;
 mod news;
 mod provision;
@@ -35,11 +36,12 @@ async fn main() -> ExitCode {
     let effort = Effort { is_quick: arguments.iter().any(|argument| argument == "--quick") };
     let report: Report = match arguments.first().map(String::as_str) {
         Some("--list") => {
-            println!("route\nnews\nprovision");
+            println!("route\nnews\nprovision\nadmission");
             return ExitCode::SUCCESS;
         }
         Some("route") => route::measure(effort).await,
         Some("news") => news::measure(effort).await,
+        Some("admission") => admission::measure(effort).await,
         Some("provision") => provision::measure(effort).await,
         _ => {
             eprintln!("bench: give it the name of a bench; --list tells them. `cargo xtask bench` does all of it");

@@ -11,6 +11,9 @@ use crate::on_both;
 /// What the server answers: the status, and the problem's kind if it is one.
 type Told = (u16, String);
 
+/// What it must be.
+type Expected = (u16, &'static str);
+
 async fn told(address: &str, request: &[u8]) -> Told {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The server may answer and close before it has read all of it.
@@ -24,12 +27,12 @@ async fn told(address: &str, request: &[u8]) -> Told {
 }
 
 /// What comes back where a request cannot even be read, or leads to no path of the product.
-const UNREADABLE: (u16, &str) = (400, "");
-const NO_PATH: (u16, &str) = (404, "not-found");
-const NOT_YOURS: (u16, &str) = (404, "tenant-not-found");
-const TWO_NAMES: (u16, &str) = (400, "ambiguous-tenant");
-const SERVED: (u16, &str) = (200, "");
-const STRANGER: (u16, &str) = (401, "unauthorized");
+const UNREADABLE: Expected = (400, "");
+const NO_PATH: Expected = (404, "not-found");
+const NOT_YOURS: Expected = (404, "tenant-not-found");
+const TWO_NAMES: Expected = (400, "ambiguous-tenant");
+const SERVED: Expected = (200, "");
+const STRANGER: Expected = (401, "unauthorized");
 
 on_both!(each_bad_request_gets_its_own_answer, 1, 1);
 async fn each_bad_request_gets_its_own_answer(bed: Bed) {
@@ -43,7 +46,7 @@ async fn each_bad_request_gets_its_own_answer(bed: Bed) {
     let with = |headers: &[u8]| [b"GET /api/me HTTP/1.1\r\nhost: acme.pets.test\r\n", headers].concat();
     // What is asked, what its tenant's key gets, and what nobody's gets.
     #[rustfmt::skip]
-    let rows: Vec<(&str, Vec<u8>, (u16, &str), (u16, &str))> = vec![
+    let rows: Vec<(&str, Vec<u8>, Expected, Expected)> = vec![
         ("a good one", to("/api/me"), SERVED, STRANGER),
         // The path.
         ("its own name in the path", to("/acme/api/me"), SERVED, STRANGER),
