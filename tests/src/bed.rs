@@ -20,6 +20,8 @@ const TENANTS_KEY: &str = "dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
 const SERVERS_KEY: &str = "c2VydmVycy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
 /// An old key of the tenants' ring, which nothing is sealed with but by a test.
 const OLD_KEY: &str = "b2xkLWtleS1vZi10aGUtdGVzdHMtd2l0aC0zMi1ieXQ=";
+/// Signs the audit trail's checkpoints.
+pub const SIGNING_KEY: &str = "YXVkaXQta2V5LW9mLXRoZS10ZXN0cy1vZi0zMi1ieXQ=";
 /// What is waited for comes well within this, or not at all.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -145,12 +147,13 @@ impl Bed {
             let text = format!(
                 "{}\n{}\n[registry]\nurl = \"{}\"\n{create}\n[tokens]\nbootstrap = \"{BOOTSTRAP}\"\nnode = \"{NODE}\"\n\
                  allow_private_issuers = true\n\n{}\n{}\n\
-                 [tenants]\n{}\n[domains]\nbase_domain = \"pets.test\"\n{}\n{}\n{server}",
+                 [audit]\ncheckpoint_seconds = 1\n{}\n[tenants]\n{}\n[domains]\nbase_domain = \"pets.test\"\n{}\n{}\n{server}",
                 common(),
                 tuning.telemetry,
                 bed.registry_url,
                 ring("servers", SERVERS_KEY),
                 ring("tenants", TENANTS_KEY),
+                format_args!("signing = {{ primary = \"a1\", keys = {{ a1 = \"{SIGNING_KEY}\" }} }}\n"),
                 tuning.tenants,
                 tuning.domains,
                 tuning.sections,

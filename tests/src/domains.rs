@@ -92,6 +92,8 @@ async fn a_host_leads_to_whoever_proved_it(store: Store) {
         let proven = prove("acme").await;
         assert_eq!((proven.status, &proven.json()["is_proven"]), (200, &json!(true)), "{proven:?}");
     }
+    let told = bed.done("GET", "/v1/audit?tenant=acme&action=domain.proven", None).await;
+    assert_eq!(told["items"].as_array().unwrap().len(), 1, "told once: {told}");
     while leads(&bed, &acme.key, "shop.acme.example").await != 200 {}
     assert_eq!(leads(&bed, &globex.key, "shop.acme.example").await, 404);
     let again = bed.operator("POST", "/v1/tenants/globex/domains", Some(host)).await;

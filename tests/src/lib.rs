@@ -19,6 +19,8 @@ mod admission;
 #[cfg(test)]
 mod api;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod bad_requests;
 #[cfg(test)]
 mod cli;

@@ -9,12 +9,12 @@
 mod bench;
 mod cargo;
 mod dev;
+mod freehold;
 mod leash;
 mod lint;
 mod servers;
 mod stop;
 mod suite;
-mod tenant;
 
 use std::process::ExitCode;
 
@@ -49,7 +49,11 @@ enum Command {
     ///
     /// Builds and runs `freehold tenant` with all that follows, and ends with its exit code. It asks the control plane
     /// that `cargo xtask dev` started, or the one that FREEHOLD_URL and FREEHOLD_TOKEN name.
-    Tenant(tenant::Options),
+    Tenant(freehold::Options),
+    /// List, export and verify the audit trail; `cargo xtask audit --help` tells how
+    ///
+    /// Builds and runs `freehold audit` with all that follows, as `cargo xtask tenant` does.
+    Audit(freehold::Options),
 }
 
 fn main() -> ExitCode {
@@ -58,7 +62,8 @@ fn main() -> ExitCode {
         Command::Test(options) => suite::run(&options),
         Command::Lint(options) => lint::run(&options),
         Command::Bench(options) => bench::run(&options),
-        Command::Tenant(options) => tenant::run(&options),
+        Command::Tenant(options) => freehold::run("tenant", &options),
+        Command::Audit(options) => freehold::run("audit", &options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,11 +1,12 @@
-//! `freehold`: tenants from the command line. A client of the control plane's HTTP API and of nothing else, so that it
-//! runs where no plane and no toolchain does.
+//! `freehold`: tenants and the audit trail from the command line. A client of the control plane's HTTP API and of nothing
+//! else, so that it runs where no plane and no toolchain does.
 //!
 //! Stdout has the answer and nothing besides; what is said to a person goes to stderr.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod access;
+mod audit;
 mod client;
 mod completions;
 mod operation;
@@ -22,7 +23,7 @@ use clap::{Parser, Subcommand};
 use client::Client;
 use output::{ClosedOutput, Output, note};
 
-/// Tenants and their databases, from the command line
+/// Tenants, their databases and the audit trail, from the command line
 #[derive(Parser)]
 #[command(name = "freehold", bin_name = "freehold", version)]
 #[command(after_help = "\
@@ -46,6 +47,9 @@ enum Command {
     /// Create, change, repair and delete tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// List, export and verify what was done and noticed
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Print a shell's completions: `source <(freehold completions bash)`
     Completions(completions::Options),
 }
@@ -66,6 +70,7 @@ fn run(cli: Cli) -> Result<()> {
     let output = Output { is_json: cli.json };
     match cli.command {
         Command::Tenant(command) => command.run(&Client::new(cli.access.find()?), output),
+        Command::Audit(command) => command.run(output, || Ok(Client::new(cli.access.find()?))),
         Command::Completions(options) => completions::run(&options),
     }
 }

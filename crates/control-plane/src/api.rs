@@ -1,5 +1,6 @@
 //! The control plane's API: a table of contents. Each endpoint is in the room of its noun.
 
+mod audit;
 mod auth;
 mod config;
 mod doctor;
@@ -128,4 +129,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(feed::routes))
         .routes(routes!(feed::follow))
         .routes(routes!(feed::key_uses))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::checkpoints))
+        .routes(routes!(audit::keys))
+        .routes(routes!(audit::nodes::take))
+        .routes(routes!(audit::nodes::trail))
 }

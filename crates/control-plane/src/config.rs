@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, Switch, TelemetryConfig, Validate};
+use tenancy::audit::SigningKeys;
 use tenancy::seal::{KeyRing, KeyRingConfig};
 
 use crate::mail::MailConfig;
@@ -30,6 +31,9 @@ pub struct Config {
     /// `[seal]`
     #[serde(skip_serializing, default)]
     pub seal: SealConfig,
+    /// `[audit]`
+    #[serde(skip_serializing, default)]
+    pub audit: AuditConfig,
     /// `[tenants]`
     pub tenants: TenantsConfig,
     /// `[domains]`
@@ -80,6 +84,23 @@ pub struct SealConfig {
     /// Seals servers' admin URLs and recorded answers.
     #[serde(default)]
     pub servers: KeyRingConfig,
+}
+
+/// `[audit]`: how the audit trail is signed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// Ed25519 keys, each a seed of 32 bytes in base64. The primary signs; the others are told to whoever asks what
+    /// signatures of before are checked with.
+    pub signing: KeyRingConfig,
+    /// Seconds between checkpoints of a chain that goes on; 1 to 86400.
+    pub checkpoint_seconds: u64,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { signing: KeyRingConfig::default(), checkpoint_seconds: 60 }
+    }
 }
 
 /// `[tenants]`: how long things are waited for.
@@ -189,6 +210,7 @@ impl Default for Config {
             registry: RegistryConfig::default(),
             tokens: TokensConfig::default(),
             seal: SealConfig::default(),
+            audit: AuditConfig::default(),
             tenants: TenantsConfig::default(),
             domains: DomainsConfig::default(),
             mail: None,
@@ -243,6 +265,15 @@ impl Validate for Config {
         for (field, ring) in [("seal.tenants", &self.seal.tenants), ("seal.servers", &self.seal.servers)] {
             KeyRing::new(ring).map_err(|error| Invalid::new(field, format!("is no usable key ring: {error}")))?;
         }
+        if self.audit.signing.keys.is_empty() {
+            let detail = "is missing: set `primary` and `keys`, a key made with `head -c 32 /dev/urandom | base64`";
+            return Err(Invalid::new("audit.signing", detail));
+        }
+        SigningKeys::new(&self.audit.signing)
+            .map_err(|error| Invalid::new("audit.signing", format!("is no usable set of keys: {error}")))?;
+        if !(1..=86_400).contains(&self.audit.checkpoint_seconds) {
+            return Err(Invalid::new("audit.checkpoint_seconds", "must be from 1 to 86400"));
+        }
         if self.tenants.grace_seconds > 31_536_000 {
             return Err(Invalid::new("tenants.grace_seconds", "must be at most 31536000"));
         }
@@ -292,6 +323,7 @@ mod tests {
                 ..TokensConfig::default()
             },
             seal: SealConfig { tenants: ring(), servers: ring() },
+            audit: AuditConfig { signing: ring(), ..AuditConfig::default() },
             ..Config::default()
         }
     }
@@ -308,6 +340,8 @@ mod tests {
         assert_eq!(bad(|it| it.tokens.node = "short".into()), "tokens.node");
         assert_eq!(bad(|it| it.tokens.node = it.tokens.bootstrap.clone()), "tokens.node");
         assert_eq!(bad(|it| it.seal.servers.primary = "other".into()), "seal.servers");
+        assert_eq!(bad(|it| it.audit.signing = KeyRingConfig::default()), "audit.signing");
+        assert_eq!(bad(|it| it.audit.checkpoint_seconds = 0), "audit.checkpoint_seconds");
         assert_eq!(bad(|it| it.tenants.stale_after_seconds = 1), "tenants.stale_after_seconds");
         assert_eq!(bad(|it| it.tenants.keep_operations_days = 9_999), "tenants.keep_operations_days");
         let print = format!("{:?}", usable());

@@ -3,6 +3,7 @@
 //! It imports no data plane and no product; a product brings its declaration and its [`TenantSchema`].
 
 mod api;
+mod audit;
 mod config;
 mod doctor;
 mod engine;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tenancy::Product;
+use tenancy::audit::SigningKeys;
 use tenancy::seal::{KeyRing, Sealed};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) tenants_ring: KeyRing,
     /// Seals servers' admin URLs and recorded answers; data planes never hold it.
     pub(crate) servers_ring: KeyRing,
+    /// Signs the audit trail's checkpoints.
+    pub(crate) signing: Arc<SigningKeys>,
     /// What is built on Freehold.
     pub(crate) product: Product,
     /// The product's migrations and seed.

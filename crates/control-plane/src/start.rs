@@ -7,11 +7,13 @@ use axum::Router;
 use service::Service;
 use service::problem::BoxError;
 use tenancy::Product;
+use tenancy::audit::SigningKeys;
 use tenancy::seal::KeyRing;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::api::{self, Tokens};
+use crate::audit;
 use crate::config::{Config, RESTORED};
 use crate::engine::{self, Engines, Worker};
 use crate::mail::{self, Mail};
@@ -66,7 +68,7 @@ pub async fn start(
         // Before anything is worked on.
         let old = registry.history().await?.epoch;
         let epoch = registry.begin_epoch(old).await?.epoch;
-        tracing::warn!(%old, %epoch, audit = "epoch-begun",
+        tracing::warn!(%old, %epoch,
             "told that the registry was restored: another history begins, and what was ordered before is held");
     }
     let stopping = service.lifecycle.stopping();
@@ -76,6 +78,7 @@ pub async fn start(
         registry: registry.clone(),
         tenants_ring: KeyRing::new(&config.seal.tenants)?,
         servers_ring: KeyRing::new(&config.seal.servers)?,
+        signing: Arc::new(SigningKeys::new(&config.audit.signing)?),
         mail: config.mail.as_ref().map(|mail| Mail::of(mail, &product)).transpose()?,
         product,
         schema,
@@ -107,6 +110,9 @@ pub async fn start(
         let registry = probed.clone();
         async move { registry.history().await.map(drop).map_err(|_| "the registry does not answer".to_owned()) }
     });
+    let every = Duration::from_secs(config.audit.checkpoint_seconds);
+    let signing = audit::run(registry.clone(), Arc::clone(&plane.signing), every, stopping.clone());
+    service.lifecycle.spawn("checkpoints", signing);
     service.lifecycle.spawn("watch", registry.watch(stopping.clone()));
     service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("mail", mail::run(plane.clone(), stopping.clone()));

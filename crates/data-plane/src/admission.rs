@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use http::{StatusCode, header};
 use service::Problem;
 use service::telemetry::RequestContext;
 use tenancy::TenantId;
@@ -89,23 +90,32 @@ async fn admit(plane: &Plane, mut request: Request) -> Result<Request, Problem> 
         .extensions_mut()
         .remove::<Identified>()
         .ok_or_else(|| Problem::internal("the request was not identified before it was routed"))?;
-    let authenticated = authenticate::authenticate(plane, identified, request.headers()).await?;
+    let authenticated =
+        authenticate::authenticate(plane, identified, request.headers()).await.inspect_err(|problem| {
+            // Who shows nothing tried nothing.
+            let is_bad = matches!(problem.status(), StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS);
+            if is_bad && request.headers().contains_key(header::AUTHORIZATION) {
+                plane.audit.bad_credential();
+            }
+        })?;
     if let Some(label) = authenticated.label() {
         RequestContext::current(|context| context.set_tenant(label));
     }
-    let authorized = authorize::authorize(&plane.product, authenticated)?;
-    let limited = limit::limit(authorized)?;
-    let session = connect::connect(&plane.pools, &plane.product, limited).await?;
+    let authorized = authorize::authorize(plane, authenticated)?;
+    let limited = limit::limit(&plane.audit, authorized)?;
+    let session = connect::connect(plane, limited).await?;
     request.extensions_mut().insert(session);
     Ok(request)
 }
 
-/// The walk of work that no request asked for: it is limited like a request.
+/// The walk of work that no request asked for: it is limited and noticed like a request.
 pub(crate) async fn session_for(plane: &Plane, tenant: TenantId, purpose: &str) -> Result<TenantSession, Problem> {
     let served = plane.routes.of_name(&Lookup::Tenant(tenant)).await?.ok_or_else(authorize::not_found)?;
-    authorize::may_be_served(&plane.product, &served.route)?;
     let scopes = plane.product.scopes.iter().map(|&scope| scope.to_owned()).collect();
     let principal = Principal::new(format!("job:{purpose}"), scopes, [tenant]);
-    let limited = limit::limit(authorize::Authorized { principal, served })?;
-    connect::connect(&plane.pools, &plane.product, limited).await
+    authorize::may_serve(plane, &principal, &served.route)?;
+    let limited = limit::limit(&plane.audit, authorize::Authorized { principal: principal.clone(), served })?;
+    let session = connect::connect(plane, limited).await?;
+    plane.audit.background(tenant, &principal);
+    Ok(session)
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub tokens: TokensConfig,
     /// `[strangers]`
     pub strangers: StrangersConfig,
+    /// `[audit]`
+    pub audit: AuditConfig,
 }
 
 /// `[control]`: the control plane that this node follows.
@@ -186,6 +188,21 @@ impl Default for StrangersConfig {
     }
 }
 
+/// `[audit]`: what is noticed and waits to be brought to the control plane.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// MiB of events on this node's disk at most; 1 to 10240. When it is full the oldest are dropped, counted and told.
+    pub spool_mib: u64,
+}
+
+impl Default for AuditConfig {
+    /// Some 200,000 events.
+    fn default() -> Self {
+        Self { spool_mib: 64 }
+    }
+}
+
 impl Default for NamesConfig {
     fn default() -> Self {
         Self { base_domain: "localhost".to_owned() }
@@ -212,6 +229,7 @@ impl Default for Config {
             pools: PoolsConfig::default(),
             tokens: TokensConfig::default(),
             strangers: StrangersConfig::default(),
+            audit: AuditConfig::default(),
         }
     }
 }
@@ -253,6 +271,9 @@ impl Validate for Config {
         }
         if !(1..=100_000).contains(&self.pools.max) || !(1..=10_000_000).contains(&self.pools.max_routes) {
             return Err(Invalid::new("pools.max", "must be from 1 to 100000 (max_routes: 1 to 10000000)"));
+        }
+        if !(1..=10_240).contains(&self.audit.spool_mib) {
+            return Err(Invalid::new("audit.spool_mib", "must be from 1 to 10240"));
         }
         if self.pools.idle_seconds == 0 {
             return Err(Invalid::new("pools.idle_seconds", "must be at least 1"));

@@ -16,7 +16,8 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// Handlers behind admission: a request that was not admitted reaches none.
+    /// Handlers behind admission: a request that was not admitted reaches none. The path `/audit` is Freehold's own: it shows a
+    /// tenant its audit trail.
     pub fn new(admitted: OpenApiRouter) -> Self {
         Self { admitted, public: OpenApiRouter::new() }
     }

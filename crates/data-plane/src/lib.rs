@@ -39,6 +39,7 @@
 //! ```
 
 mod admission;
+mod audit;
 mod config;
 #[cfg(fuzzing)]
 #[doc(hidden)]

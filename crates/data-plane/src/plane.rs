@@ -1,10 +1,11 @@
-//! What the steps of admission share: what is known of tenants, their pools, the product.
+//! What the steps of admission share: what is known of tenants, their pools, what is noticed of callers, the product.
 
 use std::sync::Arc;
 
 use tenancy::Product;
 
 use crate::admission::identify::Naming;
+use crate::audit::Audit;
 use crate::key_uses::KeyUsesToTell;
 use crate::pools::Pools;
 use crate::routes::Routes;
@@ -19,6 +20,7 @@ pub(crate) struct Plane(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) routes: Routes,
     pub(crate) pools: Pools,
+    pub(crate) audit: Audit,
     pub(crate) product: Arc<Product>,
     pub(crate) naming: Naming,
     pub(crate) tokens: Tokens,

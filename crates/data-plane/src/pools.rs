@@ -28,6 +28,8 @@ use crate::routes::{Served, Url};
 use crate::uses::{Use, Uses};
 use dial::DialError;
 
+/// The kind of problem of a database that is not proven to be its tenant's.
+pub(crate) const REFUSED: &str = "database-refused";
 /// How long a failed dial answers for the next requests.
 const FAILED_FOR: Duration = Duration::from_millis(500);
 /// Pools that others gave up in the moment between are dialled again, this often at most.
@@ -192,7 +194,7 @@ impl Pools {
             Err(error) => {
                 match &error {
                     DialError::Refused(reason) => {
-                        tracing::error!(%tenant, generation, reason, audit = "database-refused",
+                        tracing::error!(%tenant, generation, reason,
                             "refused to serve a tenant from a database that is not proven to be its own");
                     }
                     DialError::Unavailable(source) => {
@@ -244,7 +246,7 @@ fn problem(error: &Arc<DialError>) -> Problem {
         .with_source(Arc::clone(error)),
         DialError::Refused(_) => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "database-refused",
+            REFUSED,
             "The tenant's database is not proven to be its own and is not served. Tell whoever runs the service.",
         )
         .with_retry_after(retry)

@@ -20,6 +20,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Info, OpenApi, Paths};
 
 use crate::admission::{AdmissionLayer, Door, identify::Naming, session_for};
+use crate::audit::{self, Audit, ship};
 use crate::config::Config;
 use crate::handlers::Handlers;
 use crate::key_uses::{KeyUsesToTell, tell};
@@ -47,8 +48,12 @@ pub async fn start(
     let control = Control::new(&config.control)?;
     let meter = service.telemetry.meter("data-plane");
     let strangers = Strangers::new(&config.strangers, &meter);
-    let routes = Routes::new(control.clone(), config.pools.max_routes, strangers.clone(), &meter);
     let tokens = Tokens::new(&config.tokens, product.scopes, &meter)?;
+    let audit = Audit::open(&config.node.state_dir.join("audit"), config.audit.spool_mib << 20, &meter)
+        .map_err(|error| format!("cannot open the spool of audit events in `node.state_dir`: {error}"))?;
+    let shipping = ship(audit.clone(), control.clone(), node.id, service.lifecycle.drained(), meter.clone());
+    service.lifecycle.spawn("audit", shipping);
+    let routes = Routes::new(control.clone(), config.pools.max_routes, strangers.clone(), &meter);
     let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, &config.pools, &meter);
 
     let watched = routes.clone();
@@ -58,7 +63,7 @@ pub async fn start(
     });
     let feed = service.health.flag("feed", "the control plane was not heard yet");
     let (key_uses, every) = (KeyUsesToTell::default(), Duration::from_secs(config.node.tell_uses_seconds.get().into()));
-    let telling = tell(key_uses.clone(), control, every, service.lifecycle.drained(), meter.clone());
+    let telling = tell(key_uses.clone(), control.clone(), every, service.lifecycle.drained(), meter.clone());
     service.lifecycle.spawn("key-uses", telling);
     let following = follow(node, routes.clone(), pools.clone(), feed, service.lifecycle.drained(), meter);
     service.lifecycle.spawn("feed", following);
@@ -69,10 +74,11 @@ pub async fn start(
         tokens,
         strangers,
         key_uses,
+        audit,
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });
-    Ok(DataPlane::new(plane, handlers.into())?)
+    Ok(DataPlane::new(plane, handlers.into(), control)?)
 }
 
 /// A running data plane's API: the product behind admission, and its description beside it.
@@ -91,8 +97,8 @@ impl DataPlane {
         session_for(&self.plane, tenant, purpose).await
     }
 
-    fn new(plane: Plane, handlers: Handlers) -> Result<Self, serde_json::Error> {
-        let (admitted, mut below) = handlers.admitted.split_for_parts();
+    fn new(plane: Plane, handlers: Handlers, control: Control) -> Result<Self, serde_json::Error> {
+        let (admitted, mut below) = handlers.admitted.merge(audit::routes(control)).split_for_parts();
         let (public, open) = handlers.public.split_for_parts();
         below.merge(needing_nothing(open));
         let info = Info::new(plane.product.name, env!("CARGO_PKG_VERSION"));

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 use utoipa::ToSchema;
 
+use crate::audit::READ_SCOPE;
+
 /// Most issuers that a tenant may have.
 pub const MAX_ISSUERS: usize = 4;
 /// Longest text of an issuer's description, in bytes.
@@ -72,8 +74,9 @@ impl Issuer {
         }
         for (field, named) in [("scopes", &self.scopes), ("default_scopes", &self.default_scopes)] {
             for (at, scope) in named.iter().enumerate() {
-                if !scopes.contains(&scope.as_str()) {
-                    return invalid(field, &format!("may have the product's scopes alone: {}", scopes.join(", ")));
+                if !scopes.contains(&scope.as_str()) && scope != READ_SCOPE {
+                    let all = [scopes, &[READ_SCOPE]].concat().join(", ");
+                    return invalid(field, &format!("may have the product's scopes alone, and Freehold's own: {all}"));
                 }
                 if named[..at].contains(scope) {
                     return invalid(field, "names a scope twice");

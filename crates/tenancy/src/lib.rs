@@ -4,6 +4,7 @@
 //! tested by itself. No type that holds a secret has a `Display`, and its `Debug` prints nothing of it.
 
 pub mod api_key;
+pub mod audit;
 pub mod feed;
 pub mod id;
 pub mod issuer;

@@ -13,6 +13,7 @@ mod m0008_issuers;
 mod m0009_of_servers;
 mod m0010_domain_claims;
 mod m0011_key_uses;
+mod m0012_audit;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_of_servers::Migration),
             Box::new(m0010_domain_claims::Migration),
             Box::new(m0011_key_uses::Migration),
+            Box::new(m0012_audit::Migration),
         ]
     }
 }

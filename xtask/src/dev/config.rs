@@ -131,6 +131,7 @@ fn control(
             ("servers", Ring::of(&secrets.servers_key)),
             ("tenants", Ring::of(&secrets.tenants_key)),
         ]),
+        audit: Audit { signing: Ring::of(&secrets.audit_key) },
         telemetry: READABLE,
         lifecycle: Lifecycle::default(),
         domains: Domains { proof: "none", base_domain: BASE_DOMAIN },
@@ -164,6 +165,7 @@ struct ControlConfig {
     registry: Registry,
     tokens: Tokens,
     seal: BTreeMap<&'static str, Ring>,
+    audit: Audit,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
     domains: Domains,
@@ -187,6 +189,11 @@ struct DataConfig {
     names: Names,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
+}
+
+#[derive(Serialize)]
+struct Audit {
+    signing: Ring,
 }
 
 #[derive(Serialize)]
@@ -324,6 +331,7 @@ mod tests {
         let table: toml::Table = toml::to_string(&config).unwrap().parse().unwrap();
         assert_eq!(table["seal"]["tenants"]["keys"]["dev"].as_str(), Some(secrets.tenants_key.as_str()));
         assert_eq!(table["servers"][0]["engine"].as_str(), Some("sqlite"));
+        assert_eq!(table["audit"]["signing"]["primary"].as_str(), Some("dev"));
         assert!(table["registry"].get("create_from").is_none());
         assert_eq!(table["mail"]["link"].as_str(), Some("http://{slug}.localhost:8700"));
         assert!(folder.join(MAIL).is_dir());

@@ -21,6 +21,9 @@ pub(super) struct Secrets {
     pub(super) node_token: String,
     pub(super) tenants_key: String,
     pub(super) servers_key: String,
+    /// Signs the audit trail; empty in a file of before it was.
+    #[serde(default)]
+    pub(super) audit_key: String,
 }
 
 impl Secrets {
@@ -28,13 +31,18 @@ impl Secrets {
     /// without its keys, no tenant's URL in the registry opens.
     pub(super) fn of(folder: &Folder) -> Result<Self> {
         if let Some(text) = folder.read(FILE)? {
-            return serde_json::from_str(&text).with_context(|| {
+            let mut kept: Self = serde_json::from_str(&text).with_context(|| {
                 format!(
                     "{} is damaged; without it the databases beside it cannot be opened: repair it, or \
                      remove the folder to begin anew",
                     folder.join(FILE).display()
                 )
-            });
+            })?;
+            if kept.audit_key.is_empty() {
+                kept.audit_key = STANDARD.encode(random()?);
+                kept.keep(folder)?;
+            }
+            return Ok(kept);
         }
         let made = Self {
             bootstrap_token: format!("bootstrap_{}", URL_SAFE_NO_PAD.encode(random()?)),
@@ -42,6 +50,7 @@ impl Secrets {
             node_token: format!("node_{}", URL_SAFE_NO_PAD.encode(random()?)),
             tenants_key: STANDARD.encode(random()?),
             servers_key: STANDARD.encode(random()?),
+            audit_key: STANDARD.encode(random()?),
         };
         made.keep(folder)?;
         Ok(made)
@@ -70,6 +79,7 @@ mod tests {
         let first = Secrets::of(&folder).unwrap();
         assert_eq!(Secrets::of(&folder).unwrap().tenants_key, first.tenants_key);
         assert_eq!(STANDARD.decode(first.servers_key).unwrap().len(), 32);
+        assert_eq!(STANDARD.decode(first.audit_key).unwrap().len(), 32);
         folder.write_private(FILE, "{").unwrap();
         assert!(Secrets::of(&folder).is_err());
         assert_eq!(folder.read(FILE).unwrap().as_deref(), Some("{\n"));

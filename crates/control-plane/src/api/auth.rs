@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq;
 use tenancy::{ApiKey, KeyDigest};
 
 use super::{Api, operators};
+use crate::audit::Account;
 use crate::registry::entities::operators as rows;
 use role::{Audience, Role, audience};
 
@@ -97,8 +98,18 @@ pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Ne
         }
         Known::Operator { name, .. } => (name, false),
     };
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let account = Account::new(subject.clone());
     request.extensions_mut().insert(Operator { token: shown, subject, is_bootstrap });
-    Ok(next.run(request).await)
+    if is_read {
+        return Ok(next.run(request).await);
+    }
+    let response = account.clone().scope(next.run(request)).await;
+    // A change of the registry without a deed did not commit. This is for what is changed by other ways.
+    if response.status().is_success() && !account.is_settled() {
+        return Err(Problem::internal(format!("{pattern} succeeded and told the audit trail nothing")));
+    }
+    Ok(response)
 }
 
 /// Who was let in as what a handler wants. Another is a fault of ours: the audience of the call is not what its handler says.

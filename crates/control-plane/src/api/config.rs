@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::Api;
 use super::auth::Operator;
 use super::tenants::{find, find_alive};
+use crate::audit::Deed;
 use crate::registry::entities::config;
 
 /// What tenants' configurations may have, as the product declares it.
@@ -94,6 +95,12 @@ pub(super) async fn set(
     if others >= MAX_CONFIG_ENTRIES as u64 {
         return Err(too_many());
     }
+    let before = config::Entity::find_by_id((row.id, key.clone())).one(change.db()).await?.map(|entry| entry.value);
+    let deed = Deed::on_tenant("config.set", row.id).of(key.as_str()).after(&value);
+    change.audit(match &before {
+        Some(before) => deed.before(before),
+        None => deed,
+    });
     put(change.db(), row.id, key, value.clone(), registry.now()).await?;
     touch_if_seen(&mut change, &row)?;
     change.commit().await?;
@@ -114,6 +121,8 @@ pub(super) async fn unset(
     default_of(&api.plane.product, &key)?;
     let mut change = api.plane.registry.change().await?;
     let row = find_alive(&change, &tenant).await?;
+    let before = config::Entity::find_by_id((row.id, key.clone())).one(change.db()).await?.map(|entry| entry.value);
+    change.audit(Deed::on_tenant("config.unset", row.id).of(key.as_str()).before(&before));
     config::Entity::delete_by_id((row.id, key)).exec(change.db()).await?;
     touch_if_seen(&mut change, &row)?;
     change.commit().await?;

@@ -14,6 +14,7 @@ use super::Api;
 use super::auth::Operator;
 use super::page;
 use super::precondition::preferred_wait;
+use crate::audit::changes_nothing;
 use crate::doctor::{self, Checked, Doctor, Finding, Position};
 
 /// How to look.
@@ -69,6 +70,8 @@ pub(super) async fn examine(
         let patience = preferred_wait(&headers).unwrap_or_default().min(LONGEST_WAIT);
         is_settled = Box::pin(doctor::settle(&api.plane, &mut findings, patience)).await?;
     }
+    // What it ordered is told where it was ordered.
+    changes_nothing();
     let next_cursor = report.next.map(|next| page::cursor(&next.to_string()));
     let status = if is_settled { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(Diagnosis { findings, next_cursor, checked: report.checked })))

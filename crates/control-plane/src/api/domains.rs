@@ -19,6 +19,7 @@ use super::auth::Operator;
 use super::config::touch_if_seen;
 use super::page::{Page, PageQuery, after, limit};
 use super::tenants::{find, find_alive};
+use crate::audit::Deed;
 use crate::proof::Challenge;
 use crate::registry::entities::{domain_claims, domains};
 
@@ -100,12 +101,18 @@ pub(super) async fn remove(
     let proven = domains::Entity::delete_many()
         .filter(domains::Column::Host.eq(host.as_str()))
         .filter(domains::Column::TenantId.eq::<Uuid>(tenant.id))
-        .exec(change.db())
+        .exec_with_returning(change.db())
         .await?;
-    let claimed = domain_claims::Entity::delete_by_id((tenant.id, host)).exec(change.db()).await?;
-    if proven.rows_affected + claimed.rows_affected == 0 {
+    let claimed = domain_claims::Entity::delete_many()
+        .filter(domain_claims::Column::Host.eq(host.as_str()))
+        .filter(domain_claims::Column::TenantId.eq::<Uuid>(tenant.id))
+        .exec_with_returning(change.db())
+        .await?;
+    let gone: Vec<Domain> = proven.into_iter().map(Into::into).chain(claimed.into_iter().map(Into::into)).collect();
+    if gone.is_empty() {
         return Err(no_such_domain());
     }
+    change.audit(Deed::on_tenant("domain.removed", tenant.id).of(host.as_str()).before(&gone));
     touch_if_seen(&mut change, &tenant)?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)

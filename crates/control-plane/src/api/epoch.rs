@@ -31,6 +31,6 @@ pub(super) async fn begin(State(api): State<Api>, _: Operator) -> Result<Json<Ep
     let old = registry.history().await?.epoch;
     let epoch = registry.begin_epoch(old).await?.epoch;
     let held = operations::Entity::find().filter(holds()).count(registry.db()).await?;
-    tracing::warn!(%old, %epoch, held, audit = "epoch-begun", "an operator began another history");
+    tracing::warn!(%old, %epoch, held, "an operator began another history");
     Ok(Json(Epoch { epoch, held }))
 }

@@ -5,7 +5,8 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr,
+    ActiveValue::Set, ColumnTrait, EntityTrait, ModelTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    SqlErr,
 };
 use serde::Serialize;
 use service::Problem;
@@ -21,6 +22,7 @@ use super::config::touch_if_seen;
 use super::once::{Answer, Ticket};
 use super::page::{Page, PageQuery, after, limit};
 use super::tenants::{Tenant, find, find_alive, save, shown};
+use crate::audit::Deed;
 use crate::registry::entities::issuers;
 
 /// An issuer of a tenant.
@@ -116,7 +118,7 @@ pub(super) async fn set(
     }
     let described = issuers::ActiveModel {
         tenant_id: Set(row.id),
-        name: Set(name),
+        name: Set(name.clone()),
         issuer: Set(issuer.issuer.clone()),
         described: Set(serde_json::to_value(&issuer).map_err(Problem::internal)?),
         created_at: Set(change.now()),
@@ -124,6 +126,12 @@ pub(super) async fn set(
     let again = OnConflict::columns([issuers::Column::TenantId, issuers::Column::Name])
         .update_columns([issuers::Column::Issuer, issuers::Column::Described])
         .to_owned();
+    let before = issuers::Entity::find_by_id((row.id, name.clone())).one(change.db()).await?.map(|it| it.described);
+    let deed = Deed::on_tenant("issuer.set", row.id).of(name.as_str()).after(&issuer);
+    change.audit(match &before {
+        Some(before) => deed.before(before),
+        None => deed,
+    });
     let set = issuers::Entity::insert(described).on_conflict(again).exec_with_returning(change.db()).await;
     let set = set.map_err(|error| match error.sql_err() {
         Some(SqlErr::UniqueConstraintViolation(_)) => Problem::new(
@@ -153,10 +161,9 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let mut change = api.plane.registry.change().await?;
     let row = find_alive(&change, &tenant).await?;
-    let gone = issuers::Entity::delete_by_id((row.id, name)).exec(change.db()).await?;
-    if gone.rows_affected == 0 {
-        return Err(no_such_issuer());
-    }
+    let known = issuers::Entity::find_by_id((row.id, name)).one(change.db()).await?.ok_or_else(no_such_issuer)?;
+    change.audit(Deed::on_tenant("issuer.removed", row.id).of(known.name.as_str()).before(&known.described));
+    known.delete(change.db()).await?;
     touch_if_seen(&mut change, &row)?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -176,7 +183,9 @@ pub(super) async fn revoke_tokens(
     let mut change = api.plane.registry.change().await?;
     let row = find_alive(&change, &tenant).await?;
     let now = change.now();
+    let before = row.tokens_from;
     let row = save(&change, row, now, |row| row.tokens_from = Set(Some(now))).await?;
+    change.audit(Deed::on_tenant("tenant.tokens-revoked", row.id).before(&before).after(&now));
     touch_if_seen(&mut change, &row)?;
     let answer = shown(change.db(), row).await?;
     ticket.record(&change, &answer).await?;

@@ -12,6 +12,7 @@ use service::Problem;
 use service::extract::{Json, Path, Query, short};
 use service::problem::ProblemBody;
 use tenancy::ApiKey;
+use tenancy::audit::READ_SCOPE;
 use tenancy::route::MAX_KEYS;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -22,6 +23,7 @@ use super::config::touch_if_seen;
 use super::once::{Answer, Once};
 use super::page::{Page, PageQuery, after, limit};
 use super::tenants::{find, find_alive, text};
+use crate::audit::Deed;
 use crate::registry::entities::keys;
 
 /// A new key.
@@ -31,7 +33,7 @@ pub(super) struct CreateKey {
     /// What it is for, for people.
     #[serde(default = "unnamed")]
     name: String,
-    /// What it allows; all of the product's scopes unless told.
+    /// What it allows; all of the product's scopes unless told. `audit:read` must be told: it reads the tenant's own trail.
     scopes: Option<Vec<String>>,
     /// From when it no longer counts.
     expires_at: Option<DateTime<Utc>>,
@@ -106,13 +108,15 @@ pub(super) async fn create(
     let name = text("name", &body.name, 100)?;
     let known = plane.product.scopes;
     let scopes = body.scopes.unwrap_or_else(|| known.iter().map(|&scope| scope.to_owned()).collect());
-    if let Some(unknown) = scopes.iter().find(|scope| !known.contains(&scope.as_str())) {
-        let detail = format!("`{}` is no scope of the product; it has: {}", short(unknown), known.join(", "));
+    let is_known = |scope: &&String| known.contains(&scope.as_str()) || *scope == READ_SCOPE;
+    if let Some(unknown) = scopes.iter().find(|scope| !is_known(scope)) {
+        let all = [known, &[READ_SCOPE]].concat().join(", ");
+        let detail = format!("`{}` is no scope here; there are: {all}", short(unknown));
         return Err(Problem::invalid_field("scopes", detail));
     }
     // With this, what is declared bounds what a route holds.
     if let Some(twice) =
-        scopes.iter().take(known.len() + 1).enumerate().find(|(at, scope)| scopes[..*at].contains(scope))
+        scopes.iter().take(known.len() + 2).enumerate().find(|(at, scope)| scopes[..*at].contains(scope))
     {
         return Err(Problem::invalid_field("scopes", format!("`{}` is named twice", twice.1)));
     }
@@ -143,7 +147,9 @@ pub(super) async fn create(
     };
     let row = row.insert(change.db()).await?;
     let location = format!("/v1/tenants/{}/keys/{}", tenant.id, row.id);
-    let made = NewKey { key: row.into(), api_key: key.reveal().expose_secret().to_owned() };
+    let key_made = Key::from(row);
+    change.audit(Deed::on_tenant("key.created", tenant.id).of(key_made.id.as_str()).after(&key_made));
+    let made = NewKey { key: key_made, api_key: key.reveal().expose_secret().to_owned() };
     let answer = Answer::new(StatusCode::CREATED, &made)?.at(location);
     touch_if_seen(&mut change, &tenant)?;
     ticket.record(&change, &answer).await?;
@@ -184,11 +190,11 @@ pub(super) async fn revoke(
     let gone = keys::Entity::delete_many()
         .filter(keys::Column::Id.eq(id))
         .filter(keys::Column::TenantId.eq::<Uuid>(tenant.id))
-        .exec(change.db())
-        .await?;
-    if gone.rows_affected == 0 {
-        return Err(no_such_key());
-    }
+        .exec_with_returning(change.db())
+        .await?
+        .pop();
+    let gone = Key::from(gone.ok_or_else(no_such_key)?);
+    change.audit(Deed::on_tenant("key.revoked", tenant.id).of(gone.id.as_str()).before(&gone));
     touch_if_seen(&mut change, &tenant)?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)

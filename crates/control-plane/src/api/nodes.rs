@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::auth::{Caller, Operator};
 use super::page::{Page, PageQuery, after, limit};
+use crate::audit::{Account, Deed};
 use crate::registry::entities::nodes;
 
 /// A data plane.
@@ -49,8 +50,18 @@ pub(super) async fn list(
     responses((status = 204), (status = 404, body = ProblemBody))
 )]
 pub(super) async fn forget(State(api): State<Api>, _: Caller, Path(id): Path<NodeId>) -> Result<StatusCode, Problem> {
-    if api.plane.registry.forget(id).await? {
-        return Ok(StatusCode::NO_CONTENT);
+    let mut change = api.plane.registry.change().await?;
+    let Some(gone) = api.plane.registry.forget(&change, id).await?.map(Node::from) else {
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "node-not-found",
+            "There is no such node. GET /v1/nodes lists them.",
+        ));
+    };
+    // A node that says goodbye is no deed of an operator's.
+    if Account::current().is_some() {
+        change.audit(Deed::on_platform("node.forgotten", id.to_string()).before(&gone));
     }
-    Err(Problem::new(StatusCode::NOT_FOUND, "node-not-found", "There is no such node. GET /v1/nodes lists them."))
+    change.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }

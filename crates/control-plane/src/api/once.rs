@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::Api;
 use super::auth::Operator;
 use super::tenants;
+use crate::audit::changes_nothing;
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::idempotency;
@@ -218,6 +219,8 @@ async fn claim(plane: &Plane, scope: Scope, body: &[u8]) -> Result<Ticket, Respo
         .into_response()),
         Some(idempotency::Model { sealed_answer: Some(sealed), claim, created_at, .. }) => {
             let answer = open(plane, claim, sealed).map_err(IntoResponse::into_response)?;
+            // It was told when it took effect.
+            changes_nothing();
             // Its process died while it waited, and nothing better comes.
             let is_abandoned = created_at < now - ABANDONED;
             Err(if answer.is_for_now && !is_abandoned { in_progress() } else { answer.into_response() })

@@ -16,7 +16,8 @@ use super::auth::Operator;
 use super::once::{Answer, Ticket};
 use super::page::{Page, after, limit};
 use super::tenants;
-use crate::provision::{self, is_held};
+use crate::audit::Deed;
+use crate::provision::{self, On, is_held};
 use crate::registry::entities::{operation_steps, operations};
 
 /// A long action on a tenant or a server.
@@ -180,10 +181,13 @@ pub(super) async fn show(
 )]
 pub(super) async fn retry(State(api): State<Api>, Path(id): Path<Uuid>, mut ticket: Ticket) -> Result<Answer, Problem> {
     let registry = &api.plane.registry;
-    let change = registry.change().await?;
+    let mut change = registry.change().await?;
     let row = provision::retry(&change, id, registry.now()).await?;
     let location = format!("/v1/operations/{}", row.id);
-    let answer = Answer::new(StatusCode::ACCEPTED, &Operation::ordered(row))?.at(location);
+    let on = On::of(&row)?;
+    let told = Operation::ordered(row);
+    change.audit(Deed::on("operation.retried", on).after(&told));
+    let answer = Answer::new(StatusCode::ACCEPTED, &told)?.at(location);
     ticket.record(&change, &answer).await?;
     change.commit().await?;
     api.plane.wake.ring();

@@ -4,7 +4,7 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
-use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait,
     PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -15,6 +15,7 @@ use service::Problem;
 use service::extract::{Json, Path, Query};
 use service::problem::ProblemBody;
 use tenancy::ApiKey;
+use tenancy::audit::Chain;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -22,7 +23,8 @@ use super::auth::role::Role;
 use super::auth::{BOOTSTRAP, Operator, TOKEN_PREFIX, bootstrap_is_over};
 use super::page::{Page, PageQuery, after, limit};
 use super::tenants::text;
-use crate::registry::entities::{history, operators};
+use crate::audit::{self, Deed};
+use crate::registry::entities::operators;
 
 pub(super) const PATH: &str = "/v1/operators";
 /// Names that stand for no operator, in what is written down.
@@ -124,9 +126,9 @@ pub(super) async fn create(
     if body.expires_at.is_some_and(|expiry| expiry <= now) {
         return Err(Problem::invalid_field("expires_at", "must be in the future"));
     }
-    let change = registry.change().await?;
+    let mut change = registry.change().await?;
     // One after the other: no two are the first, and none takes the other's name.
-    history::Entity::find_by_id(1).lock(LockType::NoKeyUpdate).one(change.db()).await?;
+    audit::lock(change.db(), Chain::Platform).await?;
     let is_first = !has_admin(change.db(), now).await?;
     if operator.is_bootstrap && !is_first {
         return Err(bootstrap_is_over());
@@ -157,30 +159,33 @@ pub(super) async fn create(
         expires_at: Set(body.expires_at),
         revoked_at: Set(None),
     };
-    let row = row.insert(change.db()).await?;
+    let made = OperatorToken::from(row.insert(change.db()).await?);
+    change.audit(Deed::on_platform("operator.created", made.name.as_str()).after(&made));
     change.commit().await?;
     let token = token.reveal_as(TOKEN_PREFIX).expose_secret().to_owned();
-    Ok((StatusCode::CREATED, Json(NewOperator { operator: row.into(), token })))
+    Ok((StatusCode::CREATED, Json(NewOperator { operator: made, token })))
 }
 
 /// Revokes an operator's token: it counts no more from the next call on.
 #[utoipa::path(delete, path = "/v1/operators/{id}", tag = "operators", params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = ProblemBody)))]
 pub(super) async fn revoke(State(api): State<Api>, _: Operator, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let change = api.plane.registry.change().await?;
+    let mut change = api.plane.registry.change().await?;
     let revoked = operators::Entity::update_many()
         .col_expr(operators::Column::RevokedAt, Expr::value(change.now()))
         .filter(operators::Column::Id.eq(id))
         .filter(operators::Column::RevokedAt.is_null())
-        .exec(change.db())
-        .await?;
-    if revoked.rows_affected == 0 {
+        .exec_with_returning(change.db())
+        .await?
+        .pop();
+    let Some(revoked) = revoked.map(OperatorToken::from) else {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "operator-not-found",
             "There is no such operator, or its token is revoked already. GET /v1/operators lists them.",
         ));
-    }
+    };
+    change.audit(Deed::on_platform("operator.revoked", revoked.name.as_str()).before(&revoked));
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::Api;
 use super::auth::Operator;
 use super::page::{Page, PageQuery, after, limit};
+use crate::audit::Deed;
 use crate::registry::entities::{plans, tenants};
 use crate::registry::{plan_of, plan_row};
 
@@ -93,6 +94,7 @@ pub(super) async fn put(
             plans::Column::Concurrency,
         ])
         .to_owned();
+    let before = plans::Entity::find_by_id(plan.name.as_str()).one(change.db()).await?.map(plan_of);
     plans::Entity::insert(plan_row(&plan)).on_conflict(again).exec_without_returning(change.db()).await?;
     let visible = Status::ALL.into_iter().filter(|status| status.is_visible()).map(Status::as_str);
     let on_it: Vec<Uuid> = tenants::Entity::find()
@@ -106,6 +108,11 @@ pub(super) async fn put(
     for tenant in on_it {
         change.touch(tenant);
     }
+    let deed = Deed::on_platform("plan.set", plan.name.as_str());
+    change.audit(match before {
+        Some(before) => deed.changed(&before, &plan),
+        None => deed.after(&plan),
+    });
     change.commit().await?;
     Ok(Json(plan))
 }

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::auth::Operator;
+use crate::audit::Deed;
 use crate::rewrap;
 
 /// Nothing is to be chosen.
@@ -39,5 +40,9 @@ pub(super) async fn rewrap(
     Json(_nothing): Json<Rewrap>,
 ) -> Result<Json<Progress>, Problem> {
     let rewrap::Progress { rewrapped, remaining, unopened } = rewrap::rewrap(&api.plane).await?;
-    Ok(Json(Progress { rewrapped, remaining, unopened }))
+    let progress = Progress { rewrapped, remaining, unopened };
+    let mut change = api.plane.registry.change().await?;
+    change.audit(Deed::on_platform("seal.rewrapped", "database-urls").after(&progress));
+    change.commit().await?;
+    Ok(Json(progress))
 }

@@ -23,6 +23,7 @@ use super::Api;
 use super::auth::Operator;
 use super::once::{Answer, Once};
 use super::page::{Page, PageQuery, after, limit};
+use crate::audit::Deed;
 use crate::config::ServerConfig;
 use crate::engine::EngineKind;
 use crate::plane::Plane;
@@ -160,10 +161,11 @@ pub(super) async fn create(
         warm: body.warm,
     };
     let row = row(plane, wanted).await?;
-    let change = plane.registry.change().await?;
-    let row = row.insert(change.db()).await.map_err(name_taken)?;
-    let location = format!("/v1/servers/{}", row.name);
-    let answer = Answer::new(StatusCode::CREATED, &Server::from(row))?.at(location);
+    let mut change = plane.registry.change().await?;
+    let made = Server::from(row.insert(change.db()).await.map_err(name_taken)?);
+    change.audit(Deed::on_platform("server.created", made.name.as_str()).after(&made));
+    let location = format!("/v1/servers/{}", made.name);
+    let answer = Answer::new(StatusCode::CREATED, &made)?.at(location);
     ticket.record(&change, &answer).await?;
     change.commit().await?;
     Ok(answer)
@@ -186,10 +188,17 @@ pub(crate) async fn ensure(plane: &Plane, server: ServerConfig) -> Result<(), Pr
         return Ok(());
     }
     let row = row(plane, server).await?;
-    match row.insert(plane.registry.db()).await.map_err(name_taken) {
+    let mut change = plane.registry.change().await?;
+    match row.insert(change.db()).await.map_err(name_taken) {
+        Ok(row) => {
+            let made = Server::from(row);
+            change.audit(Deed::on_platform("server.created", made.name.as_str()).after(&made));
+            change.commit().await?;
+            Ok(())
+        }
         // Another replica was faster.
-        Err(problem) if problem.status() != StatusCode::CONFLICT => Err(problem),
-        _ => Ok(()),
+        Err(problem) if problem.status() == StatusCode::CONFLICT => Ok(()),
+        Err(problem) => Err(problem),
     }
 }
 
@@ -316,8 +325,9 @@ pub(super) async fn update(
         let kind = named(plane.registry.db(), &name).await?.engine.parse().map_err(Problem::internal)?;
         check(plane, kind, url).await?;
     }
-    let change = plane.registry.change().await?;
+    let mut change = plane.registry.change().await?;
     let row = locked(&change, &name).await?;
+    let before = Server::from(row.clone());
     if body.admin_url.is_some() && row.next_sealed_admin_url.is_some() {
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -326,6 +336,7 @@ pub(super) async fn update(
              answers, within seconds; POST /v1/servers/{name}/rotate-admin says what is in the way. Then set the URL.",
         ));
     }
+    let is_reached_anew = body.admin_url.is_some();
     let generation = row.generation + 1;
     let subject = Subject { generation: generation.unsigned_abs(), ..admin_url_subject(&row) };
     let mut row = row.into_active_model();
@@ -349,8 +360,11 @@ pub(super) async fn update(
     if let Some(number) = body.warm {
         row.warm_target = Set(warm(number)?);
     }
-    let row = row.update(change.db()).await?;
+    let after = Server::from(row.update(change.db()).await?);
+    let deed = Deed::on_platform("server.changed", after.name.as_str()).changed(&before, &after);
+    // The URL itself is told to nobody.
+    change.audit(if is_reached_anew { deed.detail("it is reached by another admin URL") } else { deed });
     change.commit().await?;
     plane.restock.notify_one();
-    Ok(Json(row.into()))
+    Ok(Json(after))
 }

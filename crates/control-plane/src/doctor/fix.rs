@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::servers::{Stray, unreachable};
 use super::tenants::Seen;
 use super::{Cure, Doctor, Finding, Kind};
+use crate::audit::Deed;
 use crate::plane::Plane;
 use crate::provision::{Kind as Work, On, Order, enqueue, go_on, is_done, is_held, open, wait};
 use crate::registry::entities::{operations, servers, tenants};
@@ -24,7 +25,7 @@ pub(crate) async fn order(plane: &Plane, findings: &mut [Finding], requested_by:
     if ordered.is_empty() {
         return Ok(());
     }
-    let change = plane.registry.change().await?;
+    let mut change = plane.registry.change().await?;
     lock(&change, &ordered).await?;
     let epoch = change.epoch().await?;
     for (on, id) in &mut ordered {
@@ -38,6 +39,7 @@ pub(crate) async fn order(plane: &Plane, findings: &mut [Finding], requested_by:
             }
         };
         *id = Some(operation.id);
+        change.audit(Deed::on("doctor.fix-ordered", *on).after(&operation.id));
     }
     change.commit().await?;
     plane.wake.ring();

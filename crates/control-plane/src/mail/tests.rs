@@ -228,6 +228,7 @@ fn an_unknown_key_and_a_bad_section_are_refused_at_the_start() {
             ("FREEHOLD_TOKENS__NODE", "node-node-node-node"),
             ("FREEHOLD_SEAL__TENANTS", ring),
             ("FREEHOLD_SEAL__SERVERS", ring),
+            ("FREEHOLD_AUDIT__SIGNING", ring),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         load_from::<crate::Config>("test", args, environment)

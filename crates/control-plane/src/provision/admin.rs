@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::stock::StockError;
+use crate::audit::Deed;
 use crate::plane::Plane;
 use crate::registry::entities::servers;
 
@@ -20,7 +21,7 @@ pub(crate) async fn settle_admin(plane: &Plane, row: &servers::Model) -> Result<
             plane.engines.new_for(row.engine.parse()?, &url)?.answers().await?;
         }
     }
-    let change = plane.registry.change().await?;
+    let mut change = plane.registry.change().await?;
     let now = servers::Entity::find_by_id(row.id).lock(LockType::Update).one(change.db()).await?;
     let now = now.ok_or_else(|| DbErr::RecordNotFound("the server is gone from the registry".to_owned()))?;
     // Another may have been faster. The text may have been sealed anew meanwhile.
@@ -33,8 +34,9 @@ pub(crate) async fn settle_admin(plane: &Plane, row: &servers::Model) -> Result<
     now.next_sealed_admin_url = Set(None);
     now.generation = Set(generation);
     let now = now.update(change.db()).await?;
+    change.audit(Deed::on_platform("server.admin-rotated", now.name.as_str()));
     change.commit().await?;
-    tracing::info!(server = now.name, audit = "admin-rotated", "a server's admin has another password");
+    tracing::info!(server = now.name, "a server's admin has another password");
     Ok(now)
 }
 

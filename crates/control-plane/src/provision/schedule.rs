@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::queue::{Order, enqueue, open};
 use super::{Kind, On};
+use crate::audit::Deed;
 use crate::plane::Plane;
 use crate::registry::entities::{databases, operations, tenants};
 
@@ -81,7 +82,7 @@ pub(super) async fn begin(plane: &Plane, age: Duration) -> Result<u64, DbErr> {
         .await?;
     let mut begun = 0;
     for row in due {
-        let change = registry.change().await?;
+        let mut change = registry.change().await?;
         let tenant = tenants::Entity::find_by_id(row.tenant_id)
             .filter(tenants::Column::Status.is_in(IN_USE.map(Status::as_str)))
             .lock(LockType::NoKeyUpdate)
@@ -97,7 +98,9 @@ pub(super) async fn begin(plane: &Plane, age: Duration) -> Result<u64, DbErr> {
             is_forced: false,
             requested_by: "schedule".to_owned(),
         };
-        enqueue(&change, order).await?;
+        let ordered = enqueue(&change, order).await?;
+        let deed = Deed::on_tenant("tenant.rotation-ordered", row.tenant_id).of(ordered.id.to_string());
+        change.audit(deed.detail("by age"));
         change.commit().await?;
         begun += 1;
     }

@@ -21,6 +21,7 @@ use super::runner::count;
 use super::steps::{Step, StepError};
 use super::work::Work;
 use super::{Kind, On, State, StepState};
+use crate::audit::Deed;
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{operation_steps, operations, tenants};
@@ -270,9 +271,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Ends the operation in the change of its last step.
-    async fn end(&self, change: Change, kind: Kind, state: State) -> Result<Next, Halt> {
+    async fn end(&self, mut change: Change, kind: Kind, state: State) -> Result<Next, Halt> {
         let id = self.operation().id;
         let error = self.error.clone().filter(|_| state == State::Failed);
+        let (kind_name, state_name) = (kind.as_str(), state.as_str());
+        let outcome = serde_json::json!({ "operation": id, "kind": kind_name, "state": state_name, "error": error });
+        let on = On::of(self.operation()).map_err(Halt::Registry)?;
+        change.audit(Deed::on("operation.ended", on).after(&outcome));
         self.work.lease.settle();
         let_go(id)
             .col_expr(operations::Column::State, Expr::value(state.as_str()))

@@ -1,18 +1,20 @@
 //! A change of the registry that data planes can see.
 //!
 //! Revisions are given out under one row lock, taken last before the commit: they are in commit order, and a node that
-//! reads up to one of them has missed none before it.
+//! reads up to one of them has missed none before it. What a change does to the audit trail commits with it.
 
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use tenancy::audit::{Chain, Event};
 use tenancy::route::Revision;
 use uuid::Uuid;
 
 use super::Registry;
 use super::entities::{history, tenants};
+use crate::audit::{self, Account, Deed};
 
 /// Tenants named in one statement.
 const AT_ONCE: usize = 500;
@@ -22,12 +24,16 @@ pub(crate) struct Change {
     registry: Registry,
     transaction: DatabaseTransaction,
     touched: BTreeSet<Uuid>,
+    /// The operator whose call this is part of: its change says what it did, or does not commit.
+    account: Option<Account>,
+    events: Vec<(Chain, Event)>,
 }
 
 impl Registry {
     /// Begins a change.
     pub(crate) async fn change(&self) -> Result<Change, DbErr> {
-        Ok(Change { registry: self.clone(), transaction: self.begin().await?, touched: BTreeSet::new() })
+        let (transaction, account) = (self.begin().await?, Account::current());
+        Ok(Change { registry: self.clone(), transaction, touched: BTreeSet::new(), account, events: Vec::new() })
     }
 }
 
@@ -52,10 +58,30 @@ impl Change {
         self.touched.insert(tenant.into());
     }
 
+    /// Notes what the change does, for the audit trail.
+    pub(crate) fn audit(&mut self, deed: Deed) {
+        let (chain, event) = deed.event(self.account.as_ref(), self.now());
+        self.record(chain, event);
+    }
+
+    /// Notes what somebody else noticed, for the audit trail.
+    pub(crate) fn record(&mut self, chain: Chain, event: Event) {
+        self.events.push((chain, event));
+    }
+
     /// Gives out the revisions and commits; answers the newest of them, or none when nobody was touched.
     pub(crate) async fn commit(self) -> Result<Option<Revision>, DbErr> {
-        let Self { registry, transaction, touched } = self;
+        let Self { registry, transaction, touched, account, events } = self;
+        if let Some(account) = &account {
+            if events.is_empty() {
+                return Err(DbErr::Custom(
+                    "an operator's change has no deed: say by Change::audit what it does".to_owned(),
+                ));
+            }
+            account.settle();
+        }
         if touched.is_empty() {
+            audit::append(&transaction, events).await?;
             transaction.commit().await?;
             return Ok(None);
         }
@@ -71,6 +97,8 @@ impl Change {
                 .all(&transaction)
                 .await?;
         }
+        // After tenants and before the history, wherever both are locked.
+        audit::append(&transaction, events).await?;
         let count = i64::try_from(touched.len()).unwrap_or(i64::MAX);
         let row = history::Entity::update_many()
             .col_expr(history::Column::Head, Expr::col(history::Column::Head).add(count))

@@ -1,9 +1,11 @@
 //! The registry's rows. Words are stored as the language's own (`active`, `postgres`); what they allow is decided
 //! elsewhere.
 
+mod audit;
 mod remains;
 mod stock;
 
+pub(crate) use audit::{audit_chains, audit_checkpoints, audit_spools, records};
 pub(crate) use remains::{erasures, held_slugs, operators, outbox};
 pub(crate) use stock::{templates, warm_databases};
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
+use tenancy::audit::Chain;
 use tenancy::feed::{FeedAnswer, FeedItem, FeedRequest, MAX_ITEMS, MAX_WAIT_SECONDS, RouteAnswer};
 use tenancy::route::{Revision, Route};
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::entities::{history, tenants};
 use super::route::routes;
 use super::{Registry, position};
+use crate::audit::{self, Deed};
 
 /// How often the registry is asked for what other replicas wrote. A change reaches a node within this and one look.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -97,11 +99,21 @@ impl Registry {
 
     /// Gives the history another identity, unless somebody else just did; answers the one in force.
     pub(crate) async fn begin_epoch(&self, old: Uuid) -> Result<history::Model, DbErr> {
-        history::Entity::update_many()
+        let mut change = self.change().await?;
+        // Before the history, as everybody locks them.
+        audit::lock(change.db(), Chain::Platform).await?;
+        let begun = history::Entity::update_many()
             .col_expr(history::Column::Epoch, Expr::value(Uuid::new_v4()))
             .filter(history::Column::Id.eq(1).and(history::Column::Epoch.eq(old)))
-            .exec(self.db())
-            .await?;
+            .exec_with_returning(change.db())
+            .await?
+            .pop();
+        if let Some(row) = &begun {
+            change.audit(Deed::on_platform("registry.epoch-begun", "registry").before(&old).after(&row.epoch));
+            change.commit().await?;
+        } else {
+            audit::changes_nothing();
+        }
         let now = self.history().await?;
         // Who waits for news of the old one waits for nothing.
         self.announce_again();

@@ -9,6 +9,7 @@ use tenancy::route::Revision;
 use uuid::Uuid;
 
 use super::Registry;
+use super::change::Change;
 use super::entities::nodes;
 
 /// Nodes that are named as behind, at most.
@@ -59,9 +60,10 @@ impl Registry {
         query.all(self.db()).await
     }
 
-    /// Nobody waits for this node any more. Says whether it was known.
-    pub(crate) async fn forget(&self, node: NodeId) -> Result<bool, DbErr> {
-        let gone = nodes::Entity::delete_by_id(node.as_uuid()).exec(self.db()).await?;
-        Ok(gone.rows_affected > 0)
+    /// Nobody waits for this node any more, once the change commits. Answers what was known of it.
+    #[allow(clippy::unused_self, reason = "whose node it is")]
+    pub(crate) async fn forget(&self, change: &Change, node: NodeId) -> Result<Option<nodes::Model>, DbErr> {
+        let gone = nodes::Entity::delete_many().filter(nodes::Column::Id.eq(node.as_uuid()));
+        Ok(gone.exec_with_returning(change.db()).await?.pop())
     }
 }

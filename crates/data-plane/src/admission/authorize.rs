@@ -12,6 +12,7 @@ use tenancy::{Product, Status};
 
 use super::authenticate::{Authenticated, Own};
 use super::identify::{Name, ambiguous};
+use crate::plane::Plane;
 use crate::routes::InUse;
 use crate::session::Principal;
 
@@ -21,24 +22,46 @@ pub(super) struct Authorized {
     pub(super) served: InUse,
 }
 
-pub(super) fn authorize(product: &Product, authenticated: Authenticated) -> Result<Authorized, Problem> {
+pub(super) fn authorize(plane: &Plane, authenticated: Authenticated) -> Result<Authorized, Problem> {
     let Authenticated { names, principal, own } = authenticated;
+    // The same for a tenant of others and for one that never was, and nothing for who is admitted.
+    let notice = |own: &[InUse]| {
+        let is_own = |name: &&Name| own.iter().any(|served| is_named(&served.route, name));
+        let mut foreign = names.iter().filter(|name| !is_own(name)).map(Name::text).peekable();
+        if foreign.peek().is_some() {
+            plane.audit.cross_tenant(&principal, foreign);
+        }
+    };
     let served = match own {
         Own::One(served) => match matching(&served.route, &names) {
             // A request that names no tenant is for the principal's only one.
             Match::All => served,
-            Match::Some => return Err(ambiguous()),
-            Match::None => return Err(not_found()),
+            partly => {
+                notice(std::slice::from_ref(&served));
+                return Err(if partly == Match::Some { ambiguous() } else { not_found() });
+            }
         },
         Own::Several(several) if names.is_empty() && !several.is_empty() => return Err(unnamed()),
-        Own::Several(several) => {
+        Own::Several(mut several) => {
             let is_any_named = several.iter().any(|served| matching(&served.route, &names) != Match::None);
-            let named = several.into_iter().find(|served| matching(&served.route, &names) == Match::All);
-            named.ok_or_else(|| if is_any_named { ambiguous() } else { not_found() })?
+            let Some(at) = several.iter().position(|served| matching(&served.route, &names) == Match::All) else {
+                notice(&several);
+                return Err(if is_any_named { ambiguous() } else { not_found() });
+            };
+            several.swap_remove(at)
         }
     };
-    may_be_served(product, &served.route)?;
+    may_serve(plane, &principal, &served.route)?;
     Ok(Authorized { principal, served })
+}
+
+/// As [`may_be_served`], and a refusal is noticed.
+pub(super) fn may_serve(plane: &Plane, principal: &Principal, route: &Route) -> Result<(), Problem> {
+    may_be_served(&plane.product, route).inspect_err(|problem| {
+        if problem.status() == StatusCode::FORBIDDEN {
+            plane.audit.suspended(principal, route.tenant, route.status.as_str());
+        }
+    })
 }
 
 /// How many of a request's names are a tenant's.

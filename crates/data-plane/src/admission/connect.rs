@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use service::Problem;
-use tenancy::Product;
 
 use super::limit::Limited;
-use crate::pools::Pools;
+use crate::plane::Plane;
+use crate::pools::REFUSED;
 use crate::session::TenantSession;
 
-pub(super) async fn connect(pools: &Pools, product: &Arc<Product>, limited: Limited) -> Result<TenantSession, Problem> {
+pub(super) async fn connect(plane: &Plane, limited: Limited) -> Result<TenantSession, Problem> {
     let Limited { principal, served, permit } = limited;
-    let pool = pools.of(&served).await?;
-    Ok(TenantSession::new(served, principal, pool, permit, Arc::clone(product)))
+    let pool = plane.pools.of(&served).await.inspect_err(|problem| {
+        if problem.kind() == REFUSED {
+            plane.audit.database_refused(served.route.tenant, served.route.generation, problem.source_chain());
+        }
+    })?;
+    Ok(TenantSession::new(served, principal, pool, permit, Arc::clone(&plane.product)))
 }

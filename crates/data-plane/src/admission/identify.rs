@@ -37,6 +37,12 @@ pub(super) enum Name {
 }
 
 impl Name {
+    /// As it came.
+    pub(super) fn text(&self) -> &str {
+        let (Self::Label(text) | Self::Header(text) | Self::Host(text)) = self;
+        text
+    }
+
     /// What a tenant of this name is looked up by; none for a text that is nobody's.
     pub(super) fn lookup(&self) -> Option<Lookup> {
         let slug = |text: &str| text.parse::<Slug>().is_ok().then(|| Lookup::Slug(text.into()));

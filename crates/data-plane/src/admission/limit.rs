@@ -7,6 +7,7 @@ use service::Problem;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::authorize::Authorized;
+use crate::audit::Audit;
 use crate::routes::InUse;
 use crate::session::Principal;
 
@@ -17,15 +18,16 @@ pub(super) struct Limited {
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-pub(super) fn limit(authorized: Authorized) -> Result<Limited, Problem> {
+pub(super) fn limit(audit: &Audit, authorized: Authorized) -> Result<Limited, Problem> {
     let Authorized { principal, served } = authorized;
-    match served.permit() {
-        Some(permit) => Ok(Limited { principal, served, permit }),
-        None => Err(Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too-many-at-once",
-            "The tenant has as many requests at work as its plan allows. Send fewer at once.",
-        )
-        .with_retry_after(Duration::from_secs(1))),
+    if let Some(permit) = served.permit() {
+        return Ok(Limited { principal, served, permit });
     }
+    audit.limit_hit(served.route.tenant, &principal, "requests at work at once");
+    Err(Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too-many-at-once",
+        "The tenant has as many requests at work as its plan allows. Send fewer at once.",
+    )
+    .with_retry_after(Duration::from_secs(1)))
 }

@@ -29,8 +29,8 @@ pub(super) async fn admit(plane: &Plane, mut request: Request) -> Result<Request
     RequestContext::current(|context| context.set_tenant(std::sync::Arc::clone(&served.label)));
     may_be_served(&plane.product, &served.route)?;
     let principal = Principal::new("public".to_owned(), Vec::new(), []);
-    let limited = limit::limit(Authorized { principal, served })?;
-    let session = connect::connect(&plane.pools, &plane.product, limited).await?;
+    let limited = limit::limit(&plane.audit, Authorized { principal, served })?;
+    let session = connect::connect(plane, limited).await?;
     request.extensions_mut().insert(PublicSession::new(session));
     Ok(request)
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
+use tenancy::TenantId;
+use tenancy::audit::{Batch, BatchAnswer};
 use tenancy::feed::{FeedAnswer, FeedRequest, KeyUses, RouteAnswer, RouteQuery};
 use tenancy::id::NodeId;
 
@@ -42,6 +44,9 @@ pub(crate) enum ControlError {
     /// Its feed was not heard yet, so that no answer could be judged.
     #[error("the control plane was not heard yet")]
     NotHeard,
+    /// It answered, and did not take what it was brought.
+    #[error("the control plane did not take what it was brought")]
+    NotTaken,
     /// The feed was faster, each time.
     #[error("the tenant changes faster than it can be asked for")]
     Overtaken,
@@ -90,6 +95,28 @@ impl Control {
         let call = self.client.delete(format!("{}/v1/nodes/{node}", self.base)).timeout(ANSWER);
         let status = call.bearer_auth(self.token.expose_secret()).send().await?.status();
         if status.is_success() || status == StatusCode::NOT_FOUND { Ok(()) } else { Err(ControlError::Refused(status)) }
+    }
+
+    /// Brings a batch of what was noticed.
+    pub(crate) async fn bring(&self, batch: &Batch) -> Result<BatchAnswer, ControlError> {
+        let call = self.client.post(format!("{}/v1/audit/batches", self.base)).json(batch).timeout(ANSWER);
+        self.call(call).await
+    }
+
+    /// A page of a tenant's own audit trail.
+    pub(crate) async fn trail<T: DeserializeOwned>(
+        &self,
+        tenant: TenantId,
+        limit: Option<u64>,
+        cursor: Option<&str>,
+    ) -> Result<T, ControlError> {
+        let tenant = tenant.to_string();
+        let limit = limit.map(|limit| limit.to_string());
+        let named = [("tenant", Some(tenant.as_str())), ("limit", limit.as_deref()), ("cursor", cursor)];
+        let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(named).finish();
+        let url = format!("{}/v1/audit/trail?{query}", self.base);
+        self.call(self.client.get(url).timeout(ANSWER)).await
     }
 
     async fn call<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<T, ControlError> {

@@ -46,7 +46,7 @@ pub(crate) enum Audience {
 }
 
 /// What data planes ask, and nobody else.
-const NODES: &[&str] = &["/v1/feed", "/v1/routes", "/v1/key-uses"];
+const NODES: &[&str] = &["/v1/feed", "/v1/routes", "/v1/key-uses", "/v1/audit/batches", "/v1/audit/trail"];
 
 /// Below these paths operators work.
 const OPERATORS: &[&str] = &["/v1/tenants", "/v1/operations", "/v1/doctor", "/v1/rollouts"];

@@ -16,6 +16,7 @@ use crate::api::Api;
 use crate::api::config::touch_if_seen;
 use crate::api::once::{Answer, Once};
 use crate::api::tenants::find_alive;
+use crate::audit::Deed;
 use crate::registry::entities::{domain_claims, domains};
 
 /// A new custom host.
@@ -73,6 +74,7 @@ pub(crate) async fn create(
         let row = domains::ActiveModel { host: Set(host), tenant_id: Set(tenant.id), created_at };
         row.insert(change.db()).await.map_err(unique)?.into()
     };
+    change.audit(Deed::on_tenant("domain.added", tenant.id).of(domain.host.as_str()).after(&domain));
     let location = format!("/v1/tenants/{}/domains/{}", tenant.id, domain.host);
     let answer = Answer::new(StatusCode::CREATED, &domain)?.at(location);
     touch_if_seen(&mut change, &tenant)?;

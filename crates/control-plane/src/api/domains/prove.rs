@@ -13,6 +13,7 @@ use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::config::touch_if_seen;
 use crate::api::tenants::{find, find_alive};
+use crate::audit::{Deed, changes_nothing};
 use crate::proof::{Challenge, Unproven};
 use crate::registry::entities::{domain_claims, domains};
 
@@ -34,6 +35,7 @@ pub(crate) async fn prove(
     let row = find(db, &tenant).await?;
     let proven = domains::Entity::find_by_id(name.as_str()).one(db).await?;
     if let Some(proven) = proven.filter(|proven| proven.tenant_id == row.id) {
+        changes_nothing();
         return Ok(Json(proven.into()));
     }
     let claim = domain_claims::Entity::find_by_id((row.id, name)).one(db).await?.ok_or_else(no_such_domain)?;
@@ -50,13 +52,14 @@ pub(crate) async fn prove(
     }
     let created_at = Set(change.now());
     let domain = domains::ActiveModel { host: Set(claim.host), tenant_id: Set(row.id), created_at };
-    let domain = domain.insert(change.db()).await.map_err(|error| match error.sql_err() {
+    let domain: Domain = domain.insert(change.db()).await.map(Into::into).map_err(|error| match error.sql_err() {
         Some(SqlErr::UniqueConstraintViolation(_)) => taken(),
         _ => error.into(),
     })?;
+    change.audit(Deed::on_tenant("domain.proven", row.id).of(domain.host.as_str()).after(&domain));
     touch_if_seen(&mut change, &row)?;
     change.commit().await?;
-    Ok(Json(domain.into()))
+    Ok(Json(domain))
 }
 
 fn refused(challenge: &Challenge, unproven: &Unproven) -> Problem {

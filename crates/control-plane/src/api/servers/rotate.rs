@@ -10,6 +10,7 @@ use service::problem::ProblemBody;
 use super::{Server, locked, next_admin_url_subject};
 use crate::api::Api;
 use crate::api::auth::Operator;
+use crate::audit::Deed;
 use crate::engine::{EngineError, new_password};
 use crate::provision::{self, StockError};
 
@@ -27,7 +28,7 @@ pub(crate) async fn rotate_admin(
 ) -> Result<Json<Server>, Problem> {
     let plane = &api.plane;
     // Written down before the server hears of it.
-    let change = plane.registry.change().await?;
+    let mut change = plane.registry.change().await?;
     let row = locked(&change, &name).await?;
     if plane.registry.is_reached_by(&plane.admin_url(&row).map_err(unusable)?) {
         return Err(Problem::new(
@@ -54,6 +55,7 @@ pub(crate) async fn rotate_admin(
         row.next_sealed_admin_url = Set(Some(sealed.as_stored().to_owned()));
         row.update(change.db()).await?
     };
+    change.audit(Deed::on_platform("server.admin-rotation-begun", name.as_str()));
     change.commit().await?;
 
     // Whoever finds it later goes on with it, should this break off.

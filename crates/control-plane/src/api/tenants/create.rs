@@ -17,6 +17,7 @@ use crate::api::once::{Answer, Once};
 use crate::api::operations::Operation;
 use crate::api::precondition::{etag, preferred_wait};
 use crate::api::{Api, config};
+use crate::audit::Deed;
 use crate::provision::{self, Kind};
 use crate::registry::entities::{servers, tenants};
 
@@ -64,7 +65,7 @@ pub(crate) async fn create(
     let region = body.region.as_deref().map(|region| text("region", region, 100)).transpose()?;
     config::check(&plane.product, &body.config)?;
 
-    let change = plane.registry.change().await?;
+    let mut change = plane.registry.change().await?;
     let plan = plan(&change, body.plan.as_deref().unwrap_or("free")).await?;
     if let Some(region) = &region {
         let somewhere = servers::Entity::find().filter(servers::Column::Region.eq(region.as_str()));
@@ -106,6 +107,8 @@ pub(crate) async fn create(
     let row = row.insert(change.db()).await.map_err(slug_taken)?;
     // After it: an insert waits for whoever is about to hold the slug back.
     not_held(&change, &slug).await?;
+    let made = serde_json::json!({ "tenant": Tenant::of(row.clone(), None), "config": body.config });
+    change.audit(Deed::on_tenant("tenant.created", row.id).after(&made));
     for (key, value) in body.config {
         config::put(change.db(), row.id, key, value, now).await?;
     }

@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::once::{Answer, Ticket};
 use crate::api::precondition::if_match;
+use crate::audit::Deed;
 use crate::provision::{self, Kind, in_the_way};
 
 /// Deletes a tenant. Until its `delete_after` it can be restored; then its database and all of its data go.
@@ -46,12 +47,14 @@ pub(crate) async fn delete(
     if let Some(held) = provision::begun(change.db(), row.id, change.epoch().await?).await? {
         return Err(in_the_way(&held));
     }
+    let was = Tenant::of(row.clone(), None);
     let row = save(&change, row, now, |row| {
         row.status = Set(next.as_str().to_owned());
         row.status_before = Set(Some(before.as_str().to_owned()));
         row.delete_after = Set((next == Status::Deleting).then_some(after));
     })
     .await?;
+    change.audit(Deed::on_tenant("tenant.deletion-ordered", row.id).changed(&was, &Tenant::of(row.clone(), None)));
     if next == Status::Deleting {
         change.touch(row.id);
     }
@@ -97,12 +100,14 @@ pub(crate) async fn restore(
             "The tenant's data is being deleted now and cannot be restored. Create it anew.",
         ));
     }
+    let was = Tenant::of(row.clone(), None);
     let row = save(&change, row, registry.now(), |row| {
         row.status = Set(next.as_str().to_owned());
         row.status_before = Set(None);
         row.delete_after = Set(None);
     })
     .await?;
+    change.audit(Deed::on_tenant("tenant.restored", row.id).changed(&was, &Tenant::of(row.clone(), None)));
     change.touch(row.id);
     let answer = shown(change.db(), row).await?;
     ticket.record(&change, &answer).await?;

@@ -15,6 +15,7 @@ use crate::api::auth::Operator;
 use crate::api::once::{Answer, Ticket};
 use crate::api::operations::Operation;
 use crate::api::precondition::{etag, if_match, preferred_wait};
+use crate::audit::Deed;
 use crate::provision::{self, Kind, On, Order, in_the_way, is_held};
 use crate::registry::entities::{operations, tenants};
 
@@ -49,7 +50,7 @@ pub(crate) async fn rotate(
     mut ticket: Ticket,
 ) -> Result<Answer, Problem> {
     let plane = &api.plane;
-    let change = plane.registry.change().await?;
+    let mut change = plane.registry.change().await?;
     // The operation before the tenant, as whoever works on it locks them.
     let seen = find(change.db(), &tenant).await?.id;
     let epoch = change.epoch().await?;
@@ -90,6 +91,8 @@ pub(crate) async fn rotate(
         provision::enqueue(&change, order).await?
     };
     let operation_id = operation.id;
+    let deed = Deed::on_tenant("tenant.rotation-ordered", id).of(operation_id.to_string());
+    change.audit(if query.force { deed.detail("it waits for no data plane") } else { deed });
     let accepted = answer(change.db(), StatusCode::ACCEPTED, row, operation).await?;
     let patience = preferred_wait(&headers);
     ticket.record_begun(&change, &accepted, patience.is_some()).await?;

@@ -12,6 +12,7 @@ use super::{Tenant, find_to_change, illegal, save, shown, status_of};
 use crate::api::Api;
 use crate::api::once::{Answer, Ticket};
 use crate::api::precondition::if_match;
+use crate::audit::Deed;
 
 /// Suspends an active tenant: it is refused, and keeps its data.
 #[utoipa::path(
@@ -67,7 +68,10 @@ async fn turn(
         return Err(illegal(tenancy::status::IllegalTransition { from: now, to }));
     }
     let next = now.become_(to).map_err(illegal)?;
+    let before = Tenant::of(row.clone(), None);
     let row = save(&change, row, registry.now(), |row| row.status = Set(next.as_str().to_owned())).await?;
+    let action = if to == Status::Suspended { "tenant.suspended" } else { "tenant.resumed" };
+    change.audit(Deed::on_tenant(action, row.id).changed(&before, &Tenant::of(row.clone(), None)));
     change.touch(row.id);
     let answer = shown(change.db(), row).await?;
     ticket.record(&change, &answer).await?;

@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::once::Answer;
 use crate::api::precondition::if_match;
+use crate::audit::Deed;
 
 /// What changes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -62,6 +63,7 @@ pub(crate) async fn update(
     if_match(&headers, row.version)?;
     let (id, is_visible) = (row.id, status_of(&row)?.is_visible());
     let is_news = slug.is_some() || plan.is_some();
+    let before = Tenant::of(row.clone(), None);
     let row = save(&change, row, registry.now(), |row| {
         if let Some(slug) = &slug {
             row.slug = Set(slug.to_string());
@@ -81,6 +83,7 @@ pub(crate) async fn update(
         // After it: the write waits for whoever is about to hold the slug back.
         not_held(&change, slug).await?;
     }
+    change.audit(Deed::on_tenant("tenant.changed", id).changed(&before, &Tenant::of(row.clone(), None)));
     if is_news && is_visible {
         change.touch(id);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tenancy::Product;
+use tenancy::audit::SigningKeys;
 use tenancy::seal::{KeyRing, KeyRingConfig};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -36,11 +37,13 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
     let id = Uuid::new_v4();
     let product =
         Product { name: "Notes", mount: "/api", schema_version: SCHEMA_VERSION, scopes: &[], config_keys: Vec::new() };
+    let signing = KeyRingConfig { primary: "k".into(), keys: [("k".into(), STANDARD.encode([7; 32]).into())].into() };
     Plane::new(Parts {
         id,
         registry,
         tenants_ring: ring(primary, keys),
         servers_ring: ring(primary, keys),
+        signing: Arc::new(SigningKeys::new(&signing).unwrap()),
         mail: Some(Mail::of(&mail_into(folder), &product).unwrap()),
         product,
         schema: Arc::new(Notes),

@@ -1,4 +1,4 @@
-//! `cargo xtask tenant`: handed to `freehold`, the command-line client, which is built if need be.
+//! `cargo xtask tenant` and `cargo xtask audit`: handed to `freehold`, the command-line client, which is built if need be.
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -9,17 +9,17 @@ use anyhow::{Context as _, Result};
 
 use crate::cargo;
 
-/// What is typed after `cargo xtask tenant`.
+/// What is typed after `cargo xtask tenant` or `cargo xtask audit`.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// Handed to `freehold tenant`
-    #[arg(value_name = "FREEHOLD TENANT ARGS", allow_hyphen_values = true, trailing_var_arg = true)]
+    /// Handed to `freehold`
+    #[arg(value_name = "FREEHOLD ARGS", allow_hyphen_values = true, trailing_var_arg = true)]
     rest: Vec<OsString>,
 }
 
 /// Becomes `freehold`: its terminal, signals and exit code are ours.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+pub(crate) fn run(word: &str, options: &Options) -> Result<ExitCode> {
     debug_assert!(options.rest.len() <= std::env::args_os().len());
     // Built into the same folder as this tool.
     let is_built = std::env::current_exe().is_ok_and(|path| path.with_file_name("freehold").exists());
@@ -27,8 +27,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         eprintln!("  Building freehold (the first time takes a minute)");
     }
     let mut command = cargo::command();
-    command.args(["run", "--quiet", "--package", "cli", "--bin", "freehold", "--", "tenant"]);
+    command.args(["run", "--quiet", "--package", "cli", "--bin", "freehold", "--", word]);
     // Not `options.rest`: clap takes away a `--` that freehold must see.
-    command.args(std::env::args_os().skip(1).skip_while(|arg| arg != "tenant").skip(1));
+    command.args(std::env::args_os().skip(1).skip_while(|arg| arg != word).skip(1));
     Err(command.exec()).context("could not start cargo")
 }
