@@ -8,7 +8,7 @@ use crate::bed::Bed;
 use crate::on_both;
 use crate::process::folder;
 
-async fn freehold(bed: &Bed, arguments: &[&str]) -> Output {
+pub(crate) async fn freehold(bed: &Bed, arguments: &[&str]) -> Output {
     let mut command = Command::new(folder().join("freehold"));
     command.args(arguments).env("FREEHOLD_URL", &bed.control[0].url).env("FREEHOLD_TOKEN", &bed.token);
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()

@@ -44,6 +44,37 @@ async fn a_url_sealed_for_one_tenant_does_not_open_in_another_row(bed: Bed) {
     assert_eq!(bed.get(0, &globex, "/api/pets").await.status, 200);
 }
 
+on_both!(a_node_whose_ring_lacks_a_key_says_so_and_serves_once_it_has_it, 1, 1);
+async fn a_node_whose_ring_lacks_a_key_says_so_and_serves_once_it_has_it(mut bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    bed.until(&acme, "/api/pets", 200).await;
+    let config = bed.folder.path().join("data-0.toml");
+    let whole = std::fs::read_to_string(&config).unwrap();
+    let ring = whole.lines().find(|line| line.starts_with("keys = ")).unwrap();
+    let without = format!("keys = {{ k0 ={}", ring.rsplit_once("k0 =").unwrap().1);
+    std::fs::write(&config, whole.replace(ring, &without).replace("primary = \"k1\"", "primary = \"k0\"")).unwrap();
+    bed.data[0].restart();
+    let deadline = std::time::Instant::now() + crate::bed::PATIENCE;
+    let answer = loop {
+        let answer = bed.get(0, &acme, "/api/pets").await;
+        // It has only just started, and may have asked the control plane for nothing yet.
+        if answer.kind() != "credential-unknown-now" {
+            break answer;
+        }
+        assert!(std::time::Instant::now() < deadline, "{answer:?}");
+    };
+    assert_eq!((answer.status, answer.kind().as_str()), (503, "key-missing"), "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty() && !answer.text.contains("k1"), "{answer:?}");
+    let deadline = std::time::Instant::now() + crate::bed::PATIENCE;
+    while !bed.data[0].log().contains("sealed with the key \\\"k1\\\"") {
+        assert!(std::time::Instant::now() < deadline, "the log names the key: {}", bed.data[0].log());
+        tokio::task::yield_now().await;
+    }
+    std::fs::write(&config, whole).unwrap();
+    bed.data[0].restart();
+    bed.until(&acme, "/api/pets", 200).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_database_file_is_503_for_its_tenant_alone_and_heals() {
     let bed = Bed::start(Store::Sqlite, 1, 1).await;

@@ -8,8 +8,16 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::bed::{Answer, Bed, Store, Tuning, send};
+use crate::cli::freehold;
 
 const PLANTED: &str = "planted-password-of-nobody";
+
+/// How the planes are told, with a folder for mail.
+fn tuning(mail: &Path) -> Tuning {
+    let sections = format!("[mail]\nfrom = \"Pets <pets@example.org>\"\nfolder = \"{}\"\n", mail.display());
+    // A test's own, for as long as the tests run.
+    Tuning { sections: String::leak(sections), ..TUNING }
+}
 
 const TUNING: Tuning = Tuning { tenants: "grace_seconds = 0\n", telemetry: "filter = \"trace\"\n", ..Tuning::DEFAULT };
 
@@ -48,7 +56,8 @@ fn password(url: &str) -> Option<String> {
 }
 
 async fn no_secret_leaves_its_process(store: Store) {
-    let bed = Bed::start_with(store, 1, 1, TUNING).await;
+    let mail = tempfile::tempdir().unwrap();
+    let bed = Bed::start_with(store, 1, 1, tuning(mail.path())).await;
     let mut said = Said::default();
     let mut secrets: Vec<String> = vec![
         bed.token.clone(),
@@ -112,8 +121,48 @@ async fn no_secret_leaves_its_process(store: Store) {
         let url = format!("{}/v1/tenants?q=a", bed.control[0].url);
         said.note(&send(bed.client.get(url).bearer_auth(&credential)).await);
     }
+    let mailed = json!({ "slug": "mailed", "name": "Mailed", "plan": "test", "admin_email": "admin@example.org" });
+    assert_eq!(said.call(&bed, "POST", "/v1/tenants", Some(mailed)).await.status, 201);
+    let spool = |found: &mut String| {
+        found.clear();
+        files_below(mail.path(), found);
+        found.contains("admin@example.org")
+    };
+    let (mut mails, deadline) = (String::new(), std::time::Instant::now() + crate::bed::PATIENCE);
+    while !spool(&mut mails) {
+        assert!(std::time::Instant::now() < deadline, "no mail was written: {mails}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // The command line tells a new key once, and it alone.
+    let made = freehold(&bed, &["tenant", "key", "create", "mailed", "--json"]).await;
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap_or_else(|_| panic!("{made:?}"));
+    secrets.push(made["api_key"].as_str().unwrap().splitn(3, '_').nth(2).unwrap().to_owned());
+    secrets.extend(bed.open_urls().await.iter().filter_map(|url| password(url)));
+    let mut typed = 0;
+    for arguments in [
+        &["tenant", "list"][..],
+        &["tenant", "list", "--json"],
+        &["tenant", "show", "mailed"],
+        &["tenant", "show", "mailed", "--json"],
+        &["tenant", "key", "list", "mailed"],
+        &["tenant", "rotate", "mailed"],
+        &["tenant", "rewrap"],
+        &["tenant", "doctor", "--fix"],
+        &["tenant", "create", "acme"],
+        &["tenant", "show", "nobody"],
+        &["tenant", "list", "--token", PLANTED],
+        &["tenant", "list", "--url", "http://127.0.0.1:1"],
+        &["tenant", "delete", "mailed", "--yes"],
+    ] {
+        let output = freehold(&bed, arguments).await;
+        typed += output.stdout.len() + output.stderr.len();
+        let _ =
+            writeln!(said.0, "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(typed > 1_000, "the command line said something: {}", said.0);
     bed.assert_healthy().await;
     let mut everything = said.0;
+    everything.push_str(&mails);
     for process in bed.control.iter().chain(&bed.data) {
         let log = process.log();
         assert!(log.contains("TRACE") || log.contains("trace"), "everything is logged");

@@ -197,6 +197,9 @@ impl Pools {
                         tracing::error!(%tenant, generation, reason,
                             "refused to serve a tenant from a database that is not proven to be its own");
                     }
+                    DialError::KeyMissing(_) => {
+                        tracing::error!(%tenant, generation, "{error}");
+                    }
                     DialError::Unavailable(source) => {
                         let source = source.as_ref().map(tracing::field::display);
                         tracing::warn!(%tenant, generation, source, "a tenant's database cannot be reached");
@@ -241,6 +244,13 @@ fn problem(error: &Arc<DialError>) -> Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             "database-unavailable",
             "The tenant's database cannot be reached now. Send the request again after the time in Retry-After.",
+        )
+        .with_retry_after(retry)
+        .with_source(Arc::clone(error)),
+        DialError::KeyMissing(_) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "key-missing",
+            "This node lacks the key that opens the tenant's database URL. Tell whoever runs the service: its log names the key.",
         )
         .with_retry_after(retry)
         .with_source(Arc::clone(error)),

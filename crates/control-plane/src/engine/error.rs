@@ -36,7 +36,7 @@ impl EngineError {
             format!(
                 "could not {what}: the server takes no such user, password or database; check the server's admin URL"
             )
-        } else if code == "53100" {
+        } else if matches!(code.as_str(), "53100" | "13") {
             format!("could not {what}: the server's disk is full; make room on it, or place on another server")
         } else if code == "53300" {
             format!(
@@ -65,11 +65,12 @@ impl EngineError {
 }
 
 /// SQLSTATEs of what another attempt may get past: serialization failure, deadlock, object in use, lock not available,
-/// query canceled by a timeout, a password that is being changed, an I/O error, and `internal_error`, which is what concurrent changes to one role are answered with.
+/// query canceled by a timeout, a password that is being changed, an I/O error, and `internal_error`, which is what concurrent
+/// changes to one role are answered with. `13` is SQLite's for a full disk.
 fn may_pass(code: &str) -> bool {
     // Class 53: no room on the disk, no memory, no connection left.
     code.starts_with("53")
-        || matches!(code, "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "58030" | "XX000")
+        || matches!(code, "13" | "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "58030" | "XX000")
 }
 
 pub(super) fn sqlstate(error: &DbErr) -> Option<String> {

@@ -9,7 +9,7 @@ use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::route::Route;
-use tenancy::seal::KeyRing;
+use tenancy::seal::{KeyRing, SealError};
 use tenancy::stamp;
 use tokio::net::TcpStream;
 use url::Url;
@@ -31,6 +31,11 @@ pub(super) enum DialError {
     /// It may work later.
     #[error("the database cannot be reached")]
     Unavailable(#[source] Option<DbErr>),
+    /// The ring of this node lacks the key that its URL is sealed with.
+    #[error(
+        "its URL is sealed with the key {0:?}, which [seal.tenants] of this node lacks: add it, and start the node again"
+    )]
+    KeyMissing(String),
     /// It is not the tenant's database, or its URL is not the tenant's.
     #[error("the database is refused: {0}")]
     Refused(&'static str),
@@ -44,9 +49,11 @@ impl From<DbErr> for DialError {
 
 /// A proven pool, and the path of its file if it is one.
 pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConnection, Option<PathBuf>), DialError> {
-    let url = ring
-        .open(route.url_subject(), &route.sealed_url)
-        .map_err(|_| DialError::Refused("its URL was sealed for another tenant or generation, or by an unknown key"))?;
+    let url = ring.open(route.url_subject(), &route.sealed_url).map_err(|error| match error {
+        SealError::UnknownKey { key } => DialError::KeyMissing(key),
+        SealError::Malformed => DialError::Refused("its URL is damaged"),
+        SealError::Refused => DialError::Refused("its URL was sealed for another tenant or generation"),
+    })?;
     let path = url.expose_secret().strip_prefix("sqlite://").map(PathBuf::from);
     let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
     if path.is_none() && !is_postgres {

@@ -158,7 +158,13 @@ async fn what_is_not_proven_to_be_the_tenants_is_refused_and_nothing_is_made() {
     let absent = folder.path().join("absent.db");
     let mut other_generation = route(1, 5, 1, &foreign);
     other_generation.generation = 2;
+    // By a key that nodes do not have yet.
+    let mut other_key = route(1, 5, 1, &foreign);
+    let sealed = other_key.sealed_url.as_stored().to_owned();
+    let (_, text) = sealed.trim_start_matches("fh1.").split_once('.').unwrap();
+    other_key.sealed_url = tenancy::seal::Sealed::from_stored(format!("fh1.newer.{text}"));
     for (route, kind) in [
+        (other_key, "key-missing"),
         (route(1, 5, 1, &foreign), "database-refused"),
         (route(1, 5, 1, &format!("sqlite://{}", unstamped.display())), "database-refused"),
         (other_generation, "database-refused"),
