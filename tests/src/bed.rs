@@ -47,6 +47,8 @@ pub struct Tuning {
     pub domains: &'static str,
     /// The data planes' `[[tokens.issuers]]`.
     pub issuers: &'static str,
+    /// Whole sections of the data planes'.
+    pub data: &'static str,
 }
 
 impl Tuning {
@@ -57,6 +59,7 @@ impl Tuning {
         sections: "",
         domains: "proof = \"none\"\n",
         issuers: "",
+        data: "",
     };
 }
 
@@ -176,12 +179,13 @@ impl Bed {
         let state = self.folder.path().join(format!("node-{number}"));
         let text = format!(
             "{}\n{}\n[control]\nurl = \"{control}\"\nnode_token = \"{NODE}\"\n\n{}\n[node]\nstate_dir = \"{}\"\ntell_uses_seconds = 1\n\n\
-             [names]\nbase_domain = \"pets.test\"\n\n[listen.proxies]\ntrusted = [\"127.0.0.2/32\"]\n\n[tokens]\nallow_private_issuers = true\n{}\n",
+             [names]\nbase_domain = \"pets.test\"\n\n[listen.proxies]\ntrusted = [\"127.0.0.2/32\"]\n\n[tokens]\nallow_private_issuers = true\n{}\n{}\n",
             common(),
             self.tuning.telemetry,
             ring("tenants", TENANTS_KEY),
             state.display(),
             self.tuning.issuers,
+            self.tuning.data,
         );
         let config = self.write(&format!("data-{number}.toml"), &text);
         self.data.push(Process::start("petstore-data-plane", &config));

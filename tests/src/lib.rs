@@ -13,6 +13,7 @@ pub mod bed;
 pub mod idp;
 pub mod process;
 pub mod proxy;
+pub mod redis;
 
 #[cfg(test)]
 mod admission;
@@ -38,6 +39,9 @@ mod keys;
 mod kills;
 #[cfg(test)]
 mod life;
+#[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "counts of a test are small")]
+mod limits;
 #[cfg(test)]
 mod news;
 #[cfg(test)]

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Keep the registry and the tenants on this Postgres instead of SQLite; the role needs CREATEDB and CREATEROLE
     #[arg(long, value_name = "ADMIN_URL")]
     postgres: Option<String>,
+    /// Share rate limits of all data planes over this Redis or Valkey; without it each keeps to its share of them
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
     /// Build with optimizations
     #[arg(long)]
     release: bool,
@@ -56,6 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let addresses = Addresses::of(options)?;
     addresses.ensure_free()?;
     let store = config::Store::of(options.postgres.as_deref())?;
+    let redis = options.redis.clone().map(config::Redis::of).transpose()?;
     let folder = Folder::open(options.dir.as_deref())?;
     let stop = Stop::on_signals()?;
 
@@ -65,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let built = cargo::build(&packages, &stop)?;
 
     let mut secrets = Secrets::of(&folder)?;
-    let configs = config::write(&folder, &addresses, &secrets, &store)?;
+    let configs = config::write(&folder, &addresses, &secrets, &store, redis.as_ref())?;
     let mut planes = Planes::start(&built, configs)?;
     let outcome = serve(&mut planes, &addresses, &mut secrets, &folder, &stop);
     eprintln!("  Stopping both planes");

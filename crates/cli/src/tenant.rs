@@ -12,6 +12,7 @@ mod rotate;
 mod show;
 mod status;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -116,6 +117,7 @@ struct Tenant {
     status: String,
     #[serde(default)]
     plan: String,
+    limits: Option<BTreeMap<String, u64>>,
     region: Option<String>,
     admin_email: Option<String>,
     server: Option<String>,
@@ -146,6 +148,10 @@ impl Tenant {
         table.row(["id", &self.id]);
         table.row(["status", &self.status]);
         table.row(["plan", &self.plan]);
+        if let Some(limits) = &self.limits {
+            let own: Vec<String> = limits.iter().map(|(what, much)| format!("{what} {much}")).collect();
+            table.row(["its own limits", &own.join(", ")]);
+        }
         table.row(["region", or_nothing(self.region.as_deref())]);
         table.row(["server", or_nothing(self.server.as_deref())]);
         table.row(["admin email", or_nothing(self.admin_email.as_deref())]);

@@ -12,6 +12,8 @@ pub(crate) mod route;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, OnConflict};
@@ -45,6 +47,8 @@ pub(crate) struct Registry {
     /// Who is reached where, but for the password; none for a file.
     login: Option<Login>,
     clock: Clock,
+    /// How many nodes there were when it was last looked.
+    nodes: Arc<AtomicU32>,
 }
 
 /// A login role on a server: host, port, user.
@@ -88,7 +92,7 @@ impl Registry {
         let db = Database::connect(options).await?;
         let made = Mark::generate(&mut rand::rng());
         let (head, login, clock) = (watch::Sender::new(Revision(0)), login(url), Clock::default());
-        let mut registry = Self { db, head, mark: made, login, clock };
+        let mut registry = Self { db, head, mark: made, login, clock, nodes: Arc::default() };
         registry.set_clock().await?;
         registry.migrate().await?;
         registry.seed(schema_version).await?;
@@ -205,6 +209,8 @@ pub(crate) fn plan_row(plan: &Plan) -> plans::ActiveModel {
         requests: Set(plan.requests.map(int)),
         window_seconds: Set(int(plan.window_seconds)),
         burst: Set(plan.burst.map(int)),
+        client_requests: Set(plan.client_requests.map(int)),
+        client_burst: Set(plan.client_burst.map(int)),
         connections: Set(int(plan.connections)),
         concurrency: Set(int(plan.concurrency)),
     }
@@ -219,6 +225,8 @@ pub(crate) fn plan_of(row: plans::Model) -> Plan {
         requests: row.requests.and_then(number),
         window_seconds: at_least_one(row.window_seconds),
         burst: row.burst.and_then(number),
+        client_requests: row.client_requests.and_then(number),
+        client_burst: row.client_burst.and_then(number),
         connections: at_least_one(row.connections),
         concurrency: at_least_one(row.concurrency),
     }

@@ -20,10 +20,12 @@ use service::telemetry::RequestContext;
 use tenancy::TenantId;
 use tower::{Layer, Service, ServiceExt as _};
 
+use crate::limits::Allowance;
 use crate::plane::Plane;
 use crate::routes::Lookup;
 use crate::session::{Principal, TenantSession};
 use identify::Identified;
+use limit::Client;
 
 /// Which walk leads to a handler.
 #[derive(Clone, Copy, Debug)]
@@ -70,21 +72,25 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let (plane, door, inner) = (self.plane.clone(), self.door, self.inner.clone());
         Box::pin(async move {
+            let mut allowance = Allowance::default();
             let admitted = match door {
-                Door::Admitted => admit(&plane, request).await,
+                Door::Admitted => admit(&plane, request, &mut allowance).await,
                 // In a box: few requests take it, and it would be part of every one's future.
-                Door::Public => Box::pin(public::admit(&plane, request)).await,
+                Door::Public => Box::pin(public::admit(&plane, request, &mut allowance)).await,
             };
-            match admitted {
-                Ok(request) => inner.oneshot(request).await,
-                Err(problem) => Ok(problem.into_response()),
-            }
+            let mut response = match admitted {
+                Ok(request) => inner.oneshot(request).await?,
+                Err(problem) => problem.into_response(),
+            };
+            // Nobody who was not authorized has one: it tells of a tenant.
+            allowance.tell(response.headers_mut());
+            Ok(response)
         })
     }
 }
 
 /// The walk. What it lets pass carries its session.
-async fn admit(plane: &Plane, mut request: Request) -> Result<Request, Problem> {
+async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -> Result<Request, Problem> {
     RequestContext::current(|context| context.set_endpoint(plane.product.mount, &request));
     let identified = request
         .extensions_mut()
@@ -102,7 +108,7 @@ async fn admit(plane: &Plane, mut request: Request) -> Result<Request, Problem> 
         RequestContext::current(|context| context.set_tenant(label));
     }
     let authorized = authorize::authorize(plane, authenticated)?;
-    let limited = limit::limit(&plane.audit, authorized)?;
+    let limited = limit::limit(plane, authorized, Client::Principal, allowance).await?;
     let session = connect::connect(plane, limited).await?;
     request.extensions_mut().insert(session);
     Ok(request)
@@ -114,7 +120,8 @@ pub(crate) async fn session_for(plane: &Plane, tenant: TenantId, purpose: &str) 
     let scopes = plane.product.scopes.iter().map(|&scope| scope.to_owned()).collect();
     let principal = Principal::new(format!("job:{purpose}"), scopes, [tenant]);
     authorize::may_serve(plane, &principal, &served.route)?;
-    let limited = limit::limit(&plane.audit, authorize::Authorized { principal: principal.clone(), served })?;
+    let authorized = authorize::Authorized { principal: principal.clone(), served };
+    let limited = limit::limit(plane, authorized, Client::Principal, &mut Allowance::default()).await?;
     let session = connect::connect(plane, limited).await?;
     plane.audit.background(tenant, &principal);
     Ok(session)

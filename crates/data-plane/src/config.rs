@@ -1,5 +1,7 @@
 //! The data plane's configuration: the sections of any service, and its own.
 
+mod redis;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, TelemetryConfig, Validate};
 use tenancy::Issuer;
 use tenancy::seal::{KeyRing, KeyRingConfig};
+
+pub(crate) use redis::{LimitsMode, RedisConfig};
 
 /// All sections.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub struct Config {
     pub strangers: StrangersConfig,
     /// `[audit]`
     pub audit: AuditConfig,
+    /// `[redis]`
+    #[serde(skip_serializing, default)]
+    pub redis: RedisConfig,
 }
 
 /// `[control]`: the control plane that this node follows.
@@ -230,6 +237,7 @@ impl Default for Config {
             tokens: TokensConfig::default(),
             strangers: StrangersConfig::default(),
             audit: AuditConfig::default(),
+            redis: RedisConfig::default(),
         }
     }
 }
@@ -279,6 +287,7 @@ impl Validate for Config {
             return Err(Invalid::new("pools.idle_seconds", "must be at least 1"));
         }
         self.tokens.validate().map_err(|error| error.within("tokens"))?;
+        self.redis.validate().map_err(|error| error.within("redis"))?;
         Ok(())
     }
 }

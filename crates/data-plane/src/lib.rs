@@ -46,6 +46,7 @@ mod config;
 pub mod fuzzing;
 mod handlers;
 mod key_uses;
+mod limits;
 mod node;
 mod plane;
 mod pools;

@@ -1,4 +1,4 @@
-//! What the steps of admission share: what is known of tenants, their pools, what is noticed of callers, the product.
+//! What the steps of admission share: what is known of tenants, their limits and pools, what is noticed of callers, the product.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use tenancy::Product;
 use crate::admission::identify::Naming;
 use crate::audit::Audit;
 use crate::key_uses::KeyUsesToTell;
+use crate::limits::Limits;
 use crate::pools::Pools;
 use crate::routes::Routes;
 use crate::strangers::Strangers;
@@ -21,6 +22,7 @@ pub(crate) struct Parts {
     pub(crate) routes: Routes,
     pub(crate) pools: Pools,
     pub(crate) audit: Audit,
+    pub(crate) limits: Limits,
     pub(crate) product: Arc<Product>,
     pub(crate) naming: Naming,
     pub(crate) tokens: Tokens,

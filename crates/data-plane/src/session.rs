@@ -14,7 +14,6 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 use service::Problem;
 use tenancy::{Plan, Product, Slug, TenantId};
-use tokio::sync::OwnedSemaphorePermit;
 
 pub use db::TenantDb;
 pub use principal::Principal;
@@ -23,6 +22,7 @@ pub use scope::{Scope, Scoped};
 
 use crate::pools::PoolUse;
 use crate::routes::InUse;
+use crate::uses::Use;
 
 /// An admitted request's tenant. An extractor for the product's handlers; clones are the same session.
 ///
@@ -74,13 +74,7 @@ struct Inner {
 }
 
 impl TenantSession {
-    pub(crate) fn new(
-        served: InUse,
-        principal: Principal,
-        pool: PoolUse,
-        permit: OwnedSemaphorePermit,
-        product: Arc<Product>,
-    ) -> Self {
+    pub(crate) fn new(served: InUse, principal: Principal, pool: PoolUse, permit: Use, product: Arc<Product>) -> Self {
         Self(Arc::new(Inner { served, principal, db: TenantDb::new(pool, permit), product }))
     }
 

@@ -24,6 +24,7 @@ use crate::audit::{self, Audit, ship};
 use crate::config::Config;
 use crate::handlers::Handlers;
 use crate::key_uses::{KeyUsesToTell, tell};
+use crate::limits::{Limits, system_clock};
 use crate::node::Node;
 use crate::plane::{Parts, Plane};
 use crate::pools::Pools;
@@ -56,6 +57,9 @@ pub async fn start(
     let routes = Routes::new(control.clone(), config.pools.max_routes, strangers.clone(), &meter);
     let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, &config.pools, &meter);
 
+    let limits = Limits::new(system_clock(), node.id.to_string(), &config.redis, &meter)?;
+    service.lifecycle.spawn("limits", limits.clone().keep_link(service.lifecycle.drained()));
+
     let watched = routes.clone();
     service.health.register("staleness", move || {
         let is_stale = watched.is_stale();
@@ -65,7 +69,8 @@ pub async fn start(
     let (key_uses, every) = (KeyUsesToTell::default(), Duration::from_secs(config.node.tell_uses_seconds.get().into()));
     let telling = tell(key_uses.clone(), control.clone(), every, service.lifecycle.drained(), meter.clone());
     service.lifecycle.spawn("key-uses", telling);
-    let following = follow(node, routes.clone(), pools.clone(), feed, service.lifecycle.drained(), meter);
+    let following =
+        follow(node, routes.clone(), pools.clone(), limits.clone(), feed, service.lifecycle.drained(), meter);
     service.lifecycle.spawn("feed", following);
 
     let plane = Plane::new(Parts {
@@ -75,6 +80,7 @@ pub async fn start(
         strangers,
         key_uses,
         audit,
+        limits,
         naming: Naming::new(&config.names.base_domain, product.mount),
         product: Arc::new(product),
     });

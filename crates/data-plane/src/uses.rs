@@ -17,6 +17,13 @@ impl Uses {
         Use(Arc::clone(self))
     }
 
+    /// As [`Uses::begin`], unless there are as many already.
+    pub(crate) fn begin_below(self: &Arc<Self>, most: usize) -> Option<Use> {
+        let entered = |uses| (uses < most).then_some(uses + 1);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, entered).ok()?;
+        Some(Use(Arc::clone(self)))
+    }
+
     /// One use more, whose holder sees to it that it leaves.
     pub(crate) fn enter(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);

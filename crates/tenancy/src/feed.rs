@@ -31,6 +31,9 @@ pub struct FeedRequest {
     pub applied: Revision,
     /// How long to wait for news, in seconds.
     pub wait: u64,
+    /// How many nodes there are, as far as this one knows: another number is news.
+    #[serde(default)]
+    pub nodes: u32,
 }
 
 /// One tenant that changed. It replaces all that the node held of it.
@@ -55,8 +58,15 @@ pub struct FeedAnswer {
     pub reset: bool,
     /// A node that has heard nothing for this many seconds serves no longer: others stop waiting for it then.
     pub stale_after_seconds: u64,
+    /// How many nodes were heard of late: a limit that they do not share over Redis is divided by it.
+    #[serde(default = "one")]
+    pub nodes: u32,
     /// What changed, oldest first.
     pub items: Vec<FeedItem>,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// "What is the route of the tenant with this key, id, slug, custom host or issuer?" Exactly one is named.

@@ -19,7 +19,7 @@ pub mod status;
 pub use api_key::{ApiKey, KeyDigest, KeyId};
 pub use id::TenantId;
 pub use issuer::Issuer;
-pub use plan::Plan;
+pub use plan::{Plan, TenantLimits};
 pub use product::Product;
 pub use route::Route;
 pub use slug::Slug;

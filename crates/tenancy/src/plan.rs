@@ -22,6 +22,12 @@ pub struct Plan {
     /// Requests that may come at once; the window's whole amount when absent.
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub burst: Option<NonZeroU32>,
+    /// Requests of one client in each window, within the tenant's; none means that they are not limited apart.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub client_requests: Option<NonZeroU32>,
+    /// Requests of one client that may come at once; the window's whole amount when absent.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub client_burst: Option<NonZeroU32>,
     /// Database connections that one data plane may hold for the tenant.
     #[schema(value_type = u32, minimum = 1)]
     pub connections: NonZeroU32,
@@ -39,6 +45,8 @@ impl Plan {
             requests: requests.and_then(NonZeroU32::new),
             window_seconds: NonZeroU32::new(3600).expect("an hour is not zero"),
             burst: None,
+            client_requests: None,
+            client_burst: None,
             connections: NonZeroU32::new(connections).unwrap_or(NonZeroU32::MIN),
             concurrency: NonZeroU32::new(concurrency).unwrap_or(NonZeroU32::MIN),
         };
@@ -54,6 +62,62 @@ impl Plan {
     /// Requests that may come at once, or none when requests are not limited.
     pub fn effective_burst(&self) -> Option<NonZeroU32> {
         self.requests.map(|requests| self.burst.unwrap_or(requests))
+    }
+
+    /// Requests of one client that may come at once, or none when clients are not limited apart.
+    pub fn effective_client_burst(&self) -> Option<NonZeroU32> {
+        self.client_requests.map(|requests| self.client_burst.unwrap_or(requests))
+    }
+
+    /// The plan as it holds for a tenant with limits of its own.
+    #[must_use]
+    pub fn with(self, own: &TenantLimits) -> Self {
+        Self {
+            requests: own.requests.or(self.requests),
+            window_seconds: own.window_seconds.unwrap_or(self.window_seconds),
+            burst: own.burst.or(self.burst),
+            client_requests: own.client_requests.or(self.client_requests),
+            client_burst: own.client_burst.or(self.client_burst),
+            concurrency: own.concurrency.unwrap_or(self.concurrency),
+            ..self
+        }
+    }
+}
+
+/// Limits of one tenant's own. Each that is given takes the place of its plan's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantLimits {
+    /// Requests admitted in each window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000_000)]
+    pub requests: Option<NonZeroU32>,
+    /// Length of the window, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 31_536_000)]
+    pub window_seconds: Option<NonZeroU32>,
+    /// Requests that may come at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000_000)]
+    pub burst: Option<NonZeroU32>,
+    /// Requests of one client in each window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000_000)]
+    pub client_requests: Option<NonZeroU32>,
+    /// Requests of one client that may come at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000_000)]
+    pub client_burst: Option<NonZeroU32>,
+    /// Requests that one data plane serves at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
+    pub concurrency: Option<NonZeroU32>,
+}
+
+impl TenantLimits {
+    /// Whether the plan's hold alone.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod m0009_of_servers;
 mod m0010_domain_claims;
 mod m0011_key_uses;
 mod m0012_audit;
+mod m0013_limits;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0010_domain_claims::Migration),
             Box::new(m0011_key_uses::Migration),
             Box::new(m0012_audit::Migration),
+            Box::new(m0013_limits::Migration),
         ]
     }
 }

@@ -45,13 +45,6 @@ impl Store {
         let Some(url) = postgres else {
             return Ok(Self::Sqlite);
         };
-        let is_reached = |host: &str| {
-            let addresses = host.to_socket_addrs().ok();
-            addresses
-                .into_iter()
-                .flatten()
-                .any(|address| TcpStream::connect_timeout(&address, Duration::from_secs(3)).is_ok())
-        };
         let host = postgres_host(url)
             .context("--postgres wants a URL like postgres://admin:password@127.0.0.1:5432/postgres")?;
         if !is_reached(&host) {
@@ -61,8 +54,38 @@ impl Store {
     }
 }
 
+/// Where data planes share their limits.
+#[derive(Clone, Serialize)]
+pub(super) struct Redis {
+    url: String,
+}
+
+impl Redis {
+    /// Checks the URL, and that something listens there, before anything is built.
+    pub(super) fn of(url: String) -> Result<Self> {
+        let host =
+            host(&url, &["redis://", "rediss://"], 6379).context("--redis wants a URL like redis://127.0.0.1:6379")?;
+        if !is_reached(&host) {
+            bail!("no Redis answers on {host}; start it, or change --redis");
+        }
+        Ok(Self { url })
+    }
+}
+
+fn is_reached(host: &str) -> bool {
+    let addresses = host.to_socket_addrs().ok();
+    let mut addresses = addresses.into_iter().flatten();
+    addresses.any(|address| TcpStream::connect_timeout(&address, Duration::from_secs(3)).is_ok())
+}
+
 /// Writes a file for each process, control planes first.
-pub(super) fn write(folder: &Folder, addresses: &Addresses, secrets: &Secrets, store: &Store) -> Result<Vec<Process>> {
+pub(super) fn write(
+    folder: &Folder,
+    addresses: &Addresses,
+    secrets: &Secrets,
+    store: &Store,
+    redis: Option<&Redis>,
+) -> Result<Vec<Process>> {
     let mut processes = Vec::new();
     for (index, listeners) in addresses.control.iter().enumerate() {
         let config = control(folder, listeners, &addresses.data[0], secrets, store)?;
@@ -81,6 +104,7 @@ pub(super) fn write(folder: &Folder, addresses: &Addresses, secrets: &Secrets, s
             names: Names { base_domain: BASE_DOMAIN },
             telemetry: READABLE,
             lifecycle: Lifecycle::default(),
+            redis: redis.cloned(),
         };
         processes.push(process(folder, name, "petstore-data-plane", *listeners, &config)?);
     }
@@ -143,11 +167,16 @@ fn control(
 /// `host:port` of a Postgres URL; None if it is none. A socket folder cannot be reached by TCP and
 /// is not supported here.
 fn postgres_host(url: &str) -> Option<String> {
-    let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))?;
+    host(url, &["postgres://", "postgresql://"], 5432)
+}
+
+/// `host:port` of a URL with one of these schemes; None if it is none.
+fn host(url: &str, schemes: &[&str], port: u16) -> Option<String> {
+    let rest = schemes.iter().find_map(|scheme| url.strip_prefix(scheme))?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit('@').next().filter(|host| !host.is_empty())?;
     let has_port = host.rsplit(']').next().is_some_and(|after_brackets| after_brackets.contains(':'));
-    Some(if has_port { host.to_owned() } else { format!("{host}:5432") })
+    Some(if has_port { host.to_owned() } else { format!("{host}:{port}") })
 }
 
 /// The same server and role, another database.
@@ -189,6 +218,8 @@ struct DataConfig {
     names: Names,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<Redis>,
 }
 
 #[derive(Serialize)]
@@ -311,6 +342,9 @@ mod tests {
         assert_eq!(host("postgres://a@[::1]/x?y=z").as_deref(), Some("[::1]:5432"));
         assert_eq!(host("mysql://db/x"), None);
         assert_eq!(host("postgres:///x"), None);
+        let redis = |url| super::host(url, &["redis://", "rediss://"], 6379);
+        assert_eq!(redis("rediss://:secret@cache/1").as_deref(), Some("cache:6379"));
+        assert_eq!(redis("http://cache"), None);
     }
 
     #[test]

@@ -63,5 +63,7 @@ pub(super) async fn forget(State(api): State<Api>, _: Caller, Path(id): Path<Nod
         change.audit(Deed::on_platform("node.forgotten", id.to_string()).before(&gone));
     }
     change.commit().await?;
+    // The others hear at once that there is one less; if this fails, with their next request.
+    let _ = api.plane.registry.nodes_of_late().await;
     Ok(StatusCode::NO_CONTENT)
 }

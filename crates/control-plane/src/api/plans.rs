@@ -9,7 +9,7 @@ use service::Problem;
 use service::extract::{Json, Path, Query};
 use service::problem::ProblemBody;
 use std::num::NonZeroU32;
-use tenancy::{Plan, Status};
+use tenancy::{Plan, Status, TenantLimits};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -22,6 +22,9 @@ use crate::registry::{plan_of, plan_row};
 
 /// No limit is larger than this.
 const LARGEST: u32 = 1_000_000_000;
+/// A year, in seconds.
+const LONGEST_WINDOW: u32 = 31_536_000;
+const MOST_AT_ONCE: u32 = 100_000;
 
 /// A plan's limits; the path has its name.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -36,6 +39,12 @@ pub(super) struct PlanLimits {
     /// Requests that may come at once; the window's whole amount unless told.
     #[schema(value_type = Option<u32>, minimum = 1)]
     burst: Option<NonZeroU32>,
+    /// Requests of one client in each window, within the tenant's; without it, clients are not limited apart.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    client_requests: Option<NonZeroU32>,
+    /// Requests of one client that may come at once; the window's whole amount unless told.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    client_burst: Option<NonZeroU32>,
     /// Database connections that one data plane may hold for the tenant.
     #[schema(value_type = u32, minimum = 1, maximum = 1000)]
     connections: NonZeroU32,
@@ -90,6 +99,8 @@ pub(super) async fn put(
             plans::Column::Requests,
             plans::Column::WindowSeconds,
             plans::Column::Burst,
+            plans::Column::ClientRequests,
+            plans::Column::ClientBurst,
             plans::Column::Connections,
             plans::Column::Concurrency,
         ])
@@ -117,6 +128,29 @@ pub(super) async fn put(
     Ok(Json(plan))
 }
 
+/// A tenant's own limits as they are kept; none for none.
+pub(super) fn own_limits(limits: &TenantLimits) -> Result<Option<serde_json::Value>, Problem> {
+    not_larger([
+        ("limits.requests", limits.requests, LARGEST),
+        ("limits.burst", limits.burst, LARGEST),
+        ("limits.client_requests", limits.client_requests, LARGEST),
+        ("limits.client_burst", limits.client_burst, LARGEST),
+        ("limits.window_seconds", limits.window_seconds, LONGEST_WINDOW),
+        ("limits.concurrency", limits.concurrency, MOST_AT_ONCE),
+    ])?;
+    let value = serde_json::to_value(limits).map_err(Problem::internal)?;
+    Ok((!limits.is_empty()).then_some(value))
+}
+
+fn not_larger<const N: usize>(limits: [(&str, Option<NonZeroU32>, u32); N]) -> Result<(), Problem> {
+    for (field, value, largest) in limits {
+        if value.is_some_and(|value| value.get() > largest) {
+            return Err(Problem::invalid_field(field, format!("must be at most {largest}")));
+        }
+    }
+    Ok(())
+}
+
 fn plan(name: String, limits: &PlanLimits) -> Result<Plan, Problem> {
     let is_name = (1..=40).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
@@ -124,25 +158,31 @@ fn plan(name: String, limits: &PlanLimits) -> Result<Plan, Problem> {
         return Err(Problem::invalid_field("name", "must have 1 to 40 characters of a-z, 0-9, - and _"));
     }
     let window_seconds = limits.window_seconds.or(NonZeroU32::new(3600)).unwrap_or(NonZeroU32::MIN);
-    for (field, value, largest) in [
+    not_larger([
         ("requests", limits.requests, LARGEST),
         ("burst", limits.burst, LARGEST),
-        ("window_seconds", Some(window_seconds), 31_536_000),
+        ("client_requests", limits.client_requests, LARGEST),
+        ("client_burst", limits.client_burst, LARGEST),
+        ("window_seconds", Some(window_seconds), LONGEST_WINDOW),
         ("connections", Some(limits.connections), 1_000),
-        ("concurrency", Some(limits.concurrency), 100_000),
-    ] {
-        if value.is_some_and(|value| value.get() > largest) {
-            return Err(Problem::invalid_field(field, format!("must be at most {largest}")));
-        }
-    }
+        ("concurrency", Some(limits.concurrency), MOST_AT_ONCE),
+    ])?;
     if limits.burst.is_some() && limits.requests.is_none() {
         return Err(Problem::invalid_field("burst", "needs `requests`: without them nothing is limited"));
+    }
+    if limits.client_burst.is_some() && limits.client_requests.is_none() {
+        return Err(Problem::invalid_field(
+            "client_burst",
+            "needs `client_requests`: without them no client is limited",
+        ));
     }
     Ok(Plan {
         name,
         requests: limits.requests,
         window_seconds,
         burst: limits.burst,
+        client_requests: limits.client_requests,
+        client_burst: limits.client_burst,
         connections: limits.connections,
         concurrency: limits.concurrency,
     })

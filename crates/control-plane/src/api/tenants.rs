@@ -20,7 +20,7 @@ use serde::Serialize;
 use service::Problem;
 use service::extract::Json;
 use tenancy::status::IllegalTransition;
-use tenancy::{Slug, Status, TenantId};
+use tenancy::{Slug, Status, TenantId, TenantLimits};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -40,6 +40,9 @@ pub(crate) struct Tenant {
     name: String,
     status: String,
     plan: String,
+    /// Limits of its own, in place of its plan's.
+    #[schema(value_type = Option<TenantLimits>)]
+    limits: Option<serde_json::Value>,
     /// The region that it demands.
     region: Option<String>,
     admin_email: Option<String>,
@@ -103,6 +106,7 @@ impl Tenant {
             name: row.name,
             status: row.status,
             plan: row.plan,
+            limits: row.limits,
             region: row.region,
             admin_email: row.admin_email,
             server,

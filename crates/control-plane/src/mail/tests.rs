@@ -71,6 +71,7 @@ fn tenant(name: &str) -> tenants::Model {
         updated_at: DateTime::UNIX_EPOCH,
         delete_after: None,
         tokens_from: None,
+        limits: None,
     }
 }
 

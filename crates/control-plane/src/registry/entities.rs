@@ -42,6 +42,8 @@ pub(crate) mod plans {
         pub requests: Option<i32>,
         pub window_seconds: i32,
         pub burst: Option<i32>,
+        pub client_requests: Option<i32>,
+        pub client_burst: Option<i32>,
         pub connections: i32,
         pub concurrency: i32,
     }
@@ -119,6 +121,8 @@ pub(crate) mod tenants {
         pub delete_after: Option<DateTimeUtc>,
         /// Signed tokens issued before this count no longer.
         pub tokens_from: Option<DateTimeUtc>,
+        /// Limits of its own; null for its plan's alone.
+        pub limits: Option<Json>,
     }
 
     impl std::fmt::Debug for Model {

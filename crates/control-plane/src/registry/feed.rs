@@ -24,6 +24,11 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How often the registry's clock is looked at.
 const CLOCKS_DRIFT: Duration = Duration::from_mins(1);
 
+/// Whether there are more nodes, or fewer, than this one knows of. One that says nothing of it does not care.
+fn is_other(request: &FeedRequest, answer: &FeedAnswer) -> bool {
+    request.nodes != 0 && request.nodes != answer.nodes
+}
+
 impl Registry {
     /// Answers a node: at once if there is news, else when there is, or empty after the wait.
     pub(crate) async fn follow(
@@ -37,7 +42,8 @@ impl Registry {
         loop {
             head.mark_unchanged();
             let answer = self.news(request, stale_after).await?;
-            if answer.reset || answer.position != request.after || stopping.is_cancelled() {
+            if answer.reset || answer.position != request.after || is_other(request, &answer) || stopping.is_cancelled()
+            {
                 return Ok(answer);
             }
             tokio::select! {
@@ -61,11 +67,26 @@ impl Registry {
         }
         let (epoch, head) = position(&row);
         let stale_after_seconds = stale_after.as_secs();
+        let nodes = self.nodes_of_late().await?;
         if request.epoch != Some(epoch) {
-            return Ok(FeedAnswer { epoch, position: head, reset: true, stale_after_seconds, items: Vec::new() });
+            return Ok(FeedAnswer {
+                epoch,
+                position: head,
+                reset: true,
+                stale_after_seconds,
+                nodes,
+                items: Vec::new(),
+            });
         }
         if request.after == head {
-            return Ok(FeedAnswer { epoch, position: head, reset: false, stale_after_seconds, items: Vec::new() });
+            return Ok(FeedAnswer {
+                epoch,
+                position: head,
+                reset: false,
+                stale_after_seconds,
+                nodes,
+                items: Vec::new(),
+            });
         }
         let after = i64::try_from(request.after.0).unwrap_or(i64::MAX);
         let changed = tenants::Entity::find()
@@ -85,7 +106,7 @@ impl Registry {
             .collect();
         // A page that is not full reaches the head, and beyond if somebody committed since.
         let position = if is_full { last } else { last.max(head) };
-        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, items })
+        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, nodes, items })
     }
 
     /// One route as an answer; `as_of` is read first.

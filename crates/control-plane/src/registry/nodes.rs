@@ -1,8 +1,12 @@
 //! Which data planes run, and what each has applied.
 
-use chrono::{DateTime, Utc};
+use std::sync::atomic::Ordering;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 use tenancy::feed::FeedRequest;
 use tenancy::id::NodeId;
 use tenancy::route::Revision;
@@ -14,6 +18,7 @@ use super::entities::nodes;
 
 /// Nodes that are named as behind, at most.
 const MOST_BEHIND: u64 = 1_000;
+const OF_LATE: TimeDelta = TimeDelta::minutes(1);
 
 impl Registry {
     /// Notes that a node was heard, and what it said to have applied.
@@ -30,6 +35,18 @@ impl Registry {
             .to_owned();
         nodes::Entity::insert(row).on_conflict(again).exec_without_returning(self.db()).await?;
         Ok(())
+    }
+
+    /// How many nodes were heard in the last minute: a node that runs is heard every half of it.
+    pub(crate) async fn nodes_of_late(&self) -> Result<u32, DbErr> {
+        let since = self.now() - OF_LATE;
+        let nodes = nodes::Entity::find().filter(nodes::Column::LastSeen.gte(since)).count(self.db()).await?;
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX).max(1);
+        if self.nodes.swap(nodes, Ordering::Relaxed) != nodes {
+            // Each node keeps to a share: it must hear that there are more.
+            self.announce_again();
+        }
+        Ok(nodes)
     }
 
     /// Nodes that still count, and may serve or dial something older than this revision.

@@ -107,6 +107,10 @@ pub(crate) async fn routes(
         let id = row.id;
         let damaged = |what: &str| DbErr::Custom(format!("the registry's row of tenant {id} has no {what}"));
         let plan = plans.get(&row.plan).cloned().map(plan_of).ok_or_else(|| damaged("plan"))?;
+        let plan = match row.limits {
+            Some(own) => plan.with(&serde_json::from_value(own).map_err(|_| damaged("sound limits"))?),
+            None => plan,
+        };
         let server = row.server_id.and_then(|server| servers.get(&server).cloned());
         let route = Route {
             tenant: id.into(),

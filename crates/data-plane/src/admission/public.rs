@@ -10,11 +10,13 @@ use tenancy::Status;
 
 use super::authorize::{Authorized, is_named, may_be_served, not_found};
 use super::identify::Identified;
+use super::limit::Client;
 use super::{connect, limit};
+use crate::limits::Allowance;
 use crate::plane::Plane;
 use crate::session::{Principal, PublicSession};
 
-pub(super) async fn admit(plane: &Plane, mut request: Request) -> Result<Request, Problem> {
+pub(super) async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -> Result<Request, Problem> {
     RequestContext::current(|context| context.set_endpoint(plane.product.mount, &request));
     let Identified { names } = request
         .extensions_mut()
@@ -29,7 +31,8 @@ pub(super) async fn admit(plane: &Plane, mut request: Request) -> Result<Request
     RequestContext::current(|context| context.set_tenant(std::sync::Arc::clone(&served.label)));
     may_be_served(&plane.product, &served.route)?;
     let principal = Principal::new("public".to_owned(), Vec::new(), []);
-    let limited = limit::limit(&plane.audit, Authorized { principal, served })?;
+    let client = Client::Address(RequestContext::current(RequestContext::client).flatten());
+    let limited = limit::limit(plane, Authorized { principal, served }, client, allowance).await?;
     let session = connect::connect(plane, limited).await?;
     request.extensions_mut().insert(PublicSession::new(session));
     Ok(request)

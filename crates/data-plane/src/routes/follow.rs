@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{ControlError, Routes};
+use crate::limits::Limits;
 use crate::node::Node;
 use crate::pools::Pools;
 
@@ -25,6 +26,7 @@ pub(crate) async fn follow(
     node: Node,
     routes: Routes,
     pools: Pools,
+    limits: Limits,
     heard: Flag,
     drained: CancellationToken,
     meter: Meter,
@@ -39,7 +41,7 @@ pub(crate) async fn follow(
     loop {
         let polled = tokio::select! {
             () = drained.cancelled() => break,
-            polled = poll(&node, &routes, &pools) => polled,
+            polled = poll(&node, &routes, &pools, &limits) => polled,
         };
         let outcome = if polled.is_ok() { "ok" } else { "failed" };
         counter.add(1, &[KeyValue::new("outcome", outcome)]);
@@ -64,14 +66,15 @@ pub(crate) async fn follow(
     }
 }
 
-async fn poll(node: &Node, routes: &Routes, pools: &Pools) -> Result<(), ControlError> {
+async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> Result<(), ControlError> {
     let table = &routes.table;
     let (epoch, after, heard) = table.position();
     let applied = table.applied();
     let wait = if applied < after { SHORT_WAIT_SECONDS } else { MAX_WAIT_SECONDS };
-    let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait };
+    let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait, nodes: limits.nodes() };
     let sent = Instant::now();
     let answer = routes.control.feed(&request).await?;
+    limits.set_nodes(answer.nodes);
     table.apply(after, answer, sent);
     for url in table.to_close() {
         pools.close(&url).await;

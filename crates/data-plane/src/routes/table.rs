@@ -17,14 +17,13 @@ use moka::sync::Cache;
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
 use tenancy::{Status, TenantId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::absence::{Absence, Heard};
 use super::lookup::Lookup;
 use crate::key_uses::NotedMinute;
 use crate::session::Principal;
-use crate::uses::Uses;
+use crate::uses::{Use, Uses};
 
 /// A tenant that this node serves, by one version of its route.
 #[derive(Debug)]
@@ -42,8 +41,8 @@ pub(crate) struct Served {
     is_left: AtomicBool,
     /// By pools that were dialled with this route's URL.
     pub(crate) dialled: Arc<Uses>,
-    /// The requests that may be at work at once; goes from a route to its successor.
-    concurrency: Arc<Semaphore>,
+    /// The requests that are at work; goes from a route to its successor.
+    at_work: Arc<Uses>,
 }
 
 /// A tenant that a request is at work for. While it lives, nothing newer counts as applied.
@@ -73,9 +72,7 @@ impl Drop for InUse {
 
 impl Served {
     fn new(route: Route, before: Option<&Self>) -> Self {
-        let carried = before.filter(|before| before.route.plan.concurrency == route.plan.concurrency);
-        let permits = usize::try_from(route.plan.concurrency.get()).unwrap_or(Semaphore::MAX_PERMITS);
-        let concurrency = carried.map_or_else(|| Arc::new(Semaphore::new(permits)), |it| Arc::clone(&it.concurrency));
+        let at_work = before.map_or_else(Arc::default, |before| Arc::clone(&before.at_work));
         // A pool of another size is another pool.
         let same_url = before.filter(|before| {
             let (old, new) = (&before.route, &route);
@@ -93,7 +90,7 @@ impl Served {
             uses: Arc::default(),
             is_left: AtomicBool::new(false),
             dialled,
-            concurrency,
+            at_work,
         }
     }
 
@@ -104,9 +101,9 @@ impl Served {
         Left { revision, tenant, uses: Arc::clone(&self.uses), url }
     }
 
-    /// Leave for one more request, if the plan allows it now.
-    pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.concurrency).try_acquire_owned().ok()
+    /// Leave for one more request, if the plan allows it now. It lasts until it is dropped.
+    pub(crate) fn permit(&self) -> Option<Use> {
+        self.at_work.begin_below(usize::try_from(self.route.plan.concurrency.get()).unwrap_or(usize::MAX))
     }
 }
 

@@ -8,9 +8,9 @@ use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
     QueryResult, SqliteTransactionMode, Statement, TransactionError, TransactionOptions, TransactionTrait,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::pools::PoolUse;
+use crate::uses::Use;
 
 /// A tenant's database. While a clone lives, its pool stays open and the request counts against the plan's concurrency.
 #[derive(Clone, Debug)]
@@ -19,11 +19,11 @@ pub struct TenantDb(Arc<Held>);
 #[derive(Debug)]
 struct Held {
     pool: PoolUse,
-    _permit: OwnedSemaphorePermit,
+    _permit: Use,
 }
 
 impl TenantDb {
-    pub(crate) fn new(pool: PoolUse, permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(pool: PoolUse, permit: Use) -> Self {
         Self(Arc::new(Held { pool, _permit: permit }))
     }
 

@@ -103,6 +103,7 @@ pub(crate) async fn create(
         updated_at: Set(now),
         delete_after: Set(None),
         tokens_from: Set(None),
+        limits: Set(None),
     };
     let row = row.insert(change.db()).await.map_err(slug_taken)?;
     // After it: an insert waits for whoever is about to hold the slug back.

@@ -7,12 +7,14 @@ use serde::Deserialize;
 use service::Problem;
 use service::extract::{Json, Path, present};
 use service::problem::ProblemBody;
+use tenancy::TenantLimits;
 use utoipa::ToSchema;
 
 use super::{Tenant, email, find_alive, not_held, plan, save, shown, slug, status_of, text};
 use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::once::Answer;
+use crate::api::plans::own_limits;
 use crate::api::precondition::if_match;
 use crate::audit::Deed;
 
@@ -34,9 +36,14 @@ pub(crate) struct UpdateTenant {
     #[schema(value_type = Option<String>)]
     #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
     admin_email: Option<Option<String>>,
+    /// Limits of its own, in place of the plan's, all of them anew; null for the plan's alone.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<TenantLimits>)]
+    #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
+    limits: Option<Option<TenantLimits>>,
 }
 
-/// Changes a tenant's slug, name, plan or administrator.
+/// Changes a tenant's slug, name, plan, limits or administrator.
 #[utoipa::path(
     patch, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = UpdateTenant,
     params(("tenant" = String, Path, description = "Id or slug"), ("If-Match" = Option<String>, Header)),
@@ -54,6 +61,7 @@ pub(crate) async fn update(
     let slug = body.slug.as_deref().map(slug).transpose()?;
     let name = body.name.as_deref().map(|name| text("name", name, 200)).transpose()?;
     let admin_email = body.admin_email.map(|it| it.as_deref().map(email).transpose()).transpose()?;
+    let limits = body.limits.map(|it| own_limits(&it.unwrap_or_default())).transpose()?;
     let mut change = registry.change().await?;
     let plan = match body.plan {
         Some(name) => Some(plan(&change, &name).await?),
@@ -62,7 +70,7 @@ pub(crate) async fn update(
     let row = find_alive(&change, &tenant).await?;
     if_match(&headers, row.version)?;
     let (id, is_visible) = (row.id, status_of(&row)?.is_visible());
-    let is_news = slug.is_some() || plan.is_some();
+    let is_news = slug.is_some() || plan.is_some() || limits.is_some();
     let before = Tenant::of(row.clone(), None);
     let row = save(&change, row, registry.now(), |row| {
         if let Some(slug) = &slug {
@@ -76,6 +84,9 @@ pub(crate) async fn update(
         }
         if let Some(admin_email) = admin_email {
             row.admin_email = Set(admin_email);
+        }
+        if let Some(limits) = limits {
+            row.limits = Set(limits);
         }
     })
     .await?;

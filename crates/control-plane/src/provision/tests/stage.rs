@@ -172,6 +172,7 @@ impl Stage {
             updated_at: Set(now),
             delete_after: Set(None),
             tokens_from: Set(None),
+            limits: Set(None),
         };
         row.insert(change.db()).await.unwrap();
         let entry = config::ActiveModel {
@@ -206,6 +207,7 @@ impl Stage {
             heard: nothing,
             applied: nothing,
             wait: 0,
+            nodes: 0,
         };
         self.hear(&node).await;
         node
