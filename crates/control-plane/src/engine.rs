@@ -94,7 +94,8 @@ pub(crate) trait Engine: Inspect + Send + Sync {
     async fn copy_database(&self, template: &DatabaseName, database: &DatabaseName) -> Result<Made, EngineError>;
     /// Whether there is such a database.
     async fn has_database(&self, database: &DatabaseName) -> Result<bool, EngineError>;
-    /// Whether the database is one that somebody began to drop, and did not to the end: nothing of it can be had any more.
+    /// Whether nothing of the database can be had: somebody began to drop it, and did not to the end, or it was never more
+    /// than a name.
     async fn is_invalid(&self, _: &DatabaseName) -> Result<bool, EngineError> {
         Ok(false)
     }

@@ -124,6 +124,13 @@ impl Engine for Sqlite {
         Ok(self.home(database).join(FILE).try_exists()?)
     }
 
+    async fn is_invalid(&self, database: &DatabaseName) -> Result<bool, EngineError> {
+        // Made on a disk that was full by then: there is no stamp in it to be read, and to look takes room.
+        let is_empty = |name: &str| fs::metadata(self.home(database).join(name)).map(|file| file.len() == 0);
+        let has_log = is_empty(&format!("{FILE}-wal")).is_ok_and(|is_empty| !is_empty);
+        Ok(!has_log && is_empty(FILE)?)
+    }
+
     async fn drop_database(&self, database: &DatabaseName) -> Result<(), EngineError> {
         match fs::remove_dir_all(self.home(database)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),

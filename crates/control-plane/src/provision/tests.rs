@@ -12,6 +12,7 @@ mod outcome;
 mod place;
 mod prune;
 mod reseal;
+mod room;
 mod rotate;
 mod sessions;
 mod share;

@@ -1,0 +1,196 @@
+//! Servers without room: a full disk, and no connection left. A step is retried, then all is undone, and a retry succeeds
+//! once there is room.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection, EntityTrait, Statement};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::stage::{Stage, in_time};
+use crate::engine::EngineKind;
+use crate::provision::Kind;
+use crate::provision::faults::{Fault, Faults, Point, Side};
+use crate::registry::entities::{operation_steps, operations, templates};
+
+/// A disk of its own and of a settable size. It goes with the value.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// None where this machine lets us mount nothing; said aloud, for what needs it is not tried then.
+    #[allow(clippy::print_stderr, reason = "what was not tried is told to whoever runs the tests")]
+    fn of(kibibytes: u32) -> Option<Self> {
+        let folder = std::env::temp_dir().join(format!("freehold-disk-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={kibibytes}k"), "none"])
+            .arg(&folder)
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            other => {
+                std::fs::remove_dir(&folder).unwrap();
+                eprintln!(
+                    "NOT TRIED: a full disk. To mount one takes root's rights, and this machine refuses: {other:?}"
+                );
+                None
+            }
+        }
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) {
+        let mut filler = std::fs::File::create(self.filler()).unwrap();
+        while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Also while a file in it is open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// The steps that were tried again and again.
+async fn given_up(stage: &Stage, operation: &operations::Model) -> Vec<(String, i32)> {
+    let steps = operation_steps::Entity::find().all(stage.plane.registry.db()).await.unwrap();
+    let steps = steps.into_iter().filter(|step| step.operation_id == operation.id && step.attempts > 1);
+    // The undo that succeeded counts too.
+    steps.filter(|step| step.state == "undone" && step.error.is_some()).map(|it| (it.name, it.attempts)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_there_is_room_on_sqlite() {
+    let Some(disk) = Disk::of(16 * 1024) else { return };
+    let stage = Stage::sqlite().await;
+    in_time(async {
+        let url = format!("sqlite://{}", disk.path().display()).into();
+        stage.add_server_at("small", "us", EngineKind::Sqlite, 10, &url).await;
+        disk.fill();
+        let operation = stage.create("acme", Some("us")).await;
+        let ended = stage.work_until_ended(&operation, &Faults::default()).await;
+        assert_eq!(ended.state, "failed");
+        assert!(
+            ended.error.as_ref().is_some_and(|error| error.contains("full") || error.contains("space")),
+            "{ended:?}"
+        );
+        let given_up = given_up(&stage, &operation).await;
+        assert!(given_up.len() == 1 && given_up[0].1 >= 5, "{given_up:?}");
+        assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 1, "nothing but the filler is left on it");
+        assert_eq!(stage.tenant(&operation).await.status, "failed");
+        disk.make_room();
+        stage.retry(operation.id).await.unwrap();
+        assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+        stage.assert_built(&operation).await;
+    })
+    .await;
+}
+
+async fn text(db: &DatabaseConnection, sql: &str) -> String {
+    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+    row.unwrap().try_get_by_index(0).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_there_is_room_on_postgres() {
+    let Some(disk) = Disk::of(64 * 1024) else { return };
+    let superuser = Database::connect(std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap()).await.unwrap();
+    let files = std::fs::metadata(text(&superuser, "SHOW data_directory").await).unwrap();
+    std::os::unix::fs::chown(disk.path(), Some(files.uid()), Some(files.gid())).unwrap();
+    let space = format!("small_{}", Uuid::new_v4().simple());
+    let made = format!("CREATE TABLESPACE {space} LOCATION '{}'", disk.path().display());
+    superuser.execute_unprepared(&made).await.unwrap();
+    let stage = Stage::postgres().await;
+    in_time(async {
+        stage.keep(0).await;
+        let template = templates::Entity::find().one(stage.plane.registry.db()).await.unwrap().unwrap().name;
+        // A copy goes where what it is copied from is.
+        superuser.execute_unprepared(&format!("ALTER DATABASE \"{template}\" SET TABLESPACE {space}")).await.unwrap();
+        disk.fill();
+        let operation = stage.create("acme", None).await;
+        let ended = stage.work_until_ended(&operation, &Faults::default()).await;
+        assert_eq!(ended.state, "failed");
+        assert!(ended.error.as_ref().is_some_and(|error| error.contains("disk is full")), "{ended:?}");
+        let given_up = given_up(&stage, &operation).await;
+        assert!(given_up.len() == 1 && given_up[0].0 == "create_database" && given_up[0].1 >= 5, "{given_up:?}");
+        assert_eq!(stage.names().await, [""; 0]);
+        disk.make_room();
+        stage.retry(operation.id).await.unwrap();
+        assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
+        stage.assert_built(&operation).await;
+    })
+    .await;
+    stage.clear().await;
+    superuser.execute_unprepared(&format!("DROP TABLESPACE {space}")).await.unwrap();
+    superuser.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_gets_no_connection_is_retried_and_undone_once_there_is_one_on_postgres() {
+    let stage = Stage::postgres().await;
+    in_time(async {
+        let (arrived, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (bell, until) = (arrived.clone(), goes_on.clone());
+        let is_first = std::sync::atomic::AtomicBool::new(true);
+        let faults = Faults::new(move |at| {
+            let here = at == (Point { step: "roles", is_undo: false, side: Side::Before });
+            if here && is_first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                bell.notify_one();
+                return Fault::Pause(until.clone());
+            }
+            Fault::None
+        });
+        let operation = stage.create("acme", None).await;
+        let runner = stage.runner(&faults);
+        arrived.notified().await;
+        let name = stage.names().await.remove(0);
+        let admin = stage.admin().await;
+        // `too many connections for database`, to whomever comes.
+        let limit = async |to: i32| {
+            let limited = format!("ALTER DATABASE \"{name}\" CONNECTION LIMIT {to}");
+            admin.execute_unprepared(&limited).await.unwrap();
+        };
+        limit(0).await;
+        goes_on.notify_one();
+        let undoing = loop {
+            let row = stage.operation(&operation).await;
+            // Its undo has to look whose the database is, and gets no connection either: it is kept, and shown.
+            if row.state == "undoing" && row.lease_holder.is_none() {
+                break row;
+            }
+            assert!(row.finished_at.is_none(), "{row:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        let error = undoing.error.unwrap();
+        assert!(error.starts_with("roles: ") && error.contains("takes no connection now"), "{error}");
+        limit(-1).await;
+        let ended = stage.ended(&operation).await;
+        runner.stop().await;
+        assert_eq!((ended.kind.as_str(), ended.state.as_str()), (Kind::Create.as_str(), "failed"));
+        assert_eq!(ended.error, Some(error));
+        let given_up = given_up(&stage, &operation).await;
+        assert!(given_up.iter().any(|(step, attempts)| step == "roles" && *attempts >= 5), "{given_up:?}");
+        assert_eq!(stage.names().await, [""; 0]);
+        assert_eq!(stage.leftovers(std::slice::from_ref(&name)).await, [""; 0]);
+        admin.close().await.unwrap();
+    })
+    .await;
+    stage.clear().await;
+}
