@@ -2,6 +2,7 @@
 
 mod flood;
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -178,6 +179,9 @@ async fn a_public_route_is_limited_by_where_calls_come_from(bed: Bed) {
         statuses.push(send(bed.request(0, "GET", "/acme/api/about")).await.status);
     }
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429, 429]);
+    let elsewhere = reqwest::Client::builder().no_proxy().local_address(IpAddr::from([127, 0, 0, 3])).build().unwrap();
+    let other = send(elsewhere.get(format!("{}/acme/api/about", bed.data[0].url))).await;
+    assert_eq!((other.status, numbers(&other)[1]), (200, 4), "another address is another client");
     let known = bed.get(0, &tenant, "/api/me").await;
     assert_eq!((known.status, numbers(&known)[1]), (200, 4), "who proves who it is is another client");
 }

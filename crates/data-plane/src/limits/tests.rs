@@ -69,6 +69,26 @@ async fn a_memory_that_was_lost_is_told_what_the_nodes_know() {
 }
 
 #[tokio::test]
+async fn a_memory_that_is_new_or_was_left_is_believed_once_all_had_time_to_tell_it() {
+    let fleet = Fleet::of(2, LimitsMode::Lease).await;
+    for lost in [true, false] {
+        if lost {
+            fleet.lose_memory().await;
+        }
+        fleet.drop_links();
+        // The first is back at once; the other may know what the memory does not.
+        assert!(!fleet.is_raised(0).await, "believed at once, lost: {lost}");
+        fleet.pass_time(2 * SECOND);
+        assert!(!fleet.is_raised(1).await);
+        fleet.pass_time(SECOND);
+        assert!(
+            fleet.is_raised(0).await && fleet.is_raised(1).await,
+            "who comes later waits with the first, and not anew"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_was_used_while_the_memory_was_away_is_owed_when_it_is_back() {
     let plan = plan(600, 600, 60);
     let mut fleet = Fleet::of(3, LimitsMode::Lease).await;

@@ -98,15 +98,28 @@ impl Fleet {
     /// Brings all links up, however young the memory is.
     pub(super) async fn raise_all(&self) {
         // Whoever comes first marks the memory, and each tells what it knows before any believes it.
-        for node in &self.nodes {
-            let link = node.0.link.as_ref().unwrap();
-            let raised = tokio::time::timeout(Duration::from_millis(100), link.raise(node)).await;
-            assert!(raised.is_err() || raised.unwrap().is_ok());
+        for node in 0..self.nodes.len() {
+            self.is_raised(node).await;
         }
-        self.now.fetch_add(u64::try_from(RETURN.as_nanos()).unwrap(), Ordering::Relaxed);
-        for node in &self.nodes {
-            node.0.link.as_ref().unwrap().raise(node).await.unwrap();
+        self.pass_time(u64::try_from(RETURN.as_nanos()).unwrap());
+        for node in 0..self.nodes.len() {
+            assert!(self.is_raised(node).await);
         }
+    }
+
+    /// Has a node look whether it may believe the memory.
+    pub(super) async fn is_raised(&self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        // Who has to wait does, by a clock that the test does not set.
+        let raised = tokio::time::timeout(Duration::from_millis(250), node.0.link.as_ref().unwrap().raise(node)).await;
+        raised.is_ok_and(|raised| {
+            raised.unwrap();
+            true
+        })
+    }
+
+    pub(super) fn pass_time(&self, nanos: u64) {
+        self.now.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// As if no node reached the memory any more.
