@@ -206,7 +206,9 @@ impl Meter {
         }
         self.ask_from = 0;
         if answer.granted < ask.want.saturating_sub(ask.held) {
-            let pace = PACE.min(self.quota.tolerance() / 64);
+            // A slow plan has so few permits that each may be asked for: its last one is not kept waiting.
+            let is_slow = answer.granted > 0 && self.quota.interval >= PACE;
+            let pace = if is_slow { 0 } else { PACE.min(self.quota.tolerance() / 64) };
             let wait = if self.left == 0 { self.wait_for_all(now).min(NEWS) } else { 0 };
             self.ask_from = now + wait.max(pace);
         }

@@ -141,6 +141,17 @@ fn who_was_refused_waits_as_long_as_it_was_told_and_a_second_at_most() {
 }
 
 #[test]
+fn the_last_permit_of_a_slow_plan_is_not_kept_waiting() {
+    for (quota, look) in [(quota(60, 60, 3_600), Look::Ask), (quota(1_000, 1_000, 1), Look::Wait)] {
+        let mut meter = Meter::new(quota, 0);
+        let ask = Ask { want: 3, ..meter.ask(0, 3) };
+        meter.hear(0, &ask, &Answer { granted: 1, debt: quota.tolerance() - 2 * quota.interval, memory: 1 });
+        meter.take(0, Standing::Leased);
+        assert_eq!(meter.look(0, Standing::Leased), look);
+    }
+}
+
+#[test]
 fn what_a_node_used_on_its_own_is_told_once_and_in_full() {
     let hour = quota(90, 90, 3_600);
     let (mut meter, nodes) = (Meter::new(hour, 0), 3);
