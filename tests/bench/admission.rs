@@ -1,7 +1,10 @@
-//! What an outsider can tell by a clock: whether answers for a tenant of others and for one that never was differ in time.
+//! What admission costs, step by step; and what an outsider can tell by a clock: whether answers for a tenant of others and
+//! for one that never was differ in time.
 //!
 //! Both are asked in turn, in pairs of random order, on one connection. The statistic is Mann and Whitney's: the chance that
 //! an answer of the one kind takes longer than one of the other. Nothing is told by 0.5.
+
+mod walk;
 
 use std::time::Instant;
 
@@ -17,6 +20,13 @@ const TARGET: f64 = 0.02;
 
 pub(crate) async fn measure(effort: Effort) -> Report {
     let mut report = Report::new("admission");
+    walk::measure(&mut report, effort).await;
+    outsiders(&mut report, effort).await;
+    report
+}
+
+/// Whether the time of an answer tells that a tenant exists.
+async fn outsiders(report: &mut Report, effort: Effort) {
     let bed = Bed::start(Store::Sqlite, 1, 1).await;
     let outsider = bed.tenant("outsider").await;
     let foreign = bed.tenant("foreign").await;
@@ -54,7 +64,6 @@ pub(crate) async fn measure(effort: Effort) -> Report {
         }
         eprintln!("{way}: {rounds} pairs with a credential and without");
     }
-    report
 }
 
 /// The times of both kinds, asked in pairs whose order is drawn.

@@ -6,6 +6,8 @@ mod authorize;
 mod connect;
 pub(crate) mod identify;
 mod limit;
+#[cfg(feature = "measure")]
+pub(crate) mod measure;
 mod public;
 
 use std::convert::Infallible;

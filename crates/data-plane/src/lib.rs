@@ -57,6 +57,9 @@ mod strangers;
 mod tokens;
 mod uses;
 
+#[cfg(feature = "measure")]
+#[doc(hidden)]
+pub use admission::measure::Measured;
 pub use config::Config;
 pub use handlers::Handlers;
 pub use session::{ConfigView, Principal, PublicSession, Scope, Scoped, TenantDb, TenantSession};
