@@ -211,16 +211,20 @@ async fn a_flood_of_junk_costs_the_control_plane_a_small_rate_and_harms_nobody_e
         };
         send(call.header("x-forwarded-for", "198.51.100.7"))
     };
-    let answers: Vec<u16> =
-        stream::iter(0..3_000).map(junk).buffer_unordered(16).map(|answer| answer.status).collect().await;
+    let answers: Vec<Answer> = stream::iter(0..3_000).map(junk).buffer_unordered(16).collect().await;
     let seconds = started.elapsed().as_secs_f64();
     let asked = bed.metric(0, "data_plane_route_lookups_total").await - before;
     assert!(asked <= 200.0 + 10.0 * seconds + 1.0, "{asked} questions in {seconds} s");
-    assert!(answers.iter().all(|status| [401, 404, 429].contains(status)), "{answers:?}");
-    assert!(answers.iter().filter(|&&status| status == 429).count() > 2_000);
-    let refused = junk(3_000).await;
-    assert_eq!((refused.status, refused.kind().as_str()), (429, "too-many-unknown"));
-    assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
+    let (refused, told): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 429);
+    assert!(told.iter().all(|answer| [401, 404].contains(&answer.status)), "{told:?}");
+    // However slow the machine: what was not refused was within the rate.
+    #[allow(clippy::cast_precision_loss, reason = "3,000 at most")]
+    let told_of = told.len() as f64;
+    assert!(told_of <= 200.0 + 10.0 * seconds + 1.0, "{} of them in {seconds} s", told.len());
+    for answer in refused {
+        assert_eq!(answer.kind(), "too-many-unknown");
+        assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+    }
     // Who is known is served, also from there; and who is not, from elsewhere.
     let known = proxy.get(base.replace("about", "me")).bearer_auth(&acme.key).header("x-forwarded-for", "198.51.100.7");
     assert_eq!(send(known).await.status, 200);

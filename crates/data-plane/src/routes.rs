@@ -153,11 +153,15 @@ impl Routes {
                 let knock = self.strangers.knock()?;
                 // In a box: the future of a question is large, and would be part of every request's.
                 let asked = Box::pin(found.try_get_with_by_ref(key, self.ask(query()))).await;
-                let holder = asked.map_err(|error| unavailable(&error))?;
-                if matches!(holder, Holder::Tenant(_)) {
+                let is_nobodys = match &asked {
+                    Ok(holder) => matches!(holder, Holder::Nobody(_)),
+                    // A node that has only just started asks nobody yet.
+                    Err(error) => !matches!(**error, ControlError::NotHeard),
+                };
+                if !is_nobodys {
                     knock.welcome();
                 }
-                holder
+                asked.map_err(|error| unavailable(&error))?
             };
             match holder {
                 Holder::Tenant(tenant) => {

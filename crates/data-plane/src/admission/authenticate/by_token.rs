@@ -27,7 +27,14 @@ pub(super) async fn authenticate(plane: &Plane, token: &str, now: DateTime<Utc>)
     let knock = plane.strangers.knock()?;
     let trusted = match tokens.platform(unproven.issuer()) {
         Some(trusted) => trusted.clone(),
-        None => of_tenant(routes, unproven.issuer()).await?.ok_or_else(unauthorized)?,
+        None => match of_tenant(routes, unproven.issuer()).await {
+            Ok(trusted) => trusted.ok_or_else(unauthorized)?,
+            Err(problem) => {
+                // The look-up has counted it already.
+                knock.welcome();
+                return Err(problem);
+            }
+        },
     };
     let proven = tokens.prove(&unproven, trusted, now).await.map_err(|reason| refused(&reason))?;
     knock.welcome();
