@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use tenancy::audit::{Batch, Chain, Event, MAX_NAMES, Notice, Noticed};
@@ -37,31 +38,30 @@ pub(crate) async fn take(registry: &Registry, batch: Batch) -> Result<u64, DbErr
     let mut targets = Targets::default();
     let missing = number - spool.taken - 1;
     if missing > 0 {
-        let event = Event { count: Some(missing.unsigned_abs()), ..event(&batch, None, MISSING) };
+        let event = Event { count: Some(missing.unsigned_abs()), ..event(&batch, change.now(), None, MISSING) };
         change.record(Chain::Platform, event);
     }
     for noticed in &batch.events {
         let named = bounded_names(noticed);
         let event = Event {
-            at: noticed.at,
             actor: noticed.actor.as_deref().map_or_else(|| UNKNOWN.to_owned(), |actor| bounded(actor, 512)),
             from: noticed.from.as_deref().map(|from| bounded(from, 64)),
             tenant: noticed.tenant,
             count: noticed.count,
             detail: noticed.detail.as_deref().map(|detail| bounded(detail, 1_000)),
-            ..event(&batch, noticed.request_id.as_deref(), noticed.notice.action())
+            ..event(&batch, noticed.at, noticed.request_id.as_deref(), noticed.notice.action())
         };
         match noticed.notice {
             Notice::CrossTenantAttempt => {
                 let target = targets.of(change.db(), &named, noticed.tenant).await?;
                 if let Some(target) = target {
                     // Those who were aimed at hear that they were, and not by whom: that is another customer.
-                    let at = event.at;
-                    let bare = self::event(&batch, noticed.request_id.as_deref(), noticed.notice.action());
+                    let (request, action) = (noticed.request_id.as_deref(), noticed.notice.action());
+                    let bare = self::event(&batch, noticed.at, request, action);
                     let named = named.clone();
                     change.record(
                         Chain::Tenant(target),
-                        Event { at, tenant: Some(target), named, count: event.count, ..bare },
+                        Event { tenant: Some(target), named, count: event.count, ..bare },
                     );
                 }
                 change.record(Chain::Platform, Event { named, target, ..event });
@@ -86,10 +86,10 @@ pub(crate) async fn take(registry: &Registry, batch: Batch) -> Result<u64, DbErr
 }
 
 /// What every event of a batch says.
-fn event(batch: &Batch, request_id: Option<&str>, action: &str) -> Event {
+fn event(batch: &Batch, at: DateTime<Utc>, request_id: Option<&str>, action: &str) -> Event {
     Event {
         id: Uuid::now_v7(),
-        at: chrono::Utc::now(),
+        at,
         action: action.to_owned(),
         actor: UNKNOWN.to_owned(),
         from: None,
