@@ -96,7 +96,13 @@ impl HostProofs {
 
 fn resolver(name_servers: &[SocketAddr]) -> Result<TokioResolver, BoxError> {
     let mut builder = if name_servers.is_empty() {
-        TokioResolver::builder_tokio().map_err(|error| format!("cannot read the system's name servers: {error}"))?
+        let told = |error| {
+            format!(
+                "cannot read the system's name servers: {error}. Set `domains.name_servers`, or `domains.proof = \"none\"` where \
+                 operators see to it whose hosts are"
+            )
+        };
+        TokioResolver::builder_tokio().map_err(told)?
     } else {
         let servers = name_servers.iter().map(|server| {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
