@@ -7,6 +7,7 @@ mod database;
 mod entered;
 mod error;
 mod inspect;
+mod migrate;
 mod postgres;
 mod sqlite;
 #[cfg(test)]
@@ -26,7 +27,11 @@ use crate::registry::entities::servers;
 pub(crate) use database::{DatabaseName, Mark, Slot, new_password};
 pub(crate) use entered::Entered;
 pub(crate) use error::EngineError;
+#[allow(unused_imports, reason = "what a rollout tells failures apart by")]
+pub(crate) use error::Kind;
 pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
+#[allow(unused_imports, reason = "what a rollout hands over and gets back")]
+pub(crate) use migrate::{Patience, Rolled};
 pub(crate) use postgres::ensure_database;
 
 /// The kinds of server that we can work.

@@ -7,7 +7,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::CryptoRng;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
-use sea_orm_migration::{MigrationTrait, SchemaManager};
 use secrecy::SecretString;
 use tenancy::{TenantId, stamp};
 
@@ -142,78 +141,40 @@ impl FromStr for Slot {
 /// Which migrations a database has.
 pub(super) const MIGRATIONS: &str = "freehold_migrations";
 
+/// Which migration was begun outside of a transaction, and is not known to have ended.
+pub(super) const UNFINISHED: &str = "freehold_unfinished";
+
 /// Marks a database as seeded, in the transaction of the seed.
 pub(super) const SEEDED: &str = "freehold_seed";
 
 /// Our own tables in a tenant's database.
-pub(super) const OURS: [&str; 3] = [MIGRATIONS, stamp::TABLE, SEEDED];
+pub(super) const OURS: [&str; 4] = [MIGRATIONS, UNFINISHED, stamp::TABLE, SEEDED];
 
 /// Makes our own tables, where they are not yet.
 pub(super) fn create_ours() -> String {
     format!(
-        "CREATE TABLE IF NOT EXISTS {MIGRATIONS} (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE); {}; \
+        "CREATE TABLE IF NOT EXISTS {MIGRATIONS} (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE); \
+         CREATE TABLE IF NOT EXISTS {UNFINISHED} (position INTEGER PRIMARY KEY, name TEXT NOT NULL); {}; \
          CREATE TABLE IF NOT EXISTS {SEEDED} (id INTEGER PRIMARY KEY CHECK (id = 1))",
         stamp::CREATE
     )
 }
 
-/// How many of the schema's migrations the database has.
-async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
-    let select =
-        Statement::from_string(db.get_database_backend(), "SELECT name FROM freehold_migrations ORDER BY position");
-    db.query_all_raw(select).await?.iter().map(|row| row.try_get("", "name")).collect()
-}
-
-/// Applies migrations up to a version, each in a transaction of its own together with its record, so that none takes
-/// effect twice. The caller holds whatever keeps others away.
-pub(super) async fn migrate(db: &DatabaseConnection, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
-    let failed = |error| EngineError::of("migrate the database", error);
-    let migrations = schema.migrations();
-    let to = usize::try_from(to).unwrap_or(usize::MAX);
-    if to > migrations.len() {
-        return Err(EngineError::refused(format!(
-            "this program contains {} migrations and the fleet is at version {to}: start a newer one",
-            migrations.len()
-        )));
-    }
-    let done = applied(db).await.map_err(failed)?;
-    if done.iter().zip(&migrations).any(|(name, migration)| name != migration.name()) || done.len() > migrations.len() {
-        return Err(EngineError::refused("the database has migrations that this program does not know, in this order"));
-    }
-    for (position, migration) in migrations.iter().enumerate().take(to).skip(done.len()) {
-        apply(db, position + 1, migration.as_ref()).await.map_err(failed)?;
-    }
-    Ok(u32::try_from(done.len().max(to)).unwrap_or(u32::MAX))
-}
-
-async fn apply(db: &DatabaseConnection, position: usize, migration: &dyn MigrationTrait) -> Result<(), DbErr> {
-    let transaction = db.begin().await?;
-    migration.up(&SchemaManager::new(&transaction)).await?;
-    let record = Statement::from_sql_and_values(
-        transaction.get_database_backend(),
-        "INSERT INTO freehold_migrations (position, name) VALUES ($1, $2)",
-        [i32::try_from(position).unwrap_or(i32::MAX).into(), migration.name().into()],
-    );
-    transaction.execute_raw(record).await?;
-    transaction.commit().await
-}
-
-/// Whether our own tables are there: they are made together.
-pub(super) async fn has_ours(db: &DatabaseConnection) -> Result<bool, DbErr> {
+/// Whether a table of ours is there.
+pub(super) async fn has_table(db: &impl ConnectionTrait, table: &str) -> Result<bool, DbErr> {
     let backend = db.get_database_backend();
-    let table = match backend {
+    let sql = match backend {
         DbBackend::Sqlite => "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = $1",
         _ => "SELECT tablename::text FROM pg_tables WHERE tablename = $1",
     };
-    let table = Statement::from_sql_and_values(backend, table, [SEEDED.into()]);
-    Ok(db.query_one_raw(table).await?.is_some())
+    Ok(db.query_one_raw(Statement::from_sql_and_values(backend, sql, [table.into()])).await?.is_some())
 }
 
 /// Whose the database is, by its stamp; none if it has none.
 pub(super) async fn stamped(db: &DatabaseConnection) -> Result<Option<String>, EngineError> {
     let failed = |error| EngineError::of("read the stamp of the database", error);
     let backend = db.get_database_backend();
-    if !has_ours(db).await.map_err(failed)? {
+    if !has_table(db, SEEDED).await.map_err(failed)? {
         return Ok(None);
     }
     let row = db.query_one_raw(Statement::from_string(backend, stamp::SELECT)).await.map_err(failed)?;

@@ -1,10 +1,13 @@
 //! Inside of one database, as its owner: what is done there, one thing after the other, on one connection.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection};
+#[cfg(test)]
+use sea_orm::ConnectionTrait;
+use sea_orm::DatabaseConnection;
 use tenancy::TenantId;
 
+use super::EngineError;
 use super::database;
-use super::{EngineError, postgres};
+use super::migrate::{self, Patience, Rolled, Way, Work};
 use crate::schema::{NewTenant, TenantSchema};
 
 /// A database that was entered. Every method is safe to repeat.
@@ -19,10 +22,39 @@ impl Entered {
         Self { db, has_roles }
     }
 
-    /// Brings the schema to a version; answers the version that it has now.
+    /// Brings the schema up to a version; answers the version that it has now, which may be a later one.
     pub(crate) async fn migrate(&self, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
-        self.prepare().await?;
-        database::migrate(&self.db, schema, to).await
+        let patience = Patience::default();
+        let work = Work::new(schema, to, Way::Up, &patience, self.has_roles)?;
+        work.run(&self.db).await.map(|rolled| rolled.after)
+    }
+
+    /// Takes the schema to a version, up or down, while tenants use the database: no query of theirs waits behind a migration
+    /// for longer than `patience.lock` and its own run time. Tells what came of it by [`EngineError::kind`].
+    #[allow(dead_code, reason = "what a rollout calls")]
+    pub(crate) async fn roll(
+        &self,
+        schema: &dyn TenantSchema,
+        to: u32,
+        patience: &Patience,
+    ) -> Result<Rolled, EngineError> {
+        Work::new(schema, to, Way::UpOrDown, patience, self.has_roles)?.run(&self.db).await
+    }
+
+    /// The schema version that the database has; 0 of one that was never migrated.
+    #[allow(dead_code, reason = "what a rollout calls")]
+    pub(crate) async fn version(&self) -> Result<u32, EngineError> {
+        migrate::version_of(&self.db).await
+    }
+
+    /// Refuses a database that is not stamped for this tenant.
+    #[allow(dead_code, reason = "what a rollout calls")]
+    pub(crate) async fn belongs_to(&self, tenant: TenantId) -> Result<(), EngineError> {
+        match self.stamped().await? {
+            Some(stamp) if stamp == tenant.to_string() => Ok(()),
+            Some(_) => Err(EngineError::refused("the database is stamped for another tenant; it is not touched")),
+            None => Err(EngineError::refused("the database has no stamp, and may be anybody's; it is not touched")),
+        }
     }
 
     /// Says in a migrated database whose it is; refuses one that says otherwise.
@@ -53,17 +85,5 @@ impl Entered {
 
     pub(crate) async fn leave(self) -> Result<(), EngineError> {
         self.db.close().await.map_err(|error| EngineError::of("close the connection", error))
-    }
-
-    /// Our own tables, which tenants may read and not change. A copy of a template has them.
-    async fn prepare(&self) -> Result<(), EngineError> {
-        let failed = |error| EngineError::of("prepare the database", error);
-        if !database::has_ours(&self.db).await.map_err(failed)? {
-            // In one transaction, on either engine: none is ever there and open to tenants.
-            let protected = if self.has_roles { postgres::protect_ours() } else { String::new() };
-            let made = format!("BEGIN; {}; {protected} COMMIT", database::create_ours());
-            self.db.execute_unprepared(&made).await.map_err(failed)?;
-        }
-        Ok(())
     }
 }

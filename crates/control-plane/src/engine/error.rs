@@ -2,12 +2,25 @@
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
+/// What is to be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It will not work, however often it is tried: something is not as it must be.
+    Refused,
+    /// The server cannot be worked now: it may work later.
+    Unavailable,
+    /// Somebody else has what it needs: it may work later.
+    Busy,
+    /// A migration was run, and failed by itself, on this database's data or by its own fault.
+    Failed,
+}
+
 /// Why a server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
 pub(crate) struct EngineError {
     detail: String,
-    is_unavailable: bool,
+    kind: Kind,
     #[source]
     source: Option<DbErr>,
 }
@@ -15,12 +28,41 @@ pub(crate) struct EngineError {
 impl EngineError {
     /// It will not work, however often it is tried.
     pub(crate) fn refused(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), is_unavailable: false, source: None }
+        Self { detail: detail.into(), kind: Kind::Refused, source: None }
     }
 
     /// It may work later.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), is_unavailable: true, source: None }
+        Self { detail: detail.into(), kind: Kind::Unavailable, source: None }
+    }
+
+    /// Somebody else is at it.
+    pub(super) fn busy(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), kind: Kind::Busy, source: None }
+    }
+
+    /// A migration failed by itself.
+    pub(super) fn failed(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), kind: Kind::Failed, source: None }
+    }
+
+    /// What a driver's error means that a migration met.
+    pub(super) fn of_migration(what: &str, source: DbErr) -> Self {
+        let code = sqlstate(&source).unwrap_or_default();
+        let error = Self::of(what, source);
+        if code == CANCELED {
+            let detail = format!(
+                "could not {what}: it ran for longer than a statement may, or was canceled; raise the statement's time \
+                 limit, or do it in smaller parts"
+            );
+            return Self { detail, kind: Kind::Failed, ..error };
+        }
+        if error.kind != Kind::Refused {
+            return error;
+        }
+        let why = error.source.as_ref().map(reason).unwrap_or_default();
+        let detail = format!("could not {what}: {why}; the control plane's log has the server's words");
+        Self { detail, kind: Kind::Failed, ..error }
     }
 
     /// What a driver's error means here.
@@ -31,6 +73,7 @@ impl EngineError {
             matches!(source, DbErr::Conn(_)) && (code.starts_with("28") || code == "3D000" || code == "42501");
         // A password may be on its way from the server to the registry.
         let may_pass_soon = code == "28P01" || !is_closed;
+        let is_busy = is_busy(&code);
         let is_unavailable = may_pass_soon && (may_pass(&code) || service::problem::is_unavailable(&source));
         let detail = if is_closed {
             format!(
@@ -43,6 +86,8 @@ impl EngineError {
                 "could not {what}: the server has no connection left; raise its max_connections or the role's or database's \
                  CONNECTION LIMIT, or lower connection budgets"
             )
+        } else if is_busy {
+            format!("could not {what}: others hold what it needs, and did not let go of it in time; try again later")
         } else if may_pass(&code) {
             format!("could not {what}: something else on the server was in the way")
         } else if is_unavailable {
@@ -50,7 +95,12 @@ impl EngineError {
         } else {
             format!("could not {what}: the server refused it; the control plane's log has its words")
         };
-        Self { detail, is_unavailable, source: Some(source) }
+        let kind = match (is_busy, is_unavailable) {
+            (true, _) => Kind::Busy,
+            (false, true) => Kind::Unavailable,
+            (false, false) => Kind::Refused,
+        };
+        Self { detail, kind, source: Some(source) }
     }
 
     /// What the server itself called it, if it said so.
@@ -58,10 +108,53 @@ impl EngineError {
         self.source.as_ref().and_then(sqlstate)
     }
 
+    /// What is to be done about it.
+    #[allow(dead_code, reason = "what a rollout calls")]
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Whether a later attempt may succeed.
     pub(crate) const fn is_unavailable(&self) -> bool {
-        self.is_unavailable
+        matches!(self.kind, Kind::Unavailable | Kind::Busy)
     }
+
+    /// Whether somebody else is at it.
+    pub(crate) const fn is_busy(&self) -> bool {
+        matches!(self.kind, Kind::Busy)
+    }
+}
+
+/// `query_canceled`: by a timeout or by somebody.
+const CANCELED: &str = "57014";
+
+/// Longest part of a migration's own words that is told.
+const LONGEST_WORDS: usize = 300;
+
+/// SQLSTATEs of a lock that was not had in time, and of a deadlock; SQLite's primary codes (the low byte) of a database and of
+/// a table that are locked.
+fn is_busy(code: &str) -> bool {
+    let sqlite = if code.len() < 5 { code.parse::<i32>().ok() } else { None };
+    matches!(code, "55P03" | "40P01") || sqlite.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+/// Why a migration failed, for operators: what it says itself, or what the server calls it and where that was. The server's
+/// own sentence may have a tenant's data in it.
+fn reason(error: &DbErr) -> String {
+    if let DbErr::Custom(words) | DbErr::Migration(words) | DbErr::Type(words) = error {
+        return words.chars().take(LONGEST_WORDS).collect();
+    }
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return "it could not be run".to_owned();
+    };
+    let SqlxError::Database(answer) = error.as_ref() else { return "the driver refused it".to_owned() };
+    let mut why = format!("the server refused it with {}", answer.code().unwrap_or_default());
+    for (what, name) in [("table", answer.table()), ("constraint", answer.constraint())] {
+        if let Some(name) = name {
+            why.extend([", ", what, " ", name]);
+        }
+    }
+    why
 }
 
 /// SQLSTATEs of what another attempt may get past: serialization failure, deadlock, object in use, lock not available,

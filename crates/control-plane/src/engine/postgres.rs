@@ -172,6 +172,7 @@ async fn connect_with(
         .min_connections(0)
         // One that is kept open on purpose is closed by whoever keeps it.
         .idle_timeout((connections > 1).then_some(KEPT_FOR))
+        .max_lifetime((connections > 1).then_some(KEPT_FOR * 30))
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(Duration::from_secs(1))
         .acquire_timeout(PATIENCE)
@@ -278,7 +279,12 @@ impl Engine for Postgres {
     }
 
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
-        Ok(Entered::new(self.as_owner(database).await?, true))
+        let db = self.as_owner(database).await?;
+        // One session and no other: what holds a lock by it, and who ends it to take over, rely on that nothing goes on after
+        // it. Where there is no socket, no second one is made.
+        let nowhere = PgConnectOptions::new_without_pgpass().socket("/dev/null");
+        db.get_postgres_connection_pool().set_connect_options(nowhere);
+        Ok(Entered::new(db, true))
     }
 
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {

@@ -17,6 +17,8 @@ use uuid::Uuid;
 use super::database::{DatabaseName, Slot};
 use super::{Engine, EngineError, Entered, Made};
 
+/// How long somebody else's write is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const FILE: &str = "database.db";
 /// A copy that is not whole yet.
 const COPY: &str = "database.copy";
@@ -54,7 +56,7 @@ impl Sqlite {
                 // A file that is gone is not replaced by an empty one.
                 .create_if_missing(false)
                 .journal_mode(SqliteJournalMode::Wal)
-                .busy_timeout(Duration::from_secs(5))
+                .busy_timeout(PATIENCE)
                 .foreign_keys(true)
         });
         Database::connect(options).await.map_err(|error| EngineError::of("open the database", error))

@@ -1,6 +1,6 @@
 -- One row of text for everything about a tenant's database that is not as it was made.
 -- $1 the login role in use, $2 the other, $3 connections that the first may hold, $4 the owner, $5 the group,
--- $6 and $7 the two timeouts, $8 $9 $10 the tables of ours, which the group may only read.
+-- $6 and $7 the two timeouts, $8 the tables of ours with commas between, which the group may only read.
 WITH RECURSIVE
 us AS (
   SELECT d.oid, d.datdba, coalesce(d.datacl, acldefault('d', d.datdba)) AS acl,
@@ -37,7 +37,7 @@ relations AS (
   SELECT c.oid, c.relname::text AS thing, c.relowner,
          coalesce(c.relacl, acldefault((CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner)) AS acl,
          CASE WHEN c.relkind = 'S' THEN ARRAY['SELECT', 'USAGE']
-              WHEN c.relname IN ($8, $9, $10) THEN ARRAY['SELECT']
+              WHEN c.relname = ANY (string_to_array($8, ',')) THEN ARRAY['SELECT']
               ELSE ARRAY['DELETE', 'INSERT', 'SELECT', 'UPDATE'] END AS wanted
   FROM pg_class c
   WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')

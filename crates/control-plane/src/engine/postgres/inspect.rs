@@ -6,14 +6,12 @@
 use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
-use tenancy::stamp;
 use url::Url;
 
 use super::{
     GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, connect, exists, inherits, one, run, version,
 };
-use crate::engine::database::MIGRATIONS;
-use crate::engine::database::SEEDED;
+use crate::engine::database::OURS;
 use crate::engine::error::sqlstate;
 use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login};
 use crate::engine::{DatabaseName, Engine as _, EngineError, Slot};
@@ -113,7 +111,7 @@ impl Inspect for Postgres {
                 .replace("{connections}", &connections.to_string())
                 .replace("{statement_timeout}", STATEMENT_TIMEOUT)
                 .replace("{idle_timeout}", IDLE_TIMEOUT)
-                .replace("{tables_of_ours}", &format!("'{MIGRATIONS}', '{}', '{SEEDED}'", stamp::TABLE))
+                .replace("{tables_of_ours}", &OURS.map(|table| format!("'{table}'")).join(", "))
         };
         run(admin, "restore the login roles", &filled(RESTORE_ROLES)).await?;
         let Some(db) = self.look_into(database).await? else {
@@ -215,7 +213,7 @@ async fn examination(
         Some((_, true)) => Login::Open,
     };
     let limit = i32::try_from(connections).unwrap_or(i32::MAX);
-    let values: [sea_orm::Value; 10] = [
+    let values: [sea_orm::Value; 8] = [
         a.as_str().into(),
         b.as_str().into(),
         limit.into(),
@@ -223,9 +221,7 @@ async fn examination(
         GROUP.into(),
         STATEMENT_TIMEOUT.into(),
         IDLE_TIMEOUT.into(),
-        MIGRATIONS.into(),
-        stamp::TABLE.into(),
-        SEEDED.into(),
+        OURS.join(",").into(),
     ];
     let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), DRIFT, values)).await?;
     let drifts = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;

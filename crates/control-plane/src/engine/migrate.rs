@@ -1,0 +1,132 @@
+//! The migrations of one database, taken or taken back up to a version: one at a time in the database, each once.
+//!
+//! Postgres: under an advisory lock of the one session that is entered, each migration in a transaction with its record, or
+//! outside of one behind a mark (`unfinished.rs`). SQLite: all in one exclusive transaction, a savepoint for each.
+
+mod alone;
+mod one;
+mod state;
+mod unfinished;
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use sea_orm::{DatabaseConnection, DatabaseExecutor, DbBackend};
+use sea_orm_migration::MigrationTrait;
+
+use super::EngineError;
+use crate::schema::TenantSchema;
+use state::State;
+
+/// How long a database's queries are held up, and a migration is tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Longest wait for one lock. Whatever comes later for the same table waits behind it, so this is for how long.
+    pub(crate) lock: Duration,
+    /// Longest that one statement of a migration runs.
+    pub(crate) statement: Duration,
+    /// How often a migration is tried that did not get its locks, at least once.
+    pub(crate) lock_attempts: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { lock: Duration::from_millis(500), statement: Duration::from_mins(1), lock_attempts: 8 }
+    }
+}
+
+impl Patience {
+    /// The waits between attempts, in which the queries that waited behind one go on. With jitter: many databases may wait
+    /// for one server.
+    fn pauses(&self) -> ExponentialBackoff {
+        ExponentialBuilder::new()
+            .with_min_delay(self.lock)
+            .with_max_delay(self.lock * 10)
+            .with_max_times(self.lock_attempts.saturating_sub(1) as usize)
+            .with_jitter()
+            .build()
+    }
+}
+
+/// The schema versions before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rolled {
+    pub(crate) before: u32,
+    pub(crate) after: u32,
+}
+
+/// Where a database may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// One that is further already stays there.
+    Up,
+    /// One that is further is taken back.
+    UpOrDown,
+}
+
+/// What is to be done to one database.
+pub(super) struct Work<'a> {
+    migrations: Vec<Box<dyn MigrationTrait>>,
+    to: usize,
+    way: Way,
+    patience: &'a Patience,
+    /// Tables that tenants must not change are closed to their roles, where there are roles.
+    has_roles: bool,
+}
+
+impl<'a> Work<'a> {
+    /// Refused where the program does not contain the version.
+    pub(super) fn new(
+        schema: &dyn TenantSchema,
+        to: u32,
+        way: Way,
+        patience: &'a Patience,
+        has_roles: bool,
+    ) -> Result<Self, EngineError> {
+        let migrations = schema.migrations();
+        let to = usize::try_from(to).unwrap_or(usize::MAX);
+        if to > migrations.len() {
+            return Err(EngineError::refused(format!(
+                "this program contains {} migrations and version {to} is asked for: start a newer one, or ask for a \
+                 version that there is",
+                migrations.len()
+            )));
+        }
+        Ok(Self { migrations, to, way, patience, has_roles })
+    }
+
+    /// Does it. What was done before a failure stays done.
+    pub(super) async fn run(&self, db: &DatabaseConnection) -> Result<Rolled, EngineError> {
+        match db.get_database_backend() {
+            DbBackend::Sqlite => alone::in_one_transaction(db, self).await,
+            _ => alone::under_lock(db, self).await,
+        }
+    }
+
+    /// The caller keeps others away.
+    async fn run_alone(&self, db: &DatabaseExecutor<'_>) -> Result<Rolled, EngineError> {
+        state::prepare(db, self.has_roles).await?;
+        let state = State::read(db).await?;
+        state.check(&self.migrations)?;
+        if state.begun.is_some() {
+            unfinished::repair(db, self.patience).await?;
+        }
+        for step in state.steps(self.to, self.way) {
+            one::run(db, self.migrations[step.position - 1].as_ref(), step, self.patience).await?;
+        }
+        let before = state.done.len();
+        let after = if self.way == Way::Up { before.max(self.to) } else { self.to };
+        Ok(Rolled { before: version(before), after: version(after) })
+    }
+}
+
+fn version(migrations: usize) -> u32 {
+    u32::try_from(migrations).unwrap_or(u32::MAX)
+}
+
+/// How many of the schema's migrations the database has.
+pub(super) async fn version_of(db: &DatabaseConnection) -> Result<u32, EngineError> {
+    let db = DatabaseExecutor::Connection(db);
+    let is_new = !state::has_records(&db).await?;
+    if is_new { Ok(0) } else { Ok(version(State::read_done(&db).await?.len())) }
+}

@@ -1,0 +1,162 @@
+//! What a database says of its migrations, and what follows from it.
+
+use sea_orm::{ConnectionTrait, DatabaseExecutor, DbBackend, DbErr, Statement, TransactionTrait};
+use sea_orm_migration::MigrationTrait;
+
+use super::Way;
+use crate::engine::database::{MIGRATIONS, UNFINISHED, create_ours, has_table};
+use crate::engine::{EngineError, postgres};
+
+const WHAT: &str = "read which migrations the database has";
+
+/// The migrations that a database has, in their order.
+pub(super) struct State {
+    pub(super) done: Vec<String>,
+    /// One that was begun outside of a transaction, in either direction, and is not known to have ended.
+    pub(super) begun: Option<(usize, String)>,
+}
+
+/// One migration in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// From 1.
+    pub(super) position: usize,
+    pub(super) is_up: bool,
+    /// Whether the database says that it has it.
+    pub(super) is_recorded: bool,
+}
+
+impl State {
+    pub(super) async fn read(db: &DatabaseExecutor<'_>) -> Result<Self, EngineError> {
+        let failed = |error| EngineError::of(WHAT, error);
+        let select = format!("SELECT position, name FROM {UNFINISHED} ORDER BY position");
+        let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), select)).await.map_err(failed)?;
+        let begun = row.map(|row| Ok((row.try_get_by_index::<i32>(0)?, row.try_get_by_index(1)?))).transpose();
+        let begun = begun.map_err(|error: DbErr| failed(error))?;
+        let begun = begun.map(|(position, name)| (usize::try_from(position).unwrap_or_default(), name));
+        Ok(Self { done: Self::read_done(db).await?, begun })
+    }
+
+    pub(super) async fn read_done(db: &DatabaseExecutor<'_>) -> Result<Vec<String>, EngineError> {
+        let select = format!("SELECT name FROM {MIGRATIONS} ORDER BY position");
+        let select = Statement::from_string(db.get_database_backend(), select);
+        let rows = db.query_all_raw(select).await.map_err(|error| EngineError::of(WHAT, error))?;
+        let names = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, DbErr>>();
+        names.map_err(|error| EngineError::of(WHAT, error))
+    }
+
+    /// Refuses what this program does not know.
+    pub(super) fn check(&self, migrations: &[Box<dyn MigrationTrait>]) -> Result<(), EngineError> {
+        let known = |position: usize| migrations.get(position).map(|migration| migration.name());
+        let unknown = self.done.iter().enumerate().find(|(position, name)| known(*position) != Some(name.as_str()));
+        let unknown = unknown.map(|(position, name)| (position + 1, name));
+        let begun =
+            self.begun.as_ref().filter(|(position, name)| known(position.wrapping_sub(1)) != Some(name.as_str()));
+        match unknown.or(begun.map(|(position, name)| (*position, name))) {
+            None => Ok(()),
+            Some((position, name)) => Err(EngineError::refused(format!(
+                "the database has the migration {name:?} in place {position}, and this program does not know it there: \
+                 start the program that made it, or a newer one"
+            ))),
+        }
+    }
+
+    /// What is to be done, in this order.
+    pub(super) fn steps(&self, to: usize, way: Way) -> Vec<Step> {
+        let done = self.done.len();
+        let mut steps = Vec::new();
+        match self.begun.as_ref().map(|(position, _)| *position) {
+            // It was being taken back, and is wanted: what is gone of it is made again.
+            Some(position) if position <= done && position <= to.max(if way == Way::Up { done } else { to }) => {
+                steps.push(Step { position, is_up: true, is_recorded: true });
+            }
+            // It was being taken, and is not wanted: what is there of it is taken back.
+            Some(position) if position > done && position > to && way == Way::UpOrDown => {
+                steps.push(Step { position, is_up: false, is_recorded: false });
+            }
+            _ => {}
+        }
+        steps.extend((done + 1..=to).map(|position| Step { position, is_up: true, is_recorded: false }));
+        if way == Way::UpOrDown {
+            let down = (to + 1..=done).rev();
+            steps.extend(down.map(|position| Step { position, is_up: false, is_recorded: true }));
+        }
+        steps
+    }
+}
+
+impl Step {
+    /// Writes that it was done, where that changes something; and that nothing is unfinished any more.
+    pub(super) async fn record(self, db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
+        let position = i32::try_from(self.position).unwrap_or(i32::MAX);
+        let backend = db.get_database_backend();
+        if self.is_up && !self.is_recorded {
+            let insert = format!("INSERT INTO {MIGRATIONS} (position, name) VALUES ($1, $2)");
+            db.execute_raw(Statement::from_sql_and_values(backend, insert, [position.into(), name.into()])).await?;
+        }
+        if !self.is_up && self.is_recorded {
+            let delete = format!("DELETE FROM {MIGRATIONS} WHERE position = $1 AND name = $2");
+            db.execute_raw(Statement::from_sql_and_values(backend, delete, [position.into(), name.into()])).await?;
+        }
+        db.execute_unprepared(&format!("DELETE FROM {UNFINISHED}")).await.map(drop)
+    }
+}
+
+/// Whether the database was ever prepared for migrations.
+pub(super) async fn has_records(db: &DatabaseExecutor<'_>) -> Result<bool, EngineError> {
+    has_table(db, MIGRATIONS).await.map_err(|error| EngineError::of(WHAT, error))
+}
+
+/// Makes our own tables, which tenants may read and not change. A copy of a template has them; one that was made by an older
+/// program lacks the youngest.
+pub(super) async fn prepare(db: &DatabaseExecutor<'_>, has_roles: bool) -> Result<(), EngineError> {
+    let failed = |error| EngineError::of("prepare the database", error);
+    if has_table(db, UNFINISHED).await.map_err(failed)? {
+        return Ok(());
+    }
+    // In one transaction, on either engine: none is ever there and open to tenants.
+    let transaction = db.begin().await.map_err(failed)?;
+    let is_postgres = transaction.get_database_backend() != DbBackend::Sqlite;
+    transaction.execute_unprepared(&create_ours()).await.map_err(failed)?;
+    if is_postgres && has_roles {
+        transaction.execute_unprepared(&postgres::protect_ours()).await.map_err(failed)?;
+    }
+    transaction.commit().await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(done: usize, begun: Option<usize>) -> State {
+        let name = |position: usize| format!("m{position}");
+        State { done: (1..=done).map(name).collect(), begun: begun.map(|position| (position, name(position))) }
+    }
+
+    fn told(steps: &[Step]) -> String {
+        let step = |step: &Step| format!("{}{}", if step.is_up { "+" } else { "-" }, step.position);
+        steps.iter().map(step).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn steps_lead_from_where_a_database_is_to_where_it_shall_be() {
+        for (done, begun, to, way, steps) in [
+            (0, None, 3, Way::UpOrDown, "+1 +2 +3"),
+            (2, None, 2, Way::UpOrDown, ""),
+            (3, None, 1, Way::UpOrDown, "-3 -2"),
+            (3, None, 1, Way::Up, ""),
+            // Begun, and gone on with.
+            (2, Some(3), 3, Way::UpOrDown, "+3"),
+            (3, Some(3), 2, Way::UpOrDown, "-3"),
+            // Begun, and wanted no longer.
+            (2, Some(3), 2, Way::UpOrDown, "-3"),
+            (2, Some(3), 1, Way::UpOrDown, "-3 -2"),
+            (3, Some(3), 3, Way::UpOrDown, "+3"),
+            (3, Some(3), 4, Way::UpOrDown, "+3 +4"),
+            (3, Some(3), 1, Way::Up, "+3"),
+            (2, Some(3), 2, Way::Up, ""),
+        ] {
+            assert_eq!(told(&state(done, begun).steps(to, way)), steps, "{done} {begun:?} {to} {way:?}");
+        }
+    }
+}
