@@ -6,6 +6,7 @@
 mod database;
 mod entered;
 mod error;
+mod fingerprint;
 mod inspect;
 mod migrate;
 mod postgres;
@@ -29,6 +30,8 @@ pub(crate) use entered::Entered;
 pub(crate) use error::EngineError;
 #[allow(unused_imports, reason = "what a rollout tells failures apart by")]
 pub(crate) use error::Kind;
+#[allow(unused_imports, reason = "what a look at a fleet's drift compares by")]
+pub(crate) use fingerprint::{diff, hash};
 pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
 #[allow(unused_imports, reason = "what a rollout hands over and gets back")]
 pub(crate) use migrate::{Patience, Rolled};

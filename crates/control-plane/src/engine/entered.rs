@@ -7,6 +7,7 @@ use tenancy::TenantId;
 
 use super::EngineError;
 use super::database;
+use super::fingerprint;
 use super::migrate::{self, Patience, Rolled, Way, Work};
 use crate::schema::{NewTenant, TenantSchema};
 
@@ -45,6 +46,13 @@ impl Entered {
     #[allow(dead_code, reason = "what a rollout calls")]
     pub(crate) async fn version(&self) -> Result<u32, EngineError> {
         migrate::version_of(&self.db).await
+    }
+
+    /// The schema as the catalogue has it, a line for each object, sorted: [`super::diff`] tells two apart, and [`super::hash`]
+    /// whether they are the same.
+    #[allow(dead_code, reason = "what a look at a fleet's drift calls")]
+    pub(crate) async fn schema(&self) -> Result<Vec<String>, EngineError> {
+        fingerprint::lines(&self.db).await
     }
 
     /// Refuses a database that is not stamped for this tenant.

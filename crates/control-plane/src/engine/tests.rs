@@ -254,6 +254,7 @@ async fn a_wrong_password_is_told_as_a_wrong_admin_url() {
 }
 
 mod admin;
+mod fingerprint;
 mod migrate;
 
 #[test]

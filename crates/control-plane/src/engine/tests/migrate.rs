@@ -11,7 +11,7 @@ use super::*;
 
 /// A migration of a test: its statements, in their order.
 #[derive(Clone, Default)]
-struct Told {
+pub(super) struct Told {
     name: &'static str,
     up: Vec<String>,
     /// None: there is no way down.
@@ -21,7 +21,7 @@ struct Told {
 }
 
 impl Told {
-    fn new<const N: usize>(name: &'static str, up: [&str; N]) -> Self {
+    pub(super) fn new<const N: usize>(name: &'static str, up: [&str; N]) -> Self {
         Self { name, up: up.map(str::to_owned).into(), ..Self::default() }
     }
 
@@ -70,11 +70,11 @@ impl MigrationTrait for Told {
 }
 
 #[derive(Clone)]
-struct Schema(Vec<Told>);
+pub(super) struct Schema(Vec<Told>);
 
 impl Schema {
     /// After a first migration that makes the table `effects`, in which others write that they were run.
-    fn of<const N: usize>(told: [Told; N]) -> Self {
+    pub(super) fn of<const N: usize>(told: [Told; N]) -> Self {
         let first = Told::new("m1", ["CREATE TABLE effects (migration TEXT NOT NULL)"]).back(["DROP TABLE effects"]);
         Self(std::iter::once(first).chain(told).collect())
     }
@@ -105,14 +105,14 @@ fn hasty() -> Patience {
 }
 
 /// A database at version 1.
-struct Stage {
+pub(super) struct Stage {
     engine: Arc<dyn Engine>,
-    name: DatabaseName,
+    pub(super) name: DatabaseName,
     _folder: TempDir,
 }
 
 impl Stage {
-    async fn on(kind: EngineKind, schema: &Schema) -> Self {
+    pub(super) async fn on(kind: EngineKind, schema: &Schema) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let engine = match kind {
             EngineKind::Postgres => postgres(),
@@ -130,7 +130,7 @@ impl Stage {
         Self { engine, name, _folder: folder }
     }
 
-    async fn enter(&self) -> Entered {
+    pub(super) async fn enter(&self) -> Entered {
         self.engine.enter(&self.name).await.unwrap()
     }
 
@@ -141,7 +141,7 @@ impl Stage {
         rolled
     }
 
-    async fn roll(&self, schema: &Schema, to: u32) -> Result<Rolled, EngineError> {
+    pub(super) async fn roll(&self, schema: &Schema, to: u32) -> Result<Rolled, EngineError> {
         self.roll_with(schema, to, &Patience::default()).await
     }
 
@@ -153,7 +153,7 @@ impl Stage {
     }
 
     /// Somebody else in the database: on Postgres a superuser.
-    async fn other(&self) -> DatabaseConnection {
+    pub(super) async fn other(&self) -> DatabaseConnection {
         let url = self.engine.url(&self.name, Slot::A, &password());
         let mut options = sea_orm::ConnectOptions::new(url.expose_secret());
         if url.expose_secret().starts_with("postgres") {
@@ -175,7 +175,7 @@ impl Stage {
         names.join(" ")
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.engine.drop_database(&self.name).await.unwrap();
     }
 }
