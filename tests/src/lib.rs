@@ -43,6 +43,8 @@ mod life;
 #[allow(clippy::cast_precision_loss, reason = "counts of a test are small")]
 mod limits;
 #[cfg(test)]
+mod microchips;
+#[cfg(test)]
 mod news;
 #[cfg(test)]
 mod operators;

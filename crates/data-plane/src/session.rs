@@ -98,6 +98,12 @@ impl TenantSession {
         &self.0.served.route.plan
     }
 
+    /// The schema version that the tenant's database has at least: never less than what the product declares that it needs,
+    /// and more where a rollout has been.
+    pub fn schema_version(&self) -> u32 {
+        self.0.served.route.schema_version
+    }
+
     /// Who calls.
     pub fn principal(&self) -> &Principal {
         &self.0.principal

@@ -4,12 +4,14 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod entity;
 pub(crate) mod list;
+mod microchip;
 pub(crate) mod show;
 pub(crate) mod update;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
+use data_plane::TenantSession;
 use http::StatusCode;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, QueryFilter};
 use serde::Serialize;
 use service::Problem;
 use utoipa::ToSchema;
@@ -22,6 +24,9 @@ pub(crate) struct Pet {
     name: String,
     species: String,
     breed: Option<String>,
+    /// The number of its microchip; left out where none is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    microchip_id: Option<String>,
     created_at: DateTime<Utc>,
     /// When it was deleted; only seen in lists that include deleted pets.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,6 +40,7 @@ impl From<entity::Model> for Pet {
             name: row.name,
             species: row.species,
             breed: row.breed,
+            microchip_id: row.microchip_id,
             created_at: row.created_at,
             deleted_at: row.deleted_at,
         }
@@ -42,9 +48,9 @@ impl From<entity::Model> for Pet {
 }
 
 /// A pet that is not deleted.
-async fn find(db: &impl ConnectionTrait, id: Uuid) -> Result<entity::Model, Problem> {
-    let pet = entity::Entity::find_by_id(id).filter(entity::Column::DeletedAt.is_null());
-    pet.one(db).await?.ok_or_else(not_found)
+async fn find(session: &TenantSession, id: Uuid) -> Result<entity::Model, Problem> {
+    let pet = microchip::pets(session).filter(entity::Column::Id.eq(id)).filter(entity::Column::DeletedAt.is_null());
+    pet.one(session.db()).await?.ok_or_else(not_found)
 }
 
 fn not_found() -> Problem {

@@ -12,6 +12,8 @@ pub(crate) struct Model {
     pub breed: Option<String>,
     pub created_at: DateTimeUtc,
     pub deleted_at: Option<DateTimeUtc>,
+    /// Not in every tenant's database yet: see `microchip.rs`.
+    pub microchip_id: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

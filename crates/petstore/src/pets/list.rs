@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use data_plane::Scoped;
 use http::StatusCode;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::extract::{Json, Query};
@@ -12,7 +12,7 @@ use service::problem::ProblemBody;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Pet, entity};
+use super::{Pet, entity, microchip};
 use crate::product::{INCLUDE_DELETED_PETS, ReadPets};
 
 const LARGEST: u64 = 100;
@@ -24,6 +24,8 @@ const LARGEST: u64 = 100;
 pub(crate) struct PetsQuery {
     /// Of this species.
     species: Option<String>,
+    /// With this microchip; none where the store keeps no microchips yet.
+    microchip_id: Option<String>,
     /// Items at most, 1 to 100; 20 unless told.
     limit: Option<u64>,
     /// The `next_cursor` of the page before.
@@ -48,12 +50,17 @@ pub(crate) async fn list(session: Scoped<ReadPets>, Query(query): Query<PetsQuer
     if !(1..=LARGEST).contains(&limit) {
         return Err(invalid("limit", "must be from 1 to 100"));
     }
-    let mut pets = entity::Entity::find().order_by_asc(entity::Column::Id).limit(limit + 1);
+    let mut pets = microchip::pets(&session).order_by_asc(entity::Column::Id).limit(limit + 1);
     if let Some(cursor) = query.cursor {
         pets = pets.filter(entity::Column::Id.gt(after(&cursor)?));
     }
     if let Some(species) = query.species {
         pets = pets.filter(entity::Column::Species.eq(species));
+    }
+    match query.microchip_id {
+        Some(_) if !microchip::is_held(&session) => return Ok(Json(Pets { items: Vec::new(), next_cursor: None })),
+        Some(number) => pets = pets.filter(entity::Column::MicrochipId.eq(number)),
+        None => {}
     }
     if !session.config().get::<bool>(INCLUDE_DELETED_PETS)? {
         pets = pets.filter(entity::Column::DeletedAt.is_null());

@@ -15,5 +15,5 @@ use crate::product::ReadPets;
     responses((status = 200, body = Pet), (status = 404, body = ProblemBody))
 )]
 pub(crate) async fn show(session: Scoped<ReadPets>, Path(id): Path<Uuid>) -> Result<Json<Pet>, Problem> {
-    Ok(Json(find(session.db(), id).await?.into()))
+    Ok(Json(find(&session, id).await?.into()))
 }

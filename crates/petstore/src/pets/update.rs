@@ -1,7 +1,7 @@
 //! `PATCH /pets/{id}`: what is left out stays; `"breed": null` takes the breed away (RFC 7396).
 
 use data_plane::Scoped;
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter};
 use serde::Deserialize;
 use service::Problem;
 use service::extract::{Json, Path, present};
@@ -9,7 +9,7 @@ use service::problem::ProblemBody;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Pet, breed, find, name, species};
+use super::{Pet, breed, entity, find, microchip, name, species};
 use crate::product::WritePets;
 
 /// What changes.
@@ -24,19 +24,25 @@ pub(crate) struct UpdatePet {
     #[schema(value_type = Option<String>)]
     #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
     breed: Option<Option<String>>,
+    /// 15 digits (ISO 11784), or null for none. 409 where the store cannot keep it yet.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, example = "985141006580319")]
+    #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
+    microchip_id: Option<Option<String>>,
 }
 
 /// Changes a pet.
 #[utoipa::path(
     patch, path = "/pets/{id}", tag = "pets", request_body = UpdatePet, params(("id" = Uuid, Path)),
-    responses((status = 200, body = Pet), (status = 404, body = ProblemBody), (status = 422, body = ProblemBody))
+    responses((status = 200, body = Pet), (status = 404, body = ProblemBody),
+        (status = 409, description = "The store cannot keep microchips yet", body = ProblemBody), (status = 422, body = ProblemBody))
 )]
 pub(crate) async fn update(
     session: Scoped<WritePets>,
     Path(id): Path<Uuid>,
     Json(body): Json<UpdatePet>,
 ) -> Result<Json<Pet>, Problem> {
-    let mut pet = find(session.db(), id).await?.into_active_model();
+    let mut pet = find(&session, id).await?.into_active_model();
     if let Some(value) = body.name {
         pet.name = Set(name(&value)?);
     }
@@ -46,5 +52,12 @@ pub(crate) async fn update(
     if let Some(value) = body.breed {
         pet.breed = Set(value.as_deref().map(breed).transpose()?);
     }
-    Ok(Json(pet.update(session.db()).await?.into()))
+    match body.microchip_id {
+        Some(Some(told)) => pet.microchip_id = Set(Some(microchip::number(&session, &told)?)),
+        Some(None) if microchip::is_held(&session) => pet.microchip_id = Set(None),
+        _ => {}
+    }
+    let changed = entity::Entity::update_many().set(pet).filter(entity::Column::Id.eq(id));
+    changed.exec(session.db()).await?;
+    Ok(Json(find(&session, id).await?.into()))
 }
