@@ -10,6 +10,7 @@ mod fingerprint;
 mod inspect;
 mod migrate;
 mod postgres;
+mod rehearse;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,8 @@ pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
 #[allow(unused_imports, reason = "what a rollout hands over and gets back")]
 pub(crate) use migrate::{Patience, Rolled};
 pub(crate) use postgres::ensure_database;
+#[allow(unused_imports, reason = "what a rollout's plan shows")]
+pub(crate) use rehearse::{Blocks, Finding, Rehearsed};
 
 /// The kinds of server that we can work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +99,11 @@ pub(crate) trait Engine: Inspect + Send + Sync {
     async fn disable_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError>;
     /// Enters the database as its owner.
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError>;
+    /// As [`Engine::enter`]; what is run there is told to who listens, for a rehearsal.
+    #[allow(dead_code, reason = "what a rollout's plan calls")]
+    async fn enter_aloud(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
+        self.enter(database).await
+    }
     /// Makes a database that was made and migrated ready to be copied, and to nothing else.
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError>;
     /// As [`Engine::create_database`], with all that the template has.

@@ -9,6 +9,7 @@ use super::EngineError;
 use super::database;
 use super::fingerprint;
 use super::migrate::{self, Patience, Rolled, Way, Work};
+use super::rehearse::{self, Rehearsed};
 use crate::schema::{NewTenant, TenantSchema};
 
 /// A database that was entered. Every method is safe to repeat.
@@ -53,6 +54,13 @@ impl Entered {
     #[allow(dead_code, reason = "what a look at a fleet's drift calls")]
     pub(crate) async fn schema(&self) -> Result<Vec<String>, EngineError> {
         fingerprint::lines(&self.db).await
+    }
+
+    /// Runs what a scratch copy lacks up to a version, and tells what each migration did. Of one that was entered by
+    /// [`super::Engine::enter_aloud`]; the database must be nobody's, and is not undone.
+    #[allow(dead_code, reason = "what a rollout's plan calls")]
+    pub(crate) async fn rehearse(&self, schema: &dyn TenantSchema, to: u32) -> Result<Vec<Rehearsed>, EngineError> {
+        rehearse::rehearse(&self.db, self.has_roles, schema, to).await
     }
 
     /// Refuses a database that is not stamped for this tenant.

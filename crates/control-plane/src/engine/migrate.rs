@@ -16,7 +16,9 @@ use sea_orm_migration::MigrationTrait;
 
 use super::EngineError;
 use crate::schema::TenantSchema;
+pub(super) use one::guarded;
 use state::State;
+pub(super) use state::Step;
 
 /// How long a database's queries are held up, and a migration is tried.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +124,33 @@ impl<'a> Work<'a> {
 
 fn version(migrations: usize) -> u32 {
     u32::try_from(migrations).unwrap_or(u32::MAX)
+}
+
+/// What a database lacks up to a version, for who runs it in another way than [`Work`].
+pub(super) struct Pending {
+    migrations: Vec<Box<dyn MigrationTrait>>,
+    steps: Vec<Step>,
+}
+
+impl Pending {
+    pub(super) async fn of(
+        db: &DatabaseConnection,
+        has_roles: bool,
+        schema: &dyn TenantSchema,
+        to: u32,
+    ) -> Result<Self, EngineError> {
+        let patience = Patience::default();
+        let work = Work::new(schema, to, Way::Up, &patience, has_roles)?;
+        let db = DatabaseExecutor::Connection(db);
+        state::prepare(&db, has_roles).await?;
+        let state = State::read(&db).await?;
+        state.check(&work.migrations)?;
+        Ok(Self { steps: state.steps(work.to, work.way), migrations: work.migrations })
+    }
+
+    pub(super) fn steps(&self) -> impl Iterator<Item = (Step, &dyn MigrationTrait)> {
+        self.steps.iter().map(|step| (*step, self.migrations[step.position - 1].as_ref()))
+    }
 }
 
 /// How many of the schema's migrations the database has.

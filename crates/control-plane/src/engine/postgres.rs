@@ -91,7 +91,11 @@ impl Postgres {
     /// As the owner, in the tenant's database.
     async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
         // By the connection's own settings: one that is made anew when the first broke is the owner's too.
-        let db = self.admin.enter(database.as_str(), &[("role", OWNER)]).await;
+        self.enter_as_owner(database, false).await
+    }
+
+    async fn enter_as_owner(&self, database: &DatabaseName, is_aloud: bool) -> Result<DatabaseConnection, EngineError> {
+        let db = self.admin.enter(database.as_str(), &[("role", OWNER)], is_aloud).await;
         db.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
@@ -157,7 +161,7 @@ impl Postgres {
 }
 
 async fn connect(url: &str, holder: Uuid, connections: u32) -> Result<DatabaseConnection, DbErr> {
-    connect_with(url, holder, connections, &[]).await
+    connect_with(url, holder, connections, &[], false).await
 }
 
 async fn connect_with(
@@ -165,6 +169,7 @@ async fn connect_with(
     holder: Uuid,
     connections: u32,
     settings: &'static [(&'static str, &'static str)],
+    is_aloud: bool,
 ) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url.to_owned());
     options
@@ -177,7 +182,7 @@ async fn connect_with(
         .test_before_acquire_if_idle_for(Duration::from_secs(1))
         .acquire_timeout(PATIENCE)
         .connect_timeout(PATIENCE)
-        .sqlx_logging(false)
+        .sqlx_logging(is_aloud)
         .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
             options
                 .application_name(&application_name(holder))
@@ -190,6 +195,14 @@ async fn connect_with(
 /// Whose session it is. Shorter than the 63 bytes that a server keeps of it.
 fn application_name(holder: Uuid) -> String {
     format!("freehold {holder}")
+}
+
+/// One session and no other: what holds a lock by it, and who ends it to take over, rely on that nothing goes on after it.
+fn only(db: DatabaseConnection) -> Entered {
+    // Where there is no socket, no second one is made.
+    let nowhere = PgConnectOptions::new_without_pgpass().socket("/dev/null");
+    db.get_postgres_connection_pool().set_connect_options(nowhere);
+    Entered::new(db, true)
 }
 
 async fn run(db: &DatabaseConnection, what: &str, sql: &str) -> Result<(), EngineError> {
@@ -279,12 +292,11 @@ impl Engine for Postgres {
     }
 
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
-        let db = self.as_owner(database).await?;
-        // One session and no other: what holds a lock by it, and who ends it to take over, rely on that nothing goes on after
-        // it. Where there is no socket, no second one is made.
-        let nowhere = PgConnectOptions::new_without_pgpass().socket("/dev/null");
-        db.get_postgres_connection_pool().set_connect_options(nowhere);
-        Ok(Entered::new(db, true))
+        Ok(only(self.as_owner(database).await?))
+    }
+
+    async fn enter_aloud(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
+        Ok(only(self.enter_as_owner(database, true).await?))
     }
 
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {

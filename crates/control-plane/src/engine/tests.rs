@@ -256,6 +256,7 @@ async fn a_wrong_password_is_told_as_a_wrong_admin_url() {
 mod admin;
 mod fingerprint;
 mod migrate;
+mod rehearse;
 
 #[test]
 fn names_are_ours_and_opaque() {

@@ -53,7 +53,7 @@ async fn in_transaction(
 }
 
 /// A panic is the failure of this migration: it holds nothing that others look into.
-pub(super) async fn guarded(
+pub(in crate::engine) async fn guarded(
     migration: &dyn MigrationTrait,
     step: Step,
     manager: &SchemaManager<'_>,
@@ -69,7 +69,7 @@ pub(super) async fn guarded(
 }
 
 impl Step {
-    pub(super) fn what(self, migration: &dyn MigrationTrait) -> String {
+    pub(in crate::engine) fn what(self, migration: &dyn MigrationTrait) -> String {
         format!("{} the migration {}", if self.is_up { "apply" } else { "take back" }, migration.name())
     }
 

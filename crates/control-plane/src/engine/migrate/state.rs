@@ -18,7 +18,7 @@ pub(super) struct State {
 
 /// One migration in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(in crate::engine) struct Step {
     /// From 1.
     pub(super) position: usize,
     pub(super) is_up: bool,
@@ -87,7 +87,7 @@ impl State {
 
 impl Step {
     /// Writes that it was done, where that changes something; and that nothing is unfinished any more.
-    pub(super) async fn record(self, db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
+    pub(in crate::engine) async fn record(self, db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
         let position = i32::try_from(self.position).unwrap_or(i32::MAX);
         let backend = db.get_database_backend();
         if self.is_up && !self.is_recorded {

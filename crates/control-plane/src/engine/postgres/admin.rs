@@ -42,11 +42,12 @@ impl Admin {
         self.connected().await.map(|(connection, _)| connection).map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
-    /// One connection into another database of the server, with these settings.
+    /// One connection into another database of the server, with these settings; its statements are logged, or not.
     pub(super) async fn enter(
         &self,
         database: &str,
         settings: &'static [(&'static str, &'static str)],
+        is_aloud: bool,
     ) -> Result<DatabaseConnection, DbErr> {
         let (_, url) = self.connected().await?;
         let into = |url: &Url| {
@@ -54,12 +55,12 @@ impl Admin {
             url.set_path(database);
             String::from(url)
         };
-        let entered = connect_with(&into(&url), self.worker.id, 1, settings).await;
+        let entered = connect_with(&into(&url), self.worker.id, 1, settings, is_aloud).await;
         // Since it was connected, the password may have become the other.
         let other = self.urls.iter().find(|other| **other != url);
         match (entered, other) {
             (Err(error), Some(other)) if is_wrong_password(&error) => {
-                connect_with(&into(other), self.worker.id, 1, settings).await
+                connect_with(&into(other), self.worker.id, 1, settings, is_aloud).await
             }
             (entered, _) => entered,
         }

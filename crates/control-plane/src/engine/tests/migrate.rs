@@ -29,7 +29,7 @@ impl Told {
         Self { down: Some(down.map(str::to_owned).into()), ..self }
     }
 
-    fn outside(self) -> Self {
+    pub(super) fn outside(self) -> Self {
         Self { is_outside: true, ..self }
     }
 
@@ -106,7 +106,7 @@ fn hasty() -> Patience {
 
 /// A database at version 1.
 pub(super) struct Stage {
-    engine: Arc<dyn Engine>,
+    pub(super) engine: Arc<dyn Engine>,
     pub(super) name: DatabaseName,
     _folder: TempDir,
 }
