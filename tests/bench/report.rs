@@ -53,14 +53,39 @@ impl Report {
     pub(crate) fn at_most_times(
         &mut self,
         case: &str,
-        (metric, unit): (&'static str, &'static str),
+        metric: (&'static str, &'static str),
         value: f64,
         baseline: f64,
         target: f64,
     ) {
-        self.compared(case, (metric, unit), value, baseline, None);
+        self.at_most_ratio(case, metric, (value, baseline, value / baseline), target);
+    }
+
+    /// Medians of a figure, of its baseline, and of their ratio in each round, which may be so much.
+    pub(crate) fn at_most_ratio(
+        &mut self,
+        case: &str,
+        metric: (&'static str, &'static str),
+        (value, baseline, ratio): (f64, f64, f64),
+        target: f64,
+    ) {
+        self.compared(case, metric, value, baseline, None);
         if let Some(row) = self.rows.last_mut() {
-            (row.target, row.pass) = (Some(target), Some(value / baseline <= target));
+            (row.ratio, row.target, row.pass) = (Some(ratio), Some(target), Some(ratio <= target));
+        }
+    }
+
+    /// Medians of a figure, of its baseline, and of their ratio in each round, which must reach the target.
+    pub(crate) fn at_least_ratio(
+        &mut self,
+        case: &str,
+        metric: (&'static str, &'static str),
+        (value, baseline, ratio): (f64, f64, f64),
+        target: f64,
+    ) {
+        self.compared(case, metric, value, baseline, None);
+        if let Some(row) = self.rows.last_mut() {
+            (row.ratio, row.target, row.pass) = (Some(ratio), Some(target), Some(ratio >= target));
         }
     }
 

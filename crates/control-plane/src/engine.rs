@@ -159,6 +159,13 @@ pub(crate) struct Worker {
     pub(crate) id: Uuid,
     /// Of the verifiers of new passwords.
     pub(crate) scram_iterations: NonZeroU32,
+    /// How long it tries to get a connection.
+    pub(crate) patience: Duration,
+}
+
+impl Worker {
+    /// Time enough for a server that is busy, and none to wait for one that is gone.
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 }
 
 /// The engines of servers that were worked lately. An engine keeps connections.

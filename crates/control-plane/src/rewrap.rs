@@ -3,9 +3,10 @@
 //! It may be broken off anywhere and begun again: what is sealed under the primary is left alone. Neither generations nor
 //! revisions rise, since what the texts say stays the same.
 
-use sea_orm::sea_query::{CaseStatement, Expr, LikeExpr};
+use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden as _, LikeExpr, Query, TableRef, ValueTuple};
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    Select,
 };
 use service::problem::BoxError;
 use tenancy::seal::{KeyRing, Purpose, Sealed, Subject};
@@ -155,29 +156,43 @@ async fn rewrap_texts<E: EntityTrait>(
         for (id, generation, text) in page {
             let subject = Subject { purpose: texts.purpose, id, generation: generation.unsigned_abs() };
             match ring.open(subject, &Sealed::from_stored(text.as_str())) {
-                Ok(secret) => anew.push((text, ring.seal(subject, &secret, &mut rand::rng()))),
+                Ok(secret) => {
+                    let new = ring.seal(subject, &secret, &mut rand::rng());
+                    anew.push((id, text, new));
+                }
                 Err(error) => {
                     tracing::warn!(%id, %error, "{} does not open, and stays as it is", texts.of);
                     done.unopened += 1;
                 }
             }
         }
-        if anew.is_empty() {
-            continue;
+        if !anew.is_empty() {
+            done.rewrapped += replace::<E>(db, texts.id, texts.text, anew).await?;
         }
-        let mut case = CaseStatement::new();
-        for (old, new) in &anew {
-            case = case.case(texts.text.eq(old.as_str()), Expr::value(new.as_stored()));
-        }
-        // By the old text: one that was replaced meanwhile is left alone.
-        let updated = E::update_many()
-            .col_expr(texts.text, case.finally(texts.text.into_expr()).into())
-            .filter(texts.text.is_in(anew.iter().map(|(old, _)| old.as_str())))
-            .exec(db)
-            .await?;
-        done.rewrapped += updated.rows_affected;
     }
     Ok(())
+}
+
+/// Puts sealed texts in the place of old ones; answers how many. A row whose text is not the old one any more was changed
+/// meanwhile, and is left alone.
+pub(crate) async fn replace<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    id: E::Column,
+    text: E::Column,
+    anew: Vec<(Uuid, String, Sealed)>,
+) -> Result<u64, DbErr> {
+    // Both engines call a list's columns so.
+    let given = |column: &'static str| Expr::col(("anew", column));
+    let rows = anew.into_iter().map(|(id, old, new)| ValueTuple::Three(id.into(), old.into(), new.as_stored().into()));
+    let update = Query::update()
+        .table(E::default())
+        .value(text, given("column3"))
+        .from(TableRef::ValuesList(rows.collect(), "anew".into_iden()))
+        // Found by the key: texts have no index.
+        .and_where(id.into_expr().eq(given("column1")))
+        .and_where(text.into_expr().eq(given("column2")))
+        .to_owned();
+    Ok(db.execute(&update).await?.rows_affected())
 }
 
 /// Refuses to start with a ring that lacks a key which something is sealed with.

@@ -94,7 +94,11 @@ pub async fn start(
         hold_slugs: Duration::from_secs(config.tenants.hold_slug_seconds),
         rotate_after: config.tenants.rotate_after(),
         stopping: stopping.clone(),
-        engines: Engines::new(Worker { id, scram_iterations: config.tenants.scram_iterations }),
+        engines: Engines::new(Worker {
+            id,
+            scram_iterations: config.tenants.scram_iterations,
+            patience: Worker::PATIENCE,
+        }),
     });
     let keep_operations = config.tenants.keep_operations();
     rewrap::check_keys(&plane).await?;

@@ -32,7 +32,6 @@ const OLDEST: i32 = 140_000;
 const CLOSED: i32 = 150_000;
 /// From it on whether a role has the rights of one that it is a member of is said by each grant.
 const PER_GRANT: i32 = 160_000;
-const PATIENCE: Duration = Duration::from_secs(5);
 const AS_ADMIN: &str = "connect to the server as its admin";
 /// Longest statement of a product's handler.
 const STATEMENT_TIMEOUT: &str = "30s";
@@ -160,13 +159,13 @@ impl Postgres {
     }
 }
 
-async fn connect(url: &str, holder: Uuid, connections: u32) -> Result<DatabaseConnection, DbErr> {
-    connect_with(url, holder, connections, &[], false).await
+async fn connect(url: &str, worker: Worker, connections: u32) -> Result<DatabaseConnection, DbErr> {
+    connect_with(url, worker, connections, &[], false).await
 }
 
 async fn connect_with(
     url: &str,
-    holder: Uuid,
+    worker: Worker,
     connections: u32,
     settings: &'static [(&'static str, &'static str)],
     is_aloud: bool,
@@ -180,12 +179,12 @@ async fn connect_with(
         .max_lifetime((connections > 1).then_some(KEPT_FOR * 30))
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(Duration::from_secs(1))
-        .acquire_timeout(PATIENCE)
-        .connect_timeout(PATIENCE)
+        .acquire_timeout(worker.patience)
+        .connect_timeout(worker.patience)
         .sqlx_logging(is_aloud)
         .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
             options
-                .application_name(&application_name(holder))
+                .application_name(&application_name(worker.id))
                 .options([("statement_timeout", "60s"), ("lock_timeout", "10s"), ("client_min_messages", "warning")])
                 .options(settings.iter().copied())
         });

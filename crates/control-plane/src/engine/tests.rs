@@ -46,7 +46,7 @@ fn mark() -> Mark {
 }
 
 pub(crate) fn worker() -> Worker {
-    Worker { id: Uuid::nil(), scram_iterations: NonZeroU32::MIN }
+    Worker { id: Uuid::nil(), scram_iterations: NonZeroU32::MIN, patience: Worker::PATIENCE }
 }
 
 fn password() -> SecretString {

@@ -55,12 +55,12 @@ impl Admin {
             url.set_path(database);
             String::from(url)
         };
-        let entered = connect_with(&into(&url), self.worker.id, 1, settings, is_aloud).await;
+        let entered = connect_with(&into(&url), self.worker, 1, settings, is_aloud).await;
         // Since it was connected, the password may have become the other.
         let other = self.urls.iter().find(|other| **other != url);
         match (entered, other) {
             (Err(error), Some(other)) if is_wrong_password(&error) => {
-                connect_with(&into(other), self.worker.id, 1, settings, is_aloud).await
+                connect_with(&into(other), self.worker, 1, settings, is_aloud).await
             }
             (entered, _) => entered,
         }
@@ -79,11 +79,11 @@ impl Admin {
 
     /// Goes on by itself: whoever waits for it may give up.
     fn begin(&self) -> Shared<BoxFuture<'static, Outcome>> {
-        let (urls, holder) = (self.urls.clone(), self.worker.id);
+        let (urls, worker) = (self.urls.clone(), self.worker);
         let connecting = tokio::spawn(async move {
             let mut failed = DbErr::Custom("there is no URL".to_owned());
             for url in urls {
-                match connect(url.as_str(), holder, ADMIN_CONNECTIONS).await {
+                match connect(url.as_str(), worker, ADMIN_CONNECTIONS).await {
                     Ok(connection) => return Ok((connection, url)),
                     Err(error) => {
                         let is_last = !is_wrong_password(&error);

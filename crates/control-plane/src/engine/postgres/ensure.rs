@@ -1,12 +1,14 @@
 //! The registry's own database, made when it is absent.
 
+use std::num::NonZeroU32;
+
 use sea_orm::ConnectionTrait;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use uuid::Uuid;
 
 use super::{close, connect, exists, run};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Worker};
 
 /// Makes the registry's own database when it is absent.
 pub(crate) async fn ensure_database(admin: &SecretString, wanted: &SecretString) -> Result<(), EngineError> {
@@ -21,7 +23,9 @@ pub(crate) async fn ensure_database(admin: &SecretString, wanted: &SecretString)
         ));
     }
     let failed = |error| EngineError::of("create the registry's database", error);
-    let admin = connect(admin.expose_secret(), Uuid::nil(), 1).await.map_err(failed)?;
+    // It sets no password.
+    let worker = Worker { id: Uuid::nil(), scram_iterations: NonZeroU32::MIN, patience: Worker::PATIENCE };
+    let admin = connect(admin.expose_secret(), worker, 1).await.map_err(failed)?;
     if !exists(&admin, name).await.map_err(failed)?
         && let Err(error) = admin.execute_unprepared(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0")).await
         && !exists(&admin, name).await.map_err(failed)?

@@ -78,7 +78,7 @@ impl Inspect for Postgres {
     }
 
     async fn admits(&self, url: &SecretString) -> Result<bool, EngineError> {
-        match connect(url.expose_secret(), self.worker.id, 1).await {
+        match connect(url.expose_secret(), self.worker, 1).await {
             Ok(db) => close(db).await.map(|()| true),
             Err(error) => {
                 let code = sqlstate(&error).unwrap_or_default();

@@ -2,14 +2,16 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use tenancy::seal::Sealed;
 
 use super::stage::{Stage, on_both};
 use crate::provision::faults::Faults;
 use crate::registry::entities::{databases, servers, tenants, warm_databases};
-use crate::rewrap::{check_keys, rewrap};
+use crate::rewrap::{check_keys, replace, rewrap};
 
 on_both! {
     everything_is_sealed_anew_and_no_number_rises,
+    a_text_that_was_replaced_meanwhile_is_left_alone,
     a_text_that_no_key_opens_is_told_and_left,
     a_ring_that_lacks_a_key_in_use_is_refused_by_name,
 }
@@ -60,6 +62,25 @@ async fn everything_is_sealed_anew_and_no_number_rises(stage: &Stage) {
     new.engine(&server).unwrap().answers().await.unwrap();
     // A key whose id only looks alike, to whom takes a wildcard for a letter.
     assert!(check_keys(&stage.plane_with_keys("kx2", &["kx2"])).await.is_err());
+}
+
+async fn a_text_that_was_replaced_meanwhile_is_left_alone(stage: &Stage) {
+    filled(stage).await;
+    let db = stage.plane.registry.db();
+    let rows = tenants::Entity::find().all(db).await.unwrap();
+    let sealed = |text: &str| Sealed::from_stored(format!("fh1.k2.{text}"));
+    let anew = rows.iter().map(|row| (row.id, row.sealed_url.clone().unwrap(), sealed("anew"))).collect();
+    tenants::Entity::update_many()
+        .col_expr(tenants::Column::SealedUrl, Expr::value(sealed("replaced").as_stored()))
+        .filter(tenants::Column::Id.eq(rows[0].id))
+        .exec(db)
+        .await
+        .unwrap();
+    let replaced = replace::<tenants::Entity>(db, tenants::Column::Id, tenants::Column::SealedUrl, anew).await;
+    assert_eq!(replaced.unwrap(), 1);
+    let now = async |id| tenants::Entity::find_by_id(id).one(db).await.unwrap().unwrap().sealed_url.unwrap();
+    assert_eq!(now(rows[0].id).await, sealed("replaced").as_stored());
+    assert_eq!(now(rows[1].id).await, sealed("anew").as_stored());
 }
 
 async fn a_text_that_no_key_opens_is_told_and_left(stage: &Stage) {

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection, EntityTrait, Statement};
 use tokio::sync::Notify;
@@ -144,7 +145,9 @@ async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_ther
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_gets_no_connection_is_retried_and_undone_once_there_is_one_on_postgres() {
-    let stage = Stage::postgres().await;
+    let mut stage = Stage::postgres().await;
+    // In all of its attempts, and those to undo it, a server that has no connection left is waited for.
+    stage.plane = stage.plane_with_patience(Duration::from_millis(300));
     in_time(async {
         let (arrived, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (bell, until) = (arrived.clone(), goes_on.clone());
@@ -176,7 +179,7 @@ async fn a_step_that_gets_no_connection_is_retried_and_undone_once_there_is_one_
                 break row;
             }
             assert!(row.finished_at.is_none(), "{row:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let error = undoing.error.unwrap();
         assert!(error.starts_with("roles: ") && error.contains("takes no connection now"), "{error}");

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::engine::{EngineKind, ensure_database};
+use crate::engine::{EngineKind, Worker, ensure_database};
 use crate::plane::Plane;
 use planes::plane_on;
 
@@ -129,7 +129,7 @@ impl Stage {
     ) -> Self {
         let admin_url = SecretString::from(admin_url);
         let registry = Registry::open(&registry.into(), SCHEMA_VERSION).await.unwrap();
-        let plane = plane_on(registry, folder.path(), "k", &["k"]);
+        let plane = plane_on(registry, folder.path(), "k", &["k"], Worker::PATIENCE);
         plane.engines.new_for(kind, &admin_url).unwrap().check().await.unwrap();
         let mut stage = Self { plane, server: Uuid::nil(), admin_url, registry_name, folder };
         stage.server = stage.add_server("one", "eu", kind, 1_000).await;
@@ -138,7 +138,12 @@ impl Stage {
 
     /// Another control plane on the same registry, with another ring.
     pub(super) fn plane_with_keys(&self, primary: &str, keys: &[&str]) -> Plane {
-        plane_on(self.plane.registry.clone(), self.folder.path(), primary, keys)
+        plane_on(self.plane.registry.clone(), self.folder.path(), primary, keys, Worker::PATIENCE)
+    }
+
+    /// Another control plane on the same registry, which waits so long for a server's connection.
+    pub(super) fn plane_with_patience(&self, patience: Duration) -> Plane {
+        plane_on(self.plane.registry.clone(), self.folder.path(), "k", &["k"], patience)
     }
 
     pub(crate) const fn admin_url(&self) -> &SecretString {

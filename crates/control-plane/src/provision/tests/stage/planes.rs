@@ -33,7 +33,7 @@ fn ring(primary: &str, ids: &[&str]) -> KeyRing {
     KeyRing::new(&KeyRingConfig { primary: primary.to_owned(), keys }).unwrap()
 }
 
-pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &[&str]) -> Plane {
+pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &[&str], patience: Duration) -> Plane {
     let id = Uuid::new_v4();
     let product =
         Product { name: "Notes", mount: "/api", schema_version: SCHEMA_VERSION, scopes: &[], config_keys: Vec::new() };
@@ -59,6 +59,6 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         hold_slugs: Duration::from_hours(1),
         rotate_after: None,
         stopping: CancellationToken::new(),
-        engines: Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN }),
+        engines: Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN, patience }),
     })
 }
