@@ -17,6 +17,7 @@ mod page;
 mod plans;
 mod precondition;
 mod rewrap;
+mod rollouts;
 pub(crate) mod servers;
 mod tenants;
 
@@ -117,6 +118,15 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(servers::list, servers::create))
         .routes(routes!(servers::show, servers::update))
         .routes(routes!(servers::rotate::rotate_admin))
+        .routes(routes!(rollouts::plan::fleet))
+        .routes(routes!(rollouts::list, rollouts::start::start))
+        .routes(routes!(rollouts::plan::plan))
+        .routes(routes!(rollouts::show))
+        .routes(routes!(rollouts::steer::pause))
+        .routes(routes!(rollouts::steer::resume))
+        .routes(routes!(rollouts::steer::abort))
+        .routes(routes!(rollouts::steer::retry))
+        .routes(routes!(rollouts::targets::targets))
         .routes(routes!(plans::list))
         .routes(routes!(plans::show, plans::put))
         .routes(routes!(rewrap::rewrap))

@@ -7,6 +7,7 @@ mod audit;
 mod config;
 mod doctor;
 mod engine;
+mod fleet;
 mod mail;
 mod plane;
 mod proof;

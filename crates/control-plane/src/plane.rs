@@ -48,6 +48,8 @@ pub(crate) struct Parts {
     pub(crate) breakers: Breakers,
     /// Tells the keeper of ready databases that one was taken.
     pub(crate) restock: Notify,
+    /// Tells the runner of rollouts that there is news.
+    pub(crate) fleet: Notify,
     /// Databases that are ready and were entered already.
     pub(crate) entered: Kept,
     /// Looks whether custom hosts are their tenants'.

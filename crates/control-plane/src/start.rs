@@ -16,6 +16,7 @@ use crate::api::{self, Tokens};
 use crate::audit;
 use crate::config::{Config, RESTORED};
 use crate::engine::{self, Engines, Worker};
+use crate::fleet;
 use crate::mail::{self, Mail};
 use crate::plane::{Parts, Plane};
 use crate::proof::HostProofs;
@@ -85,6 +86,7 @@ pub async fn start(
         wake: Wake::default(),
         breakers: Breakers::default(),
         restock: Notify::new(),
+        fleet: Notify::new(),
         entered: Kept::default(),
         proofs: HostProofs::new(&config.domains)?,
         allow_private_issuers: config.tokens.allow_private_issuers,
@@ -119,6 +121,7 @@ pub async fn start(
     service.lifecycle.spawn("checkpoints", signing);
     service.lifecycle.spawn("watch", registry.watch(stopping.clone()));
     service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("fleet", fleet::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("mail", mail::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("stock", provision::keep(plane.clone(), stopping.clone()));
     if let Some(age) = plane.rotate_after {

@@ -15,6 +15,7 @@ mod m0010_domain_claims;
 mod m0011_key_uses;
 mod m0012_audit;
 mod m0013_limits;
+mod m0014_rollouts;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_key_uses::Migration),
             Box::new(m0012_audit::Migration),
             Box::new(m0013_limits::Migration),
+            Box::new(m0014_rollouts::Migration),
         ]
     }
 }

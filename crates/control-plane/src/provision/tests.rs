@@ -7,7 +7,7 @@ mod fix;
 mod held;
 mod kill;
 mod mail;
-mod notes;
+pub(crate) mod notes;
 mod outcome;
 mod place;
 mod prune;

@@ -27,13 +27,18 @@ pub(crate) struct Change {
     /// The operator whose call this is part of: its change says what it did, or does not commit.
     account: Option<Account>,
     events: Vec<(Chain, Event)>,
+    /// The schema version that the fleet has from here on.
+    fleet: Option<i32>,
+    /// The fleet must not be past this version at the commit.
+    fleet_at_most: Option<i32>,
 }
 
 impl Registry {
     /// Begins a change.
     pub(crate) async fn change(&self) -> Result<Change, DbErr> {
         let (transaction, account) = (self.begin().await?, Account::current());
-        Ok(Change { registry: self.clone(), transaction, touched: BTreeSet::new(), account, events: Vec::new() })
+        let (touched, events) = (BTreeSet::new(), Vec::new());
+        Ok(Change { registry: self.clone(), transaction, touched, account, events, fleet: None, fleet_at_most: None })
     }
 }
 
@@ -64,14 +69,31 @@ impl Change {
         self.record(chain, event);
     }
 
+    /// As [`Self::audit`], of what no operator's call does: a call says itself what it did.
+    pub(crate) fn audit_own(&mut self, deed: impl FnOnce() -> Deed) {
+        if self.account.is_none() {
+            self.audit(deed());
+        }
+    }
+
     /// Notes what somebody else noticed, for the audit trail.
     pub(crate) fn record(&mut self, chain: Chain, event: Event) {
         self.events.push((chain, event));
     }
 
+    /// The fleet's schema version is another with the commit.
+    pub(crate) const fn move_fleet(&mut self, version: i32) {
+        self.fleet = Some(version);
+    }
+
+    /// The change touches a tenant, and holds only while the fleet's schema version is not past this one.
+    pub(crate) const fn hold_fleet_at(&mut self, version: i32) {
+        self.fleet_at_most = Some(version);
+    }
+
     /// Gives out the revisions and commits; answers the newest of them, or none when nobody was touched.
     pub(crate) async fn commit(self) -> Result<Option<Revision>, DbErr> {
-        let Self { registry, transaction, touched, account, events } = self;
+        let Self { registry, transaction, touched, account, events, fleet, fleet_at_most } = self;
         if let Some(account) = &account {
             if events.is_empty() {
                 return Err(DbErr::Custom(
@@ -82,6 +104,13 @@ impl Change {
         }
         if touched.is_empty() {
             audit::append(&transaction, events).await?;
+            if let Some(version) = fleet {
+                history::Entity::update_many()
+                    .col_expr(history::Column::SchemaVersion, Expr::value(version))
+                    .filter(history::Column::Id.eq(1))
+                    .exec(&transaction)
+                    .await?;
+            }
             transaction.commit().await?;
             return Ok(None);
         }
@@ -100,13 +129,16 @@ impl Change {
         // After tenants and before the history, wherever both are locked.
         audit::append(&transaction, events).await?;
         let count = i64::try_from(touched.len()).unwrap_or(i64::MAX);
-        let row = history::Entity::update_many()
+        let mut row = history::Entity::update_many()
             .col_expr(history::Column::Head, Expr::col(history::Column::Head).add(count))
-            .filter(history::Column::Id.eq(1))
-            .exec_with_returning(&transaction)
-            .await?
-            .pop()
-            .ok_or_else(|| DbErr::RecordNotUpdated)?;
+            .filter(history::Column::Id.eq(1));
+        if let Some(version) = fleet {
+            row = row.col_expr(history::Column::SchemaVersion, Expr::value(version));
+        }
+        let row = row.exec_with_returning(&transaction).await?.pop().ok_or_else(|| DbErr::RecordNotUpdated)?;
+        if fleet_at_most.is_some_and(|version| row.schema_version > version) {
+            return Err(DbErr::Custom("the fleet's schema version moved meanwhile".to_owned()));
+        }
         for (revision, tenant) in (row.head - count + 1..).zip(touched) {
             tenants::Entity::update_many()
                 .col_expr(tenants::Column::Revision, Expr::value(revision))

@@ -2,10 +2,12 @@
 //! elsewhere.
 
 mod audit;
+mod fleet;
 mod remains;
 mod stock;
 
 pub(crate) use audit::{audit_chains, audit_checkpoints, audit_spools, records};
+pub(crate) use fleet::{rollout_targets, rollout_waves, rollouts};
 pub(crate) use remains::{erasures, held_slugs, operators, outbox};
 pub(crate) use stock::{templates, warm_databases};
 

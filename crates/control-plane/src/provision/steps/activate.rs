@@ -9,6 +9,7 @@ use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use tenancy::Status;
 
+use super::migrate::{migrate_to, record_version};
 use super::{Step, StepError};
 use crate::mail::outbox;
 use crate::provision::work::Work;
@@ -23,14 +24,28 @@ impl Step for Activate {
         "activate"
     }
 
-    async fn joins(&self, _: &Work, _: &Change) -> Result<bool, StepError> {
-        Ok(true)
+    async fn joins(&self, work: &Work, change: &Change) -> Result<bool, StepError> {
+        let has = work.tenant_in(change.db()).await?.schema_version;
+        Ok(has >= work.plane.registry.history_in(change.db()).await?.schema_version)
+    }
+
+    async fn run(&self, work: &Work) -> Result<(), StepError> {
+        // The fleet may have gone on since the database was migrated, and no rollout knows of this tenant yet.
+        let has = work.tenant_row().await?.schema_version;
+        let fleet = work.plane.registry.history().await?.schema_version;
+        if has >= fleet {
+            return Ok(());
+        }
+        migrate_to(work, fleet).await
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
+        record_version(work, change).await?;
         let database = work.locked_row(change).await?;
         // Plans are locked before tenants. A plan that is changed meanwhile is news for this tenant too, or changed before.
-        let plan = work.tenant_in(change.db()).await?.plan;
+        let tenant = work.tenant_in(change.db()).await?;
+        let plan = tenant.plan;
+        change.hold_fleet_at(tenant.schema_version);
         plans::Entity::find_by_id(plan.as_str()).lock(LockType::Share).one(change.db()).await?;
         let activated = tenants::Entity::update_many()
             .col_expr(tenants::Column::Status, Expr::value(Status::Active.as_str()))

@@ -24,17 +24,7 @@ impl Step for Migrate {
     }
 
     async fn run(&self, work: &Work) -> Result<(), StepError> {
-        let fleet = work.plane.registry.history().await?.schema_version;
-        let contained = work.plane.schema.migrations().len();
-        if usize::try_from(fleet).unwrap_or(0) > contained {
-            return Err(StepError::refused(format!(
-                "the fleet is at schema version {fleet} and this control plane contains {contained}: upgrade it, then \
-                 retry"
-            )));
-        }
-        let version = work.entered().await?.migrate(work.plane.schema.as_ref(), fleet.unsigned_abs()).await?;
-        work.note_schema_version(i32::try_from(version).unwrap_or(i32::MAX));
-        Ok(())
+        migrate_to(work, work.plane.registry.history().await?.schema_version).await
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
@@ -44,6 +34,19 @@ impl Step for Migrate {
     async fn record_undo(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         record(change, work, 0).await
     }
+}
+
+/// Brings the database to the fleet's version, and notes which it has then.
+pub(super) async fn migrate_to(work: &Work, fleet: i32) -> Result<(), StepError> {
+    let contained = work.plane.schema.migrations().len();
+    if usize::try_from(fleet).unwrap_or(0) > contained {
+        return Err(StepError::refused(format!(
+            "the fleet is at schema version {fleet} and this control plane contains {contained}: upgrade it, then retry"
+        )));
+    }
+    let version = work.entered().await?.migrate(work.plane.schema.as_ref(), fleet.unsigned_abs()).await?;
+    work.note_schema_version(i32::try_from(version).unwrap_or(i32::MAX));
+    Ok(())
 }
 
 /// Writes the version that the database was found to have, or was made with, if this walk knows. One that was ready was

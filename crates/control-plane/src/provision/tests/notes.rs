@@ -6,9 +6,10 @@ use sea_orm_migration::prelude::*;
 
 use crate::schema::{NewTenant, TenantSchema};
 
-pub(super) struct Notes;
+pub(crate) struct Notes;
 
-struct Statements(&'static str, &'static str);
+/// A migration that is statements alone.
+pub(crate) struct Statements(pub(crate) &'static str, pub(crate) &'static str);
 
 impl MigrationName for Statements {
     fn name(&self) -> &str {

@@ -5,6 +5,7 @@ mod servers;
 mod sessions;
 mod stock;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -34,6 +35,7 @@ use crate::provision::steps::Step;
 use crate::provision::{Kind, On, Order, enqueue, wait};
 use crate::registry::Registry;
 use crate::registry::entities::{config, databases, domains, operations, tenants};
+use crate::schema::TenantSchema;
 
 const SCHEMA_VERSION: u32 = 2;
 /// Longer than any test takes that is not broken.
@@ -146,6 +148,13 @@ impl Stage {
         plane_on(self.plane.registry.clone(), self.folder.path(), "k", &["k"], patience)
     }
 
+    /// Another control plane on the same registry, of a newer program.
+    pub(crate) fn plane_with_schema(&self, schema: Arc<dyn TenantSchema>) -> Plane {
+        let mut plane = self.plane_with_keys("k", &["k"]);
+        plane.parts_mut().schema = schema;
+        plane
+    }
+
     pub(crate) const fn admin_url(&self) -> &SecretString {
         &self.admin_url
     }
@@ -196,7 +205,7 @@ impl Stage {
     }
 
     /// A tenant that is active.
-    pub(super) async fn built(&self, slug: &str) -> operations::Model {
+    pub(crate) async fn built(&self, slug: &str) -> operations::Model {
         let operation = self.create(slug, None).await;
         assert_eq!(self.work_until_ended(&operation, &Faults::default()).await.state, "done");
         operation
@@ -332,7 +341,7 @@ impl Stage {
         self.tenant(operation).await.status.parse().unwrap()
     }
 
-    pub(super) async fn route(&self, operation: &operations::Model) -> Option<Route> {
+    pub(crate) async fn route(&self, operation: &operations::Model) -> Option<Route> {
         self.plane.registry.route_of_tenant(of(operation).into()).await.unwrap()
     }
 
@@ -370,7 +379,7 @@ pub(super) fn names_of(kind: Kind) -> Vec<&'static str> {
 }
 
 /// The tenant that an operation is on.
-pub(super) fn of(operation: &operations::Model) -> Uuid {
+pub(crate) fn of(operation: &operations::Model) -> Uuid {
     operation.tenant_id.expect("it is on a tenant")
 }
 

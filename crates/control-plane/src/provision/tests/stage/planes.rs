@@ -50,6 +50,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         wake: Wake::default(),
         breakers: Breakers::default(),
         restock: tokio::sync::Notify::new(),
+        fleet: tokio::sync::Notify::new(),
         entered: Kept::default(),
         proofs: HostProofs::new(&DomainsConfig { proof: Proof::None, ..DomainsConfig::default() }).unwrap(),
         allow_private_issuers: true,

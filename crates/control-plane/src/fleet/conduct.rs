@@ -1,0 +1,257 @@
+//! How a rollout goes on: from wave to wave, to its end, or to a stop when too much failed.
+//!
+//! Every control plane conducts every rollout, under its row's lock: whoever comes second finds it done.
+
+use std::time::Duration;
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use super::order::{CANARY, STRAGGLERS, Wave, add_wave};
+use super::select::Selection;
+use super::settings::Settings;
+use super::take::lock_running;
+use super::{State, TargetState};
+use crate::audit::Deed;
+use crate::plane::Plane;
+use crate::registry::change::Change;
+use crate::registry::entities::{rollout_targets, rollout_waves, rollouts};
+
+/// Moves a rollout on, if it can be; answers whether there may be new targets to take.
+pub(super) async fn conduct(plane: &Plane, rollout: Uuid) -> Result<bool, DbErr> {
+    // Mostly the wave is at work: that is seen without a lock.
+    let seen = rollouts::Entity::find_by_id(rollout).one(plane.registry.db()).await?;
+    let Some(seen) = seen else { return Ok(false) };
+    if is_open(plane.registry.db(), &seen).await? || seen.rest_until.is_some_and(|until| until > plane.registry.now()) {
+        return Ok(false);
+    }
+    let mut change = plane.registry.change().await?;
+    let Some(rollout) = lock_running(&change, rollout).await? else { return Ok(false) };
+    let settings = Settings::read(rollout.settings.clone())?;
+    let rollout = match hold_to_budget(&change, rollout, &settings).await? {
+        Ok(within) => within,
+        Err(_spent) => {
+            change.commit().await?;
+            return Ok(false);
+        }
+    };
+    if is_open(change.db(), &rollout).await? {
+        return Ok(false);
+    }
+    let moved = go_on(&mut change, rollout, &settings).await?;
+    change.commit().await?;
+    // A new version of the fleet has a template of its own.
+    plane.restock.notify_one();
+    Ok(moved)
+}
+
+/// Whether targets of its wave have not ended.
+async fn is_open(db: &impl sea_orm::ConnectionTrait, rollout: &rollouts::Model) -> Result<bool, DbErr> {
+    for state in TargetState::OPEN {
+        let one = rollout_targets::Entity::find()
+            .select_only()
+            .column(rollout_targets::Column::TenantId)
+            .filter(rollout_targets::Column::RolloutId.eq(rollout.id))
+            .filter(rollout_targets::Column::State.eq(state.as_str()))
+            .filter(rollout_targets::Column::Wave.eq(rollout.wave))
+            .limit(1)
+            .into_tuple::<Uuid>()
+            .one(db)
+            .await?;
+        if one.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Its wave is over: rests, goes to the next, or ends.
+async fn go_on(change: &mut Change, rollout: rollouts::Model, settings: &Settings) -> Result<bool, DbErr> {
+    let now = change.now();
+    end_wave(change, &rollout).await?;
+    let next = rollout_waves::Entity::find_by_id((rollout.id, rollout.wave + 1)).one(change.db()).await?;
+    let Some(next) = next else { return wind_up(change, rollout).await };
+    match rollout.rest_until {
+        // It is passed through again, for what was retried.
+        _ if next.opened_at.is_some() => {
+            next_wave(change, rollout).await?;
+            Ok(true)
+        }
+        None if settings.confirm => {
+            let note = format!("wave {} is done: the next one waits for a resume", rollout.wave);
+            let awaited = [
+                (rollouts::Column::IsAwaited, Expr::value(true)),
+                (rollouts::Column::State, Expr::value(State::Paused.as_str())),
+                (rollouts::Column::Note, Expr::value(note)),
+            ];
+            set(change, rollout.id, awaited).await?;
+            Ok(false)
+        }
+        None if settings.rest_seconds > 0 => {
+            let until = now + Duration::from_secs(settings.rest_seconds.into());
+            set(change, rollout.id, [(rollouts::Column::RestUntil, Expr::value(until))]).await?;
+            Ok(false)
+        }
+        _ => {
+            next_wave(change, rollout).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// The next wave begins; with the first after the canaries, the fleet follows.
+pub(super) async fn next_wave(change: &mut Change, rollout: rollouts::Model) -> Result<(), DbErr> {
+    let rollout = move_fleet(change, rollout).await?;
+    let wave = rollout.wave + 1;
+    let begun = [
+        (rollouts::Column::Wave, Expr::value(wave)),
+        (rollouts::Column::IsAwaited, Expr::value(false)),
+        (rollouts::Column::RestUntil, Expr::value(None::<chrono::DateTime<chrono::Utc>>)),
+    ];
+    set(change, rollout.id, begun).await?;
+    open_wave(change, rollout.id, wave).await
+}
+
+/// Nothing of it is left but tenants that came to be behind meanwhile.
+async fn wind_up(change: &mut Change, rollout: rollouts::Model) -> Result<bool, DbErr> {
+    // Those that come from here on have the version.
+    let rollout = move_fleet(change, rollout).await?;
+    let selection: Selection = serde_json::from_value(rollout.selection.clone())
+        .map_err(|error| DbErr::Custom(format!("a rollout's selection is damaged: {error}")))?;
+    let selected = selection.find(change.db(), rollout.target_version, rollout.is_down).await;
+    // What it named is gone: nobody is left to be found by it.
+    let Ok(selected) = selected else { return finish(change, rollout).await.map(|_| false) };
+    let wave = Wave { position: rollout.wave + 1, kind: STRAGGLERS, size: i64::MAX.unsigned_abs(), named: None };
+    if add_wave(change, &rollout, &selected, wave).await? == 0 {
+        return finish(change, rollout).await.map(|_| false);
+    }
+    next_wave(change, rollout).await?;
+    Ok(true)
+}
+
+/// All of its targets have ended. The fleet follows one that had nothing to do, too.
+pub(super) async fn finish(change: &mut Change, rollout: rollouts::Model) -> Result<rollouts::Model, DbErr> {
+    let rollout = move_fleet(change, rollout).await?;
+    let failed = count(change, rollout.id, None, TargetState::Failed).await?;
+    let note = (failed > 0).then(|| {
+        format!(
+            "{failed} of its targets failed, within its budget: POST /v1/rollouts/{}/retry tries them again",
+            rollout.id
+        )
+    });
+    let ended = [
+        (rollouts::Column::State, Expr::value(State::Done.as_str())),
+        (rollouts::Column::Note, Expr::value(note)),
+        (rollouts::Column::FinishedAt, Expr::value(change.now())),
+    ];
+    set(change, rollout.id, ended).await?;
+    // What an operator's call ends at once is told by the call.
+    change.audit_own(|| Deed::on_platform("rollout.done", rollout.id.to_string()));
+    read(change, rollout.id).await
+}
+
+/// Stops a rollout whose budget is spent. Targets in flight finish.
+pub(super) async fn hold_to_budget(
+    change: &Change,
+    rollout: rollouts::Model,
+    settings: &Settings,
+) -> Result<Result<rollouts::Model, ()>, DbErr> {
+    let failed = count(change, rollout.id, None, TargetState::Failed).await?;
+    if failed == 0 {
+        return Ok(Ok(rollout));
+    }
+    let waves = rollout_waves::Entity::find()
+        .filter(rollout_waves::Column::RolloutId.eq(rollout.id))
+        .order_by_asc(rollout_waves::Column::Position)
+        .all(change.db())
+        .await?;
+    let all: u64 = waves.iter().map(|wave| wave.size.unsigned_abs()).sum();
+    let in_wave = count(change, rollout.id, Some(rollout.wave), TargetState::Failed).await?;
+    let Some(wave) = waves.iter().find(|wave| wave.position == rollout.wave) else { return Ok(Ok(rollout)) };
+    let of_wave = if wave.kind == CANARY { Some(0) } else { settings.wave_budget.allows(wave.size.unsigned_abs()) };
+    let is_spent = |failed: u64, allowed: Option<u64>| allowed.is_some_and(|allowed| failed > allowed);
+    let why = if is_spent(in_wave, of_wave) {
+        let of = if wave.kind == CANARY { "the canaries".to_owned() } else { format!("wave {}", rollout.wave) };
+        format!("{in_wave} of the {} targets of {of} failed, and {} may", wave.size, of_wave.unwrap_or_default())
+    } else if let Some(allowed) = settings.budget.allows(all).filter(|allowed| failed > *allowed) {
+        format!("{failed} of {all} targets failed, and {allowed} may")
+    } else {
+        return Ok(Ok(rollout));
+    };
+    tracing::warn!(rollout = %rollout.id, "a rollout's error budget is spent: {why}");
+    let note = format!(
+        "the error budget is spent: {why}. Put right what failed (GET /v1/rollouts/{0}/targets?state=failed), then POST \
+         /v1/rollouts/{0}/retry, or /abort",
+        rollout.id
+    );
+    let spent =
+        [(rollouts::Column::State, Expr::value(State::Failed.as_str())), (rollouts::Column::Note, Expr::value(note))];
+    set(change, rollout.id, spent).await?;
+    Ok(Err(()))
+}
+
+/// The fleet follows a rollout of all tenants once its canaries have passed: new tenants and templates have its version.
+async fn move_fleet(change: &mut Change, mut rollout: rollouts::Model) -> Result<rollouts::Model, DbErr> {
+    let is_of_all = rollout.selection.as_object().is_some_and(serde_json::Map::is_empty);
+    if rollout.has_moved_fleet || !is_of_all {
+        return Ok(rollout);
+    }
+    change.move_fleet(rollout.target_version);
+    set(change, rollout.id, [(rollouts::Column::HasMovedFleet, Expr::value(true))]).await?;
+    rollout.has_moved_fleet = true;
+    tracing::info!(rollout = %rollout.id, version = rollout.target_version, "the fleet's schema version has moved");
+    Ok(rollout)
+}
+
+async fn end_wave(change: &Change, rollout: &rollouts::Model) -> Result<(), DbErr> {
+    rollout_waves::Entity::update_many()
+        .col_expr(rollout_waves::Column::EndedAt, Expr::value(change.now()))
+        .filter(rollout_waves::Column::RolloutId.eq(rollout.id))
+        .filter(rollout_waves::Column::Position.eq(rollout.wave))
+        .filter(rollout_waves::Column::EndedAt.is_null())
+        .exec(change.db())
+        .await
+        .map(drop)
+}
+
+async fn open_wave(change: &Change, rollout: Uuid, wave: i32) -> Result<(), DbErr> {
+    rollout_waves::Entity::update_many()
+        .col_expr(rollout_waves::Column::OpenedAt, Expr::value(change.now()))
+        .filter(rollout_waves::Column::RolloutId.eq(rollout))
+        .filter(rollout_waves::Column::Position.eq(wave))
+        .filter(rollout_waves::Column::OpenedAt.is_null())
+        .exec(change.db())
+        .await
+        .map(drop)
+}
+
+/// Targets in a state, of one wave or of all.
+async fn count(change: &Change, rollout: Uuid, wave: Option<i32>, state: TargetState) -> Result<u64, DbErr> {
+    let mut targets = rollout_targets::Entity::find()
+        .filter(rollout_targets::Column::RolloutId.eq(rollout))
+        .filter(rollout_targets::Column::State.eq(state.as_str()));
+    if let Some(wave) = wave {
+        targets = targets.filter(rollout_targets::Column::Wave.eq(wave));
+    }
+    targets.count(change.db()).await
+}
+
+pub(super) async fn set<const N: usize>(
+    change: &Change,
+    rollout: Uuid,
+    columns: [(rollouts::Column, Expr); N],
+) -> Result<(), DbErr> {
+    let mut update = rollouts::Entity::update_many().filter(rollouts::Column::Id.eq(rollout));
+    for (column, value) in columns {
+        update = update.col_expr(column, value);
+    }
+    update.exec(change.db()).await.map(drop)
+}
+
+pub(super) async fn read(change: &Change, rollout: Uuid) -> Result<rollouts::Model, DbErr> {
+    rollouts::Entity::find_by_id(rollout)
+        .one(change.db())
+        .await?
+        .ok_or_else(|| DbErr::RecordNotFound("the rollout is gone".to_owned()))
+}

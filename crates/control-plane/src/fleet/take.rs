@@ -1,0 +1,205 @@
+//! Which targets are next, and who works on them: leases with a fencing number, as operations have them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use super::settings::Settings;
+use super::{State, TargetState, conduct};
+use crate::plane::Plane;
+use crate::registry::Registry;
+use crate::registry::change::Change;
+use crate::registry::entities::{rollout_targets, rollouts};
+
+/// Targets that are looked at for each one that may be begun: others may be of servers that are full.
+const LOOKED_AT: u64 = 4;
+
+/// Targets that were taken, of one rollout.
+pub(super) struct Taken {
+    pub(super) rollout: rollouts::Model,
+    pub(super) settings: Settings,
+    /// Each as it is now, and who held it before and did not let go of it.
+    pub(super) targets: Vec<(rollout_targets::Model, Option<Uuid>)>,
+}
+
+/// Rollouts that go on now: none of another epoch does, until it is told to.
+pub(super) async fn running(plane: &Plane) -> Result<Vec<Uuid>, DbErr> {
+    let epoch = plane.registry.history().await?.epoch;
+    rollouts::Entity::find()
+        .select_only()
+        .column(rollouts::Column::Id)
+        .filter(rollouts::Column::State.eq(State::Running.as_str()))
+        .filter(rollouts::Column::Epoch.eq(epoch))
+        .order_by_asc(rollouts::Column::Id)
+        .into_tuple()
+        .all(plane.registry.db())
+        .await
+}
+
+/// The rollout, if it goes on now; nobody else decides anything of it until the change ends.
+pub(super) async fn lock_running(change: &Change, rollout: Uuid) -> Result<Option<rollouts::Model>, DbErr> {
+    let epoch = change.epoch().await?;
+    rollouts::Entity::find_by_id(rollout)
+        .filter(rollouts::Column::State.eq(State::Running.as_str()))
+        .filter(rollouts::Column::Epoch.eq(epoch))
+        .lock(LockType::Update)
+        .one(change.db())
+        .await
+}
+
+/// Nobody is at work on it any more: its holder's time is over.
+fn has_lapsed(registry: &Registry) -> Condition {
+    Condition::all()
+        .add(rollout_targets::Column::State.eq(TargetState::Running.as_str()))
+        .add(rollout_targets::Column::LeaseUntil.into_expr().lt(registry.present()))
+}
+
+/// Due and nobody's.
+fn is_free(registry: &Registry) -> Condition {
+    let is_due = Condition::all()
+        .add(rollout_targets::Column::State.eq(TargetState::Pending.as_str()))
+        .add(rollout_targets::Column::RunAfter.into_expr().lte(registry.present()));
+    Condition::any().add(is_due).add(has_lapsed(registry))
+}
+
+/// Takes targets of the rollout's wave that are due, so many at most, within what may be at work in all and on each server.
+pub(super) async fn take(
+    plane: &Plane,
+    rollout: Uuid,
+    at_most: usize,
+    lease: Duration,
+) -> Result<Option<Taken>, DbErr> {
+    let registry = &plane.registry;
+    let change = registry.change().await?;
+    let Some(rollout) = lock_running(&change, rollout).await? else { return Ok(None) };
+    let settings = Settings::read(rollout.settings.clone())?;
+    // What failed since the last look may have spent the budget.
+    let rollout = match conduct::hold_to_budget(&change, rollout, &settings).await? {
+        Ok(within) => within,
+        Err(_spent) => {
+            change.commit().await?;
+            return Ok(None);
+        }
+    };
+    let mut at_work = at_work(&change, registry, rollout.id).await?;
+    let in_all: u64 = at_work.values().sum();
+    let free = Ord::min(u64::from(settings.concurrency).saturating_sub(in_all), at_most as u64);
+    let mut targets = Vec::new();
+    // Each round fills some server, or is the last.
+    while (targets.len() as u64) < free {
+        let is_full = |at_work: u64| at_work >= u64::from(settings.per_server);
+        let full: Vec<Uuid> = at_work.iter().filter(|(_, count)| is_full(**count)).map(|(server, _)| *server).collect();
+        let seen: HashSet<Uuid> = targets.iter().map(|it: &rollout_targets::Model| it.tenant_id).collect();
+        let limit = (free - targets.len() as u64) * LOOKED_AT;
+        let next = rollout_targets::Entity::find()
+            .filter(rollout_targets::Column::RolloutId.eq(rollout.id))
+            .filter(rollout_targets::Column::Wave.eq(rollout.wave))
+            .filter(is_free(registry))
+            .filter(rollout_targets::Column::ServerId.is_not_in(full))
+            .filter(rollout_targets::Column::TenantId.is_not_in(seen))
+            .order_by_asc(rollout_targets::Column::TenantId)
+            .limit(limit)
+            .all(change.db())
+            .await?;
+        let is_last = (next.len() as u64) < limit;
+        for target in next {
+            let on_server = at_work.entry(target.server_id.unwrap_or_default()).or_default();
+            if (targets.len() as u64) < free && !is_full(*on_server) {
+                *on_server += 1;
+                targets.push(target);
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    let targets = lease_all(plane, &change, targets, &settings, lease).await?;
+    change.commit().await?;
+    Ok(Some(Taken { rollout, settings, targets }))
+}
+
+/// How many are at work on each server, by whomever.
+async fn at_work(change: &Change, registry: &Registry, rollout: Uuid) -> Result<BTreeMap<Uuid, u64>, DbErr> {
+    let rows: Vec<(Option<Uuid>, i64)> = rollout_targets::Entity::find()
+        .select_only()
+        .column(rollout_targets::Column::ServerId)
+        .column_as(rollout_targets::Column::TenantId.count(), "targets")
+        .filter(rollout_targets::Column::RolloutId.eq(rollout))
+        .filter(rollout_targets::Column::State.eq(TargetState::Running.as_str()))
+        .filter(has_lapsed(registry).not())
+        .group_by(rollout_targets::Column::ServerId)
+        .into_tuple()
+        .all(change.db())
+        .await?;
+    Ok(rows.into_iter().map(|(server, count)| (server.unwrap_or_default(), count.unsigned_abs())).collect())
+}
+
+/// Gives this process the lease on each that nobody changed since it was read. One whose holders died again and again is given
+/// up: it may be what they died of.
+async fn lease_all(
+    plane: &Plane,
+    change: &Change,
+    seen: Vec<rollout_targets::Model>,
+    settings: &Settings,
+    lease: Duration,
+) -> Result<Vec<(rollout_targets::Model, Option<Uuid>)>, DbErr> {
+    use rollout_targets::Column;
+
+    let registry = &plane.registry;
+    let most = i32::try_from(settings.attempts).unwrap_or(i32::MAX);
+    let (spent, seen): (Vec<_>, Vec<_>) = seen.into_iter().partition(|target| target.attempts >= most);
+    for target in spent {
+        let error = format!(
+            "whoever worked on it did not come to an end, {} times: the control planes' logs may say why; POST \
+             /v1/rollouts/{}/retry tries it again",
+            target.attempts, target.rollout_id
+        );
+        rollout_targets::Entity::update_many()
+            .col_expr(Column::State, Expr::value(TargetState::Failed.as_str()))
+            .col_expr(Column::Error, Expr::value(error))
+            .col_expr(Column::LeaseHolder, Expr::value(None::<Uuid>))
+            .col_expr(Column::FinishedAt, Expr::value(change.now()))
+            .filter(Column::RolloutId.eq(target.rollout_id))
+            .filter(Column::TenantId.eq(target.tenant_id))
+            .filter(Column::Fence.eq(target.fence))
+            .filter(is_free(registry))
+            .exec(change.db())
+            .await?;
+    }
+    let Some(first) = seen.first() else { return Ok(Vec::new()) };
+    let taken = rollout_targets::Entity::update_many()
+        .col_expr(Column::State, Expr::value(TargetState::Running.as_str()))
+        .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
+        .col_expr(Column::Fence, Expr::col(Column::Fence).add(1))
+        .col_expr(Column::LeaseHolder, Expr::value(plane.id))
+        .col_expr(Column::LeaseUntil, registry.after(lease))
+        .filter(Column::RolloutId.eq(first.rollout_id))
+        .filter(Column::TenantId.is_in(seen.iter().map(|target| target.tenant_id)))
+        // Who had one of them may have ended it since.
+        .filter(is_free(registry))
+        .exec_with_returning(change.db())
+        .await?;
+    let before = |tenant: Uuid| {
+        let holder = seen.iter().find(|target| target.tenant_id == tenant).and_then(|target| target.lease_holder);
+        holder.filter(|holder| *holder != plane.id)
+    };
+    Ok(taken.into_iter().map(|target| (before(target.tenant_id), target)).map(|(it, target)| (target, it)).collect())
+}
+
+/// Renews this process' leases on the targets of these tenants.
+pub(super) async fn renew(plane: &Plane, tenants: Vec<Uuid>, lease: Duration) -> Result<(), DbErr> {
+    if tenants.is_empty() {
+        return Ok(());
+    }
+    rollout_targets::Entity::update_many()
+        .col_expr(rollout_targets::Column::LeaseUntil, plane.registry.after(lease))
+        .filter(rollout_targets::Column::LeaseHolder.eq(plane.id))
+        .filter(rollout_targets::Column::State.eq(TargetState::Running.as_str()))
+        .filter(rollout_targets::Column::TenantId.is_in(tenants))
+        .exec(plane.registry.db())
+        .await
+        .map(drop)
+}

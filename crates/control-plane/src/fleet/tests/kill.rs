@@ -1,0 +1,96 @@
+//! Invariant 11: whoever dies at any point of a target, nothing takes effect twice and nothing is lost.
+
+use super::*;
+
+on_both! {
+    a_target_survives_a_kill_at_every_point,
+    two_control_planes_share_a_rollout_and_do_nothing_twice,
+    whoever_was_taken_over_writes_nothing,
+    one_that_kills_whoever_works_on_it_is_given_up,
+    a_rollout_of_another_epoch_waits_until_it_is_told_to_go_on,
+}
+
+async fn a_target_survives_a_kill_at_every_point(stage: &Stage) {
+    for (round, at) in ["taken", "migrated", "recorded"].into_iter().enumerate() {
+        let tenants = vec![stage.built(&format!("round-{round}")).await];
+        let fleet = Fleet { stage, plane: stage.plane_with_schema(Arc::new(Newer)), tenants };
+        let only = Some(vec![format!("round-{round}")]);
+        let order = Order { selection: Selection { tenants: only, ..Selection::default() }, ..Fleet::order() };
+        let rollout = fleet.start(&order).await.unwrap();
+        let stops = Stops::at(at);
+        let first = Fleet::runner(fleet.plane.clone(), &stops);
+        stops.reached().await;
+        first.kill().await;
+        fleet.lapse().await;
+        let second = Fleet::runner(stage.plane_with_schema(Arc::new(Newer)), &Stops::default());
+        assert_eq!(fleet.rest(rollout.id).await.state, "done", "killed when it was {at}");
+        second.stop().await;
+        assert_eq!((fleet.versions().await, fleet.effects().await), (vec![4], vec![1]), "killed when it was {at}");
+    }
+}
+
+async fn two_control_planes_share_a_rollout_and_do_nothing_twice(stage: &Stage) {
+    let fleet = Fleet::of(stage, 6).await;
+    let rollout = fleet.start(&Fleet::order()).await.unwrap();
+    let second = Fleet::runner(stage.plane_with_schema(Arc::new(Newer)), &Stops::default());
+    let first = fleet.running();
+    assert_eq!(fleet.rest(rollout.id).await.state, "done");
+    first.stop().await;
+    second.stop().await;
+    assert_eq!((fleet.versions().await, fleet.effects().await), (vec![4; 6], vec![1; 6]));
+    assert!(fleet.targets(rollout.id).await.iter().all(|target| target.attempts == 1 && target.fence == 1));
+}
+
+async fn whoever_was_taken_over_writes_nothing(stage: &Stage) {
+    let fleet = Fleet::of(stage, 1).await;
+    let rollout = fleet.start(&Fleet::order()).await.unwrap();
+    let taken = take::take(&fleet.plane, rollout.id, 1, Duration::from_secs(8)).await.unwrap().unwrap();
+    let stale = target::Outcome {
+        rollout: rollout.id,
+        tenant: of(&fleet.tenants[0]),
+        fence: taken.targets[0].0.fence,
+        attempts: 1,
+        has: Some(7),
+        took: Duration::ZERO,
+        end: target::End::Done,
+    };
+    fleet.lapse().await;
+    let other = stage.plane_with_schema(Arc::new(Newer));
+    let again = take::take(&other, rollout.id, 1, Duration::from_secs(8)).await.unwrap().unwrap();
+    assert_eq!((again.targets[0].0.fence, again.targets[0].1), (2, Some(fleet.plane.id)));
+    record::record(&fleet.plane, [&stale].into_iter(), |_| 4).await.unwrap();
+    assert_eq!(fleet.targets(rollout.id).await[0].state, "running");
+    assert_eq!(fleet.versions().await, [2]);
+}
+
+async fn one_that_kills_whoever_works_on_it_is_given_up(stage: &Stage) {
+    let fleet = Fleet::of(stage, 1).await;
+    let rollout = fleet.start(&Fleet::order()).await.unwrap();
+    for _ in 0..4 {
+        let stops = Stops::at("taken");
+        let dies = Fleet::runner(fleet.plane.clone(), &stops);
+        stops.reached().await;
+        dies.kill().await;
+        fleet.lapse().await;
+    }
+    let runner = fleet.running();
+    assert_eq!(fleet.rest(rollout.id).await.state, "failed");
+    runner.stop().await;
+    let target = &fleet.targets(rollout.id).await[0];
+    assert_eq!((target.state.as_str(), target.attempts), ("failed", 4));
+    assert!(target.error.as_deref().is_some_and(|error| error.contains("did not come to an end, 4 times")));
+}
+
+async fn a_rollout_of_another_epoch_waits_until_it_is_told_to_go_on(stage: &Stage) {
+    let fleet = Fleet::of(stage, 1).await;
+    let rollout = fleet.start(&Fleet::order()).await.unwrap();
+    fleet.plane.registry.begin_epoch(rollout.epoch).await.unwrap();
+    assert!(take::running(&fleet.plane).await.unwrap().is_empty());
+    assert!(take::take(&fleet.plane, rollout.id, 1, Duration::from_secs(8)).await.unwrap().is_none());
+    let mut change = fleet.plane.registry.change().await.unwrap();
+    resume(&mut change, rollout.id).await.unwrap();
+    change.commit().await.unwrap();
+    let runner = fleet.running();
+    assert_eq!(fleet.rest(rollout.id).await.state, "done");
+    runner.stop().await;
+}
