@@ -257,6 +257,19 @@ impl Bed {
         }
     }
 
+    /// Until a rollout is as it should be.
+    pub async fn until_rollout(&self, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rollout = self.done("GET", &format!("/v1/rollouts/{id}"), None).await;
+            if is_so(&rollout) {
+                return rollout;
+            }
+            assert!(Instant::now() < deadline, "it does not get there: {rollout}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// A new active tenant with a key, on a plan whose few connections leave room for all tests on one server.
     pub async fn tenant(&self, slug: &str) -> Tenant {
         self.tenant_on("test", slug).await

@@ -50,6 +50,11 @@ enum Command {
     /// Builds and runs `freehold tenant` with all that follows, and ends with its exit code. It asks the control plane
     /// that `cargo xtask dev` started, or the one that FREEHOLD_URL and FREEHOLD_TOKEN name.
     Tenant(freehold::Options),
+    /// Bring every tenant's database to a schema version; `cargo xtask fleet --help` tells how
+    ///
+    /// Builds and runs `freehold fleet` with all that follows, as `cargo xtask tenant` does: release pipelines with a
+    /// checkout call `cargo xtask fleet migrate`.
+    Fleet(freehold::Options),
     /// List, export and verify the audit trail; `cargo xtask audit --help` tells how
     ///
     /// Builds and runs `freehold audit` with all that follows, as `cargo xtask tenant` does.
@@ -63,6 +68,7 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Tenant(options) => freehold::run("tenant", &options),
+        Command::Fleet(options) => freehold::run("fleet", &options),
         Command::Audit(options) => freehold::run("audit", &options),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! `freehold`: tenants and the audit trail from the command line. A client of the control plane's HTTP API and of nothing
+//! `freehold`: tenants, the fleet's schema and the audit trail from the command line. A client of the control plane's HTTP API and of nothing
 //! else, so that it runs where no plane and no toolchain does.
 //!
 //! Stdout has the answer and nothing besides; what is said to a person goes to stderr.
@@ -9,6 +9,7 @@ mod access;
 mod audit;
 mod client;
 mod completions;
+mod fleet;
 mod operation;
 mod output;
 mod progress;
@@ -21,15 +22,17 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use client::Client;
+use fleet::BudgetSpent;
 use output::{ClosedOutput, Output, note};
 
-/// Tenants, their databases and the audit trail, from the command line
+/// Tenants, their databases' schema and the audit trail, from the command line
 #[derive(Parser)]
 #[command(name = "freehold", bin_name = "freehold", version)]
 #[command(after_help = "\
 Start here: `freehold tenant list`.
 
-Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 not done, 2 not understood.")]
+Answers go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 not done, 2 not understood, \
+or a rollout's error budget is spent.")]
 struct Cli {
     #[command(flatten)]
     access: access::Options,
@@ -47,6 +50,9 @@ enum Command {
     /// Create, change, repair and delete tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// Bring every tenant's database to a schema version, wave by wave
+    #[command(subcommand)]
+    Fleet(fleet::Command),
     /// List, export and verify what was done and noticed
     #[command(subcommand)]
     Audit(audit::Command),
@@ -61,7 +67,7 @@ fn main() -> ExitCode {
         Err(error) if error.is::<ClosedOutput>() => ExitCode::from(141),
         Err(error) => {
             note(&format!("error: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<BudgetSpent>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -70,6 +76,7 @@ fn run(cli: Cli) -> Result<()> {
     let output = Output { is_json: cli.json };
     match cli.command {
         Command::Tenant(command) => command.run(&Client::new(cli.access.find()?), output),
+        Command::Fleet(command) => command.run(&Client::new(cli.access.find()?), output),
         Command::Audit(command) => command.run(output, || Ok(Client::new(cli.access.find()?))),
         Command::Completions(options) => completions::run(&options),
     }

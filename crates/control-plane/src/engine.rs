@@ -34,8 +34,10 @@ pub(crate) use error::Kind;
 #[allow(unused_imports, reason = "what a look at a fleet's drift compares by")]
 pub(crate) use fingerprint::{diff, hash};
 pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
+#[cfg(test)]
+pub(crate) use migrate::Rolled;
 #[allow(unused_imports, reason = "what a rollout hands over and gets back")]
-pub(crate) use migrate::{Patience, Rolled};
+pub(crate) use migrate::{Patience, Way};
 pub(crate) use postgres::ensure_database;
 #[allow(unused_imports, reason = "what a rollout's plan shows")]
 pub(crate) use rehearse::{Blocks, Finding, Rehearsed};

@@ -155,6 +155,7 @@ async fn every_call_that_changes_something_is_told(store: Store) {
     let servers = calls.bed.done("POST", "/v1/doctor", Some(json!({}))).await;
     let fix = json!({ "fix": true, "cursor": servers["next_cursor"] });
     calls.call(row("POST", "/v1/doctor", &[], Some(fix), &["doctor.fix-ordered"], AFTER)).await;
+    rollouts(&mut calls).await;
     let forgotten = row("DELETE", "/v1/nodes/{id}", &[&node], None, &["node.forgotten"], BEFORE);
     calls.call(forgotten).await;
 
@@ -205,6 +206,38 @@ async fn every_call_that_changes_something_is_told(store: Store) {
     let all = bed.done("GET", "/v1/audit?limit=200", None).await.to_string();
     assert!(all.contains(&id) && !all.contains(&token) && !all.contains(&password), "{all}");
     assert!(!all.contains(bed.token.splitn(3, '_').nth(2).unwrap()));
+}
+
+/// Fleet migrations: one that is given up while it rests, and one that fails and is retried.
+async fn rollouts(calls: &mut Calls) {
+    calls.bed.tenant("zoo").await;
+    let registry = calls.bed.registry().await;
+    let behind = "UPDATE tenants SET schema_version = 0";
+    registry.execute_unprepared(behind).await.unwrap();
+    let order = json!({ "settings": { "waves": [], "rest_seconds": 3600 } });
+    calls.call(row("POST", "/v1/rollouts/plan", &[], Some(order.clone()), &[], NEITHER)).await;
+    let ordered = &["rollout.ordered"];
+    let rollout = calls.call(row("POST", "/v1/rollouts", &[], Some(order), ordered, AFTER)).await.json();
+    let id = rollout["id"].as_str().unwrap();
+    calls.call(row("POST", "/v1/rollouts/{id}/pause", &[id], None, &["rollout.paused"], BOTH)).await;
+    calls.call(row("POST", "/v1/rollouts/{id}/resume", &[id], None, &["rollout.resumed"], BOTH)).await;
+    calls.call(row("POST", "/v1/rollouts/{id}/abort", &[id], None, &["rollout.aborted"], BOTH)).await;
+    calls.bed.until_rollout(id, |now| now["counts"]["running"] == 0).await;
+
+    // There are no databases of these names.
+    registry.execute_unprepared(behind).await.unwrap();
+    registry.execute_unprepared("UPDATE databases SET name = 'fh_' || substr(name, 22) || substr(name, 4, 18)").await.unwrap();
+    let order = json!({ "settings": { "attempts": 1 } });
+    let rollout = calls.bed.done("POST", "/v1/rollouts", Some(order)).await;
+    let id = rollout["id"].as_str().unwrap();
+    calls.bed.until_rollout(id, |now| now["state"] == "failed").await;
+    calls.call(row("POST", "/v1/rollouts/{id}/retry", &[id], None, &["rollout.retried"], BOTH)).await;
+    calls.bed.until_rollout(id, |now| now["state"] == "failed").await;
+    calls.bed.done("POST", &format!("/v1/rollouts/{id}/abort"), None).await;
+    // As it was: the second time it is turned the rest of the way.
+    registry.execute_unprepared("UPDATE databases SET name = 'fh_' || substr(name, 10) || substr(name, 4, 6)").await.unwrap();
+    registry.execute_unprepared("UPDATE tenants SET schema_version = 1").await.unwrap();
+    registry.close().await.unwrap();
 }
 
 /// The admin URL of one more server: another folder, or another admin on the tests' Postgres.

@@ -33,18 +33,17 @@ impl Entered {
 
     /// Takes the schema to a version, up or down, while tenants use the database: no query of theirs waits behind a migration
     /// for longer than `patience.lock` and its own run time. Tells what came of it by [`EngineError::kind`].
-    #[allow(dead_code, reason = "what a rollout calls")]
     pub(crate) async fn roll(
         &self,
         schema: &dyn TenantSchema,
         to: u32,
+        way: Way,
         patience: &Patience,
     ) -> Result<Rolled, EngineError> {
-        Work::new(schema, to, Way::UpOrDown, patience, self.has_roles)?.run(&self.db).await
+        Work::new(schema, to, way, patience, self.has_roles)?.run(&self.db).await
     }
 
     /// The schema version that the database has; 0 of one that was never migrated.
-    #[allow(dead_code, reason = "what a rollout calls")]
     pub(crate) async fn version(&self) -> Result<u32, EngineError> {
         migrate::version_of(&self.db).await
     }
@@ -64,7 +63,6 @@ impl Entered {
     }
 
     /// Refuses a database that is not stamped for this tenant.
-    #[allow(dead_code, reason = "what a rollout calls")]
     pub(crate) async fn belongs_to(&self, tenant: TenantId) -> Result<(), EngineError> {
         match self.stamped().await? {
             Some(stamp) if stamp == tenant.to_string() => Ok(()),

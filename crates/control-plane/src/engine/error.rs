@@ -109,7 +109,7 @@ impl EngineError {
     }
 
     /// What is to be done about it.
-    #[allow(dead_code, reason = "what a rollout calls")]
+    #[cfg(test)]
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }

@@ -59,7 +59,7 @@ pub(crate) struct Rolled {
 
 /// Where a database may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// One that is further already stays there.
     Up,
     /// One that is further is taken back.

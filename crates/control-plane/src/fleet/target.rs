@@ -13,9 +13,12 @@ use uuid::Uuid;
 
 use super::settings::Settings;
 use super::take::Taken;
-use crate::engine::{DatabaseName, EngineError};
+use crate::engine::{DatabaseName, EngineError, Entered, Patience, Way};
 use crate::plane::Plane;
 use crate::registry::entities::{databases, rollout_targets, servers, tenants};
+
+/// How often a migration that does not get its locks is tried before the target makes room for others.
+const LOCK_ATTEMPTS: u32 = 3;
 
 /// What is done with a target.
 pub(super) struct Job {
@@ -142,21 +145,26 @@ impl Job {
             engine.end_sessions_of(before).await.map_err(nothing)?;
         }
         let entered = engine.enter(name).await.map_err(nothing)?;
-        let tenant = self.target.tenant_id.to_string();
-        let stamped = entered.stamped().await.map_err(nothing)?;
-        if stamped.as_deref() != Some(tenant.as_str()) {
-            let whose = stamped.map_or_else(|| "nobody".to_owned(), |tenant| format!("the tenant {tenant}"));
-            let text = format!("the database is stamped for {whose}, and is not touched: run `freehold tenant doctor`");
-            return Err((None, EngineError::refused(text)));
-        }
-        let rolled = entered.migrate(plane.schema.as_ref(), self.version).await;
+        let rolled = self.roll(plane, &entered).await;
         let has = match rolled {
-            Ok(version) => Ok(version),
-            Err(error) => Err((None, error)),
+            Ok(rolled) => Ok(rolled),
+            // Some of its migrations may have taken effect.
+            Err(error) => Err((entered.version().await.ok(), error)),
         };
         if let Err(error) = entered.leave().await {
             tracing::debug!(%error, "a tenant's database was not left cleanly");
         }
         has
+    }
+
+    async fn roll(&self, plane: &Plane, entered: &Entered) -> Result<u32, EngineError> {
+        entered.belongs_to(self.target.tenant_id.into()).await?;
+        let patience = Patience {
+            lock: self.settings.lock_timeout(),
+            statement: self.settings.statement_timeout(),
+            lock_attempts: LOCK_ATTEMPTS,
+        };
+        let way = if self.is_down { Way::UpOrDown } else { Way::Up };
+        Ok(entered.roll(plane.schema.as_ref(), self.version, way, &patience).await?.after)
     }
 }

@@ -1,0 +1,279 @@
+//! `freehold fleet migrate` and `watch`: a live line on a terminal, plain lines in a pipeline, events for a script.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::events::{Event, between, failed};
+use super::order;
+use super::rollout::{Counts, Rollout};
+use super::status::failures;
+use crate::client::{Client, Lost, Refusal, path};
+use crate::output::{Output, note, print};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Between two lines that only say how far it is, in a pipeline.
+const TELLING: Duration = Duration::from_secs(10);
+/// Failures that are told one by one.
+const FAILURES: usize = 200;
+
+/// What is typed after `freehold fleet migrate`.
+#[derive(clap::Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    order: order::Options,
+    /// Only order it
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// The rollout stopped, since more failed than its budget bears.
+#[derive(Debug)]
+pub(crate) struct BudgetSpent(String);
+
+impl fmt::Display for BudgetSpent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BudgetSpent {}
+
+pub(super) fn migrate(client: &Client, output: Output, options: &Migrate) -> Result<()> {
+    let answer = client.post(&path(["rollouts"]), Some(&options.order.body()?))?;
+    let rollout: Rollout = answer.json("rollout")?;
+    if options.no_wait {
+        let watch = format!("\n`freehold fleet watch {}` shows how it goes.", rollout.id);
+        return output.show(answer.text(), || rollout.facts().to_string() + &watch);
+    }
+    run(client, output, &rollout.id)
+}
+
+/// Watches until nothing more happens by itself.
+pub(super) fn run(client: &Client, output: Output, id: &str) -> Result<()> {
+    let is_left = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&is_left)).context("could not listen for Ctrl-C")?;
+    }
+    let mut view = View::new(output);
+    let mut before: Option<Rollout> = None;
+    let mut told = HashSet::new();
+    loop {
+        match look(client, id) {
+            Ok(now) => {
+                view.see(&now);
+                let known = before.as_ref().map_or(0, |before| before.counts.failed);
+                if now.counts.failed > known {
+                    for target in failures(client, id, FAILURES)? {
+                        if told.insert(target.tenant.clone()) {
+                            view.tell(&failed(&target))?;
+                        }
+                    }
+                }
+                for event in between(before.as_ref(), &now) {
+                    view.tell(&event)?;
+                }
+                view.progress(&now, before.as_ref())?;
+                if now.has_ended() {
+                    drop(view);
+                    return end(&now, output);
+                }
+                before = Some(now);
+            }
+            // The rollout does not end with the control plane that we asked: another goes on with it.
+            Err(error) if is_passing(&error) => view.lost(&error),
+            Err(error) => return Err(error),
+        }
+        if is_left.load(Ordering::Relaxed) {
+            drop(view);
+            bail!(
+                "no longer watched, and it goes on: `freehold fleet watch {id}` watches it again, `freehold fleet pause {id}` pauses it"
+            );
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn look(client: &Client, id: &str) -> Result<Rollout> {
+    client.get(&path(["rollouts", id]))?.json("rollout")
+}
+
+/// The next look may fare better.
+fn is_passing(error: &anyhow::Error) -> bool {
+    error.is::<Lost>() || error.downcast_ref::<Refusal>().is_some_and(Refusal::is_of_the_server)
+}
+
+/// The last word, and the exit code.
+fn end(rollout: &Rollout, output: Output) -> Result<()> {
+    let Counts { done, failed, skipped, .. } = rollout.counts;
+    if !output.is_json {
+        print(rollout.wave_table().to_string().trim_end())?;
+    }
+    if rollout.is_whole() {
+        return output.done(&format!(
+            "Done: {done} tenants were brought to version {}, {} had it.",
+            rollout.version,
+            rollout.already + skipped
+        ));
+    }
+    let why = rollout.note.clone().unwrap_or_else(|| {
+        format!("the rollout is {}: {done} done, {failed} failed, {skipped} skipped", rollout.state)
+    });
+    let text = format!("{why}\n  `freehold fleet status {}` shows what failed.", rollout.id);
+    if rollout.is_spent() {
+        return Err(BudgetSpent(text).into());
+    }
+    bail!(text)
+}
+
+/// Where it is shown.
+struct View {
+    output: Output,
+    /// On a terminal.
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    /// Ended when it was first seen.
+    first: Option<u64>,
+    /// When it was last said how far it is.
+    said: Instant,
+    is_lost: bool,
+}
+
+impl View {
+    fn new(output: Output) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let bar = (!output.is_json && !bar.is_hidden()).then(|| {
+            let style = ProgressStyle::with_template("{spinner} [{bar:30}] {pos}/{len} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        let now = Instant::now();
+        Self { output, bar, begun: now, first: None, said: now, is_lost: false }
+    }
+
+    fn see(&mut self, now: &Rollout) {
+        self.is_lost = false;
+        let ended = now.counts.ended();
+        let first = *self.first.get_or_insert(ended);
+        let Some(bar) = &self.bar else { return };
+        bar.set_length(now.counts.all());
+        bar.set_position(ended);
+        bar.set_message(how_far(now, ended - first.min(ended), self.begun.elapsed()));
+    }
+
+    fn tell(&self, event: &Event) -> Result<()> {
+        if self.output.is_json {
+            return print(&serde_json::to_string(event)?);
+        }
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(&event.line())),
+            None => note(&event.line()),
+        }
+        Ok(())
+    }
+
+    /// How far it is: now and then in a pipeline, at each change for a script.
+    fn progress(&mut self, now: &Rollout, before: Option<&Rollout>) -> Result<()> {
+        let is_news = before.is_some_and(|before| before.counts.ended() != now.counts.ended());
+        let is_due = self.output.is_json || self.bar.is_none() && self.said.elapsed() >= TELLING;
+        if is_news && is_due {
+            self.said = Instant::now();
+            self.tell(&Event::progress(now.counts))?;
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, error: &anyhow::Error) {
+        if !std::mem::replace(&mut self.is_lost, true) && !self.output.is_json {
+            let text = format!("{error:#}\n  The rollout goes on by itself; asked again until it answers.");
+            match &self.bar {
+                Some(bar) => bar.suspend(|| note(&text)),
+                None => note(&text),
+            }
+        }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The wave, the rate and the time that is left.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate of targets"
+)]
+fn how_far(now: &Rollout, ended: u64, took: Duration) -> String {
+    let mut parts = vec![format!("wave {} of {}", now.wave + 1, now.waves.len())];
+    if now.state != "running" {
+        parts.push(now.state.clone());
+    }
+    let rate = ended as f64 / took.as_secs_f64().max(0.001);
+    let left = now.counts.pending + now.counts.running;
+    if ended > 0 {
+        parts.push(format!("{rate:.1}/s"));
+        if left > 0 {
+            parts.push(format!("{} s left", (left as f64 / rate).ceil() as u64));
+        }
+    }
+    if now.counts.failed > 0 {
+        parts.push(format!("{} failed", now.counts.failed));
+    }
+    parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::tests::{Act, server};
+
+    fn rollout(rest: &str) -> Rollout {
+        serde_json::from_str(&format!(r#"{{"id":"01a","version":3,{rest}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn the_line_tells_wave_rate_and_what_is_left() {
+        let waves = r#""waves":[{"kind":"canary","size":1},{"kind":"wave","size":99}],"wave":1"#;
+        let now = rollout(&format!(
+            r#""state":"running","counts":{{"pending":40,"running":8,"done":50,"failed":2}},{waves}"#
+        ));
+        assert_eq!(how_far(&now, 52, Duration::from_secs(13)), "wave 2 of 2 · 4.0/s · 12 s left · 2 failed");
+        let paused = rollout(&format!(r#""state":"paused","counts":{{"pending":100}},{waves}"#));
+        assert_eq!(how_far(&paused, 0, Duration::from_secs(1)), "wave 2 of 2 · paused");
+    }
+
+    #[test]
+    fn the_exit_code_tells_the_spent_budget_from_the_rest() {
+        let output = Output { is_json: true };
+        let whole = rollout(r#""state":"done","counts":{"done":3}"#);
+        assert!(end(&whole, output).is_ok());
+        let spent = rollout(r#""state":"failed","note":"the budget is spent","counts":{"failed":1}"#);
+        assert!(end(&spent, output).unwrap_err().is::<BudgetSpent>());
+        for other in [r#""state":"aborted""#, r#""state":"done","counts":{"failed":1}"#] {
+            assert!(!end(&rollout(other), output).unwrap_err().is::<BudgetSpent>());
+        }
+    }
+
+    #[test]
+    fn a_control_plane_that_goes_away_does_not_end_the_watch() {
+        let say = |body| Act::Say("200 OK\r\ncontent-type: application/json", body);
+        let done = r#"{"id":"01a","version":3,"state":"done","counts":{"done":1}}"#;
+        let (client, asked) = server(vec![Act::Hang, say(done)]);
+        run(&client, Output { is_json: true }, "01a").unwrap();
+        assert!(asked.join().unwrap().iter().all(|request| request.starts_with("GET /v1/rollouts/01a ")));
+    }
+}

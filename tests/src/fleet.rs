@@ -1,0 +1,43 @@
+//! Fleet migrations by the command line, with both planes as processes.
+
+use serde_json::Value;
+
+use crate::bed::Bed;
+use crate::cli::freehold;
+use crate::on_both;
+
+on_both!(a_fleet_is_rolled_out_by_the_command_line, 2, 1);
+async fn a_fleet_is_rolled_out_by_the_command_line(bed: Bed) {
+    let tenants = [bed.tenant("acme").await, bed.tenant("globex").await, bed.tenant("initech").await];
+    let registry = bed.registry().await;
+    let behind = "UPDATE tenants SET schema_version = 0, revision = revision";
+    sea_orm::ConnectionTrait::execute_unprepared(&registry, behind).await.unwrap();
+    let planned = freehold(&bed, &["fleet", "plan"]).await;
+    let text = String::from_utf8_lossy(&planned.stdout).into_owned();
+    assert!(planned.status.success() && text.contains("3 tenants to version") && text.contains("m0001_pets"), "{planned:?}");
+    let done = freehold(&bed, &["fleet", "migrate", "--canary", "globex", "--json"]).await;
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let events: Vec<Value> =
+        String::from_utf8_lossy(&done.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&events[0]["event"], &events[0]["targets"]), (&"rollout".into(), &3.into()), "{events:?}");
+    assert!(events.iter().any(|event| event["event"] == "state" && event["state"] == "done"), "{events:?}");
+    for tenant in &tenants {
+        bed.until(tenant, "/api/pets", 200).await;
+    }
+    // There is nothing left to do, and pipelines may say so again.
+    let again = freehold(&bed, &["fleet", "migrate"]).await;
+    assert!(again.status.success() && again.stdout.starts_with(b"WAVE"), "{again:?}");
+    // A tenant that fails spends the budget: the pipeline stops.
+    sea_orm::ConnectionTrait::execute_unprepared(&registry, behind).await.unwrap();
+    let lost = "UPDATE databases SET name = 'fh_' || substr(name, 22) || substr(name, 4, 18)";
+    sea_orm::ConnectionTrait::execute_unprepared(&registry, lost).await.unwrap();
+    let spent = freehold(&bed, &["fleet", "migrate", "--attempts", "1"]).await;
+    assert_eq!(spent.status.code(), Some(2), "{spent:?}");
+    assert!(String::from_utf8_lossy(&spent.stderr).contains("the error budget is spent"), "{spent:?}");
+    let status = freehold(&bed, &["fleet", "status"]).await;
+    assert!(String::from_utf8_lossy(&status.stdout).contains("failed"), "{status:?}");
+    let abort = freehold(&bed, &["fleet", "abort"]).await;
+    assert!(abort.status.success(), "{abort:?}");
+    let watched = freehold(&bed, &["fleet", "watch"]).await;
+    assert_eq!(watched.status.code(), Some(1), "given up is not done: {watched:?}");
+}
