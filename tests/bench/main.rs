@@ -8,6 +8,7 @@
 )]
 
 mod admission;
+mod fleet;
 mod load;
 mod news;
 mod provision;
@@ -36,12 +37,13 @@ async fn main() -> ExitCode {
     let effort = Effort { is_quick: arguments.iter().any(|argument| argument == "--quick") };
     let report: Report = match arguments.first().map(String::as_str) {
         Some("--list") => {
-            println!("route\nnews\nprovision\nadmission");
+            println!("route\nnews\nprovision\nadmission\nfleet");
             return ExitCode::SUCCESS;
         }
         Some("route") => route::measure(effort).await,
         Some("news") => news::measure(effort).await,
         Some("admission") => admission::measure(effort).await,
+        Some("fleet") => fleet::measure(effort).await,
         Some("provision") => provision::measure(effort).await,
         _ => {
             eprintln!("bench: give it the name of a bench; --list tells them. `cargo xtask bench` does all of it");

@@ -14,7 +14,10 @@ async fn a_fleet_is_rolled_out_by_the_command_line(bed: Bed) {
     sea_orm::ConnectionTrait::execute_unprepared(&registry, behind).await.unwrap();
     let planned = freehold(&bed, &["fleet", "plan"]).await;
     let text = String::from_utf8_lossy(&planned.stdout).into_owned();
-    assert!(planned.status.success() && text.contains("3 tenants to version") && text.contains("m0001_pets"), "{planned:?}");
+    assert!(
+        planned.status.success() && text.contains("3 tenants to version") && text.contains("m0001_pets"),
+        "{planned:?}"
+    );
     let done = freehold(&bed, &["fleet", "migrate", "--canary", "globex", "--json"]).await;
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     let events: Vec<Value> =

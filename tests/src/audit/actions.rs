@@ -226,7 +226,10 @@ async fn rollouts(calls: &mut Calls) {
 
     // There are no databases of these names.
     registry.execute_unprepared(behind).await.unwrap();
-    registry.execute_unprepared("UPDATE databases SET name = 'fh_' || substr(name, 22) || substr(name, 4, 18)").await.unwrap();
+    registry
+        .execute_unprepared("UPDATE databases SET name = 'fh_' || substr(name, 22) || substr(name, 4, 18)")
+        .await
+        .unwrap();
     let order = json!({ "settings": { "attempts": 1 } });
     let rollout = calls.bed.done("POST", "/v1/rollouts", Some(order)).await;
     let id = rollout["id"].as_str().unwrap();
@@ -235,7 +238,10 @@ async fn rollouts(calls: &mut Calls) {
     calls.bed.until_rollout(id, |now| now["state"] == "failed").await;
     calls.bed.done("POST", &format!("/v1/rollouts/{id}/abort"), None).await;
     // As it was: the second time it is turned the rest of the way.
-    registry.execute_unprepared("UPDATE databases SET name = 'fh_' || substr(name, 10) || substr(name, 4, 6)").await.unwrap();
+    registry
+        .execute_unprepared("UPDATE databases SET name = 'fh_' || substr(name, 10) || substr(name, 4, 6)")
+        .await
+        .unwrap();
     registry.execute_unprepared("UPDATE tenants SET schema_version = 1").await.unwrap();
     registry.close().await.unwrap();
 }

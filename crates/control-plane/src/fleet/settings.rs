@@ -58,9 +58,6 @@ pub(crate) struct Settings {
     pub(crate) rest_seconds: u32,
     /// Whether each next wave waits for a `resume`.
     pub(crate) confirm: bool,
-    /// The pause before the wave after the canaries lasts until their requests fail no more often than this, in percent, as
-    /// data planes report it; null for no such gate.
-    pub(crate) gate_percent: Option<f64>,
     /// How long a statement waits for a lock, in milliseconds. No query of a tenant waits behind it for longer.
     pub(crate) lock_timeout_ms: u32,
     /// How long a statement may take, in seconds.
@@ -82,7 +79,6 @@ impl Default for Settings {
             wave_budget: Budget::default(),
             rest_seconds: 0,
             confirm: false,
-            gate_percent: None,
             lock_timeout_ms: 500,
             statement_timeout_seconds: 600,
             target_timeout_seconds: 1_800,
@@ -112,11 +108,7 @@ impl Settings {
         within("statement_timeout_seconds", self.statement_timeout_seconds, 1, DAY)?;
         within("target_timeout_seconds", self.target_timeout_seconds, 1, DAY)?;
         within("attempts", self.attempts, 1, 100)?;
-        let percents = [
-            ("gate_percent", self.gate_percent),
-            ("budget.percent", self.budget.percent),
-            ("wave_budget.percent", self.wave_budget.percent),
-        ];
+        let percents = [("budget.percent", self.budget.percent), ("wave_budget.percent", self.wave_budget.percent)];
         let waves = self.waves.iter().map(|share| ("waves", Some(*share)));
         for (field, percent) in percents.into_iter().chain(waves) {
             if percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
