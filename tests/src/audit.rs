@@ -1,6 +1,8 @@
 //! The audit trail: what is noticed is told within a second, nothing is lost or told twice, and no change stays unseen.
 
 mod actions;
+mod full_spool;
+mod refused;
 mod sealed;
 mod security;
 
@@ -12,7 +14,7 @@ use crate::bed::{Bed, NODE, PATIENCE, Tenant, send};
 use crate::on_both;
 
 /// The records that match a query, as soon as there are so many.
-async fn records(bed: &Bed, query: &str, at_least: usize) -> Vec<Value> {
+pub(crate) async fn records(bed: &Bed, query: &str, at_least: usize) -> Vec<Value> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let page = bed.done("GET", &format!("/v1/audit?limit=200&{query}"), None).await;

@@ -175,6 +175,11 @@ impl Bed {
 
     /// Starts one more data plane, which follows the control plane at this URL.
     pub fn add_node(&mut self, control: &str) {
+        self.add_node_of("petstore-data-plane", control);
+    }
+
+    /// As [`Bed::add_node`], of another product.
+    pub fn add_node_of(&mut self, binary: &'static str, control: &str) {
         let number = self.data.len();
         let state = self.folder.path().join(format!("node-{number}"));
         let text = format!(
@@ -188,7 +193,7 @@ impl Bed {
             self.tuning.data,
         );
         let config = self.write(&format!("data-{number}.toml"), &text);
-        self.data.push(Process::start("petstore-data-plane", &config));
+        self.data.push(Process::start(binary, &config));
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {

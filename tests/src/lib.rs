@@ -49,6 +49,8 @@ mod microchips;
 #[cfg(test)]
 mod news;
 #[cfg(test)]
+mod night_shift;
+#[cfg(test)]
 mod operators;
 #[cfg(test)]
 mod pets;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -124,6 +124,17 @@ impl Process {
         let mut child = self.child.lock().unwrap();
         let _ = child.kill();
         let _ = child.wait();
+    }
+
+    /// SIGTERM, and waits until it has drained and ended by itself.
+    pub fn stop(&mut self) {
+        signal(self.id(), "-TERM");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let has_ended = || self.child.lock().unwrap().try_wait().unwrap().is_some();
+        while !has_ended() {
+            assert!(Instant::now() < deadline, "{} does not stop", self.binary);
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Starts it again where it was, so that others find it.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Answer, Bed, Store, Tuning, send};
 use crate::cli::freehold;
+use crate::idp::Idp;
 
 const PLANTED: &str = "planted-password-of-nobody";
 
@@ -55,9 +56,61 @@ fn password(url: &str) -> Option<String> {
     Some(user.split_once(':')?.1.to_owned()).filter(|password| !password.is_empty())
 }
 
+/// Signed tokens, good and bad, on every way that they take: admitted, refused, and noticed while the control plane is away, so
+/// that the event stays in the spool. Answers what of them must be nowhere.
+async fn tokens_are_shown(bed: &mut Bed, said: &mut Said) -> Vec<String> {
+    let idp = Idp::start().await;
+    said.call(bed, "PUT", "/v1/tenants/acme/issuers/okta", Some(idp.described())).await;
+    said.call(bed, "GET", "/v1/tenants/acme/issuers/okta", None).await;
+    let good: Vec<String> = idp.keys.iter().map(|key| key.sign(&idp.claims(json!({ "scope": "pets:read" })))).collect();
+    let deadline = std::time::Instant::now() + crate::bed::PATIENCE;
+    for token in &good {
+        loop {
+            let answer = send(bed.request(0, "GET", "/api/me").bearer_auth(token)).await;
+            said.note(&answer);
+            if answer.status == 200 {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "{answer:?}");
+        }
+    }
+    let mut bad = vec![
+        idp.token(json!({ "exp": 1 })),
+        idp.token(json!({ "aud": "cats" })),
+        idp.token(json!({ "iss": "https://strangers.test" })),
+    ];
+    let (signed, signature) = good[0].rsplit_once('.').unwrap();
+    bad.push(format!("{signed}.{}", signature.chars().rev().collect::<String>()));
+    // A token of one tenant's at the control plane is no operator's.
+    let url = format!("{}/v1/tenants", bed.control[0].url);
+    for token in good.iter().chain(&bad) {
+        said.note(&send(bed.client.get(&url).bearer_auth(token)).await);
+    }
+    bed.control[0].kill();
+    for _ in 0..4 {
+        for token in &bad {
+            let refused = send(bed.request(0, "GET", "/api/pets").bearer_auth(token)).await;
+            assert!([401, 429, 503].contains(&refused.status), "{refused:?}");
+            said.note(&refused);
+        }
+        for token in &good {
+            let refused = send(bed.request(0, "GET", "/elsewhere/api/pets").bearer_auth(token)).await;
+            assert_eq!(refused.status, 404, "{refused:?}");
+            said.note(&refused);
+        }
+    }
+    let mut spool = String::new();
+    files_below(&bed.folder.path().join("node-0/audit"), &mut spool);
+    assert!(spool.contains("cross-tenant-attempt") && spool.contains("jwt:"), "it was noticed: {spool}");
+    // Whole, and each part that a signature or claims could be told by.
+    let parts =
+        |token: &String| token.split('.').skip(1).chain([token.as_str()]).map(str::to_owned).collect::<Vec<_>>();
+    good.iter().chain(&bad).flat_map(parts).collect()
+}
+
 async fn no_secret_leaves_its_process(store: Store) {
     let mail = tempfile::tempdir().unwrap();
-    let bed = Bed::start_with(store, 1, 1, tuning(mail.path())).await;
+    let mut bed = Bed::start_with(store, 1, 1, tuning(mail.path())).await;
     let mut said = Said::default();
     let mut secrets: Vec<String> = vec![
         bed.token.clone(),
@@ -161,6 +214,8 @@ async fn no_secret_leaves_its_process(store: Store) {
     }
     assert!(typed > 1_000, "the command line said something: {}", said.0);
     bed.assert_healthy().await;
+    let tokens = tokens_are_shown(&mut bed, &mut said).await;
+    secrets.extend(tokens);
     let mut everything = said.0;
     everything.push_str(&mails);
     for process in bed.control.iter().chain(&bed.data) {
@@ -169,6 +224,8 @@ async fn no_secret_leaves_its_process(store: Store) {
         everything.push_str(&log);
     }
     everything.push_str(&bed.dump_registry().await);
+    // What a data plane keeps, and among it what it noticed and could not bring away.
+    files_below(&bed.folder.path().join("node-0"), &mut everything);
     if store == Store::Postgres {
         // The tenants' own databases are no plane's files; on SQLite they are pets, and no secrets either.
         files_below(bed.folder.path(), &mut everything);

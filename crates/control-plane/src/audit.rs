@@ -6,10 +6,12 @@ mod account;
 mod chain;
 mod deed;
 mod intake;
+mod refusals;
 mod sign;
 
 pub(crate) use account::{Account, changes_nothing};
 pub(crate) use chain::{append, checkpoint_of, lock, record_of};
 pub(crate) use deed::Deed;
 pub(crate) use intake::take;
+pub(crate) use refusals::Refusals;
 pub(crate) use sign::run;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::api::servers::{admin_url_subject, next_admin_url_subject};
+use crate::audit::Refusals;
 use crate::engine::{Engine, EngineError, Engines};
 use crate::mail::Mail;
 use crate::proof::HostProofs;
@@ -36,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) servers_ring: KeyRing,
     /// Signs the audit trail's checkpoints.
     pub(crate) signing: Arc<SigningKeys>,
+    /// Calls that were refused, for the audit trail.
+    pub(crate) refusals: Refusals,
     /// What is built on Freehold.
     pub(crate) product: Product,
     /// The product's migrations and seed.

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::api::{self, Tokens};
-use crate::audit;
+use crate::audit::{self, Refusals};
 use crate::config::{Config, RESTORED};
 use crate::engine::{self, Engines, Worker};
 use crate::fleet;
@@ -80,6 +80,7 @@ pub async fn start(
         tenants_ring: KeyRing::new(&config.seal.tenants)?,
         servers_ring: KeyRing::new(&config.seal.servers)?,
         signing: Arc::new(SigningKeys::new(&config.audit.signing)?),
+        refusals: Refusals::default(),
         mail: config.mail.as_ref().map(|mail| Mail::of(mail, &product)).transpose()?,
         product,
         schema,
@@ -119,6 +120,8 @@ pub async fn start(
     let every = Duration::from_secs(config.audit.checkpoint_seconds);
     let signing = audit::run(registry.clone(), Arc::clone(&plane.signing), every, stopping.clone());
     service.lifecycle.spawn("checkpoints", signing);
+    let refusals = plane.refusals.clone().sum_up(registry.clone(), service.lifecycle.drained());
+    service.lifecycle.spawn("refusals", refusals);
     service.lifecycle.spawn("watch", registry.watch(stopping.clone()));
     service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("fleet", fleet::run(plane.clone(), stopping.clone()));

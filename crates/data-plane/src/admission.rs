@@ -9,6 +9,7 @@ mod limit;
 #[cfg(feature = "measure")]
 pub(crate) mod measure;
 mod public;
+mod streamed;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,6 +27,7 @@ use crate::limits::Allowance;
 use crate::plane::Plane;
 use crate::routes::Lookup;
 use crate::session::{Principal, TenantSession};
+use crate::uses::Permit;
 use identify::Identified;
 use limit::Client;
 
@@ -81,7 +83,7 @@ where
                 Door::Public => Box::pin(public::admit(&plane, request, &mut allowance)).await,
             };
             let mut response = match admitted {
-                Ok(request) => inner.oneshot(request).await?,
+                Ok((request, permit)) => streamed::keep(inner.oneshot(request).await?, permit),
                 Err(problem) => problem.into_response(),
             };
             // Nobody who was not authorized has one: it tells of a tenant.
@@ -91,8 +93,8 @@ where
     }
 }
 
-/// The walk. What it lets pass carries its session.
-async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -> Result<Request, Problem> {
+/// The walk. What it lets pass carries its session, and comes with its permit.
+async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -> Result<(Request, Permit), Problem> {
     RequestContext::current(|context| context.set_endpoint(plane.product.mount, &request));
     let identified = request
         .extensions_mut()
@@ -111,9 +113,10 @@ async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -
     }
     let authorized = authorize::authorize(plane, authenticated)?;
     let limited = limit::limit(plane, authorized, Client::Principal, allowance).await?;
+    let permit = limited.permit.clone();
     let session = connect::connect(plane, limited).await?;
     request.extensions_mut().insert(session);
-    Ok(request)
+    Ok((request, permit))
 }
 
 /// The walk of work that no request asked for: it is limited and noticed like a request.

@@ -22,7 +22,7 @@ pub use scope::{Scope, Scoped};
 
 use crate::pools::PoolUse;
 use crate::routes::InUse;
-use crate::uses::Use;
+use crate::uses::Permit;
 
 /// An admitted request's tenant. An extractor for the product's handlers; clones are the same session.
 ///
@@ -74,7 +74,13 @@ struct Inner {
 }
 
 impl TenantSession {
-    pub(crate) fn new(served: InUse, principal: Principal, pool: PoolUse, permit: Use, product: Arc<Product>) -> Self {
+    pub(crate) fn new(
+        served: InUse,
+        principal: Principal,
+        pool: PoolUse,
+        permit: Permit,
+        product: Arc<Product>,
+    ) -> Self {
         Self(Arc::new(Inner { served, principal, db: TenantDb::new(pool, permit), product }))
     }
 

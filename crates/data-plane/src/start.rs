@@ -113,8 +113,11 @@ impl DataPlane {
         description.components.get_or_insert_default().add_security_scheme("credential", scheme);
         description.security = Some(vec![SecurityRequirement::new("credential", [""; 0])]);
         let admitted = admitted.route_layer(AdmissionLayer(plane.clone(), Door::Admitted));
-        let public = public.route_layer(AdmissionLayer(plane.clone(), Door::Public));
-        let product = admitted.merge(public);
+        let mut product = admitted;
+        // axum refuses a layer around no routes, and few products have public ones.
+        if public.has_routes() {
+            product = product.merge(public.route_layer(AdmissionLayer(plane.clone(), Door::Public)));
+        }
         Ok(Self { plane, product, pages: name_endpoints(describe(Router::new(), &description)?) })
     }
 }

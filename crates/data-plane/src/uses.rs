@@ -11,17 +11,21 @@ pub(crate) struct Uses(AtomicUsize);
 #[derive(Debug)]
 pub(crate) struct Use(Arc<Uses>);
 
+/// Leave for one request; it lasts until the last clone is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Permit(#[allow(dead_code, reason = "held for its end alone")] Arc<Use>);
+
 impl Uses {
     pub(crate) fn begin(self: &Arc<Self>) -> Use {
         self.enter();
         Use(Arc::clone(self))
     }
 
-    /// As [`Uses::begin`], unless there are as many already.
-    pub(crate) fn begin_below(self: &Arc<Self>, most: usize) -> Option<Use> {
+    /// A use of one request, unless there are as many already.
+    pub(crate) fn begin_below(self: &Arc<Self>, most: usize) -> Option<Permit> {
         let entered = |uses| (uses < most).then_some(uses + 1);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, entered).ok()?;
-        Some(Use(Arc::clone(self)))
+        Some(Permit(Arc::new(Use(Arc::clone(self)))))
     }
 
     /// One use more, whose holder sees to it that it leaves.

@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use sea_orm::EntityTrait;
 use secrecy::{ExposeSecret, SecretString};
 use service::Problem;
@@ -23,6 +23,9 @@ use role::{Audience, Role, audience};
 
 /// Who the token of the configuration stands for, in what is written down.
 pub(super) const BOOTSTRAP: &str = "bootstrap";
+
+/// Who the data planes' token stands for, where it is refused.
+const NODE: &str = "node";
 
 /// Begins every operator's token: `fo_<id>_<secret>`.
 pub(super) const TOKEN_PREFIX: &str = "fo_";
@@ -66,41 +69,25 @@ pub(super) struct Caller;
 /// pattern and its token, so that nobody else learns anything.
 pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let pattern = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
-    let audience = audience(request.method(), &pattern);
-    let token = bearer(request.headers()).ok_or_else(unauthorized)?;
-    let shown = digest(token);
-    let is_node: bool = shown.ct_eq(&api.tokens.node).into();
-    let wanted = match audience {
-        Audience::Nodes | Audience::Everybody(_) if is_node => {
+    let operator = match let_in(&api, request.method(), &pattern, request.headers()).await {
+        Ok(Admitted::Operator(operator)) => operator,
+        Ok(Admitted::Node) => {
             request.extensions_mut().insert(Node);
             return Ok(next.run(request).await);
         }
-        _ if is_node => return Err(forbidden("This is for operators. Use an operator's token, not a node's.")),
-        Audience::Nodes => None,
-        Audience::Operators(role) | Audience::Everybody(role) => Some(role),
-    };
-    let known = known(token, &api).await?;
-    // Only those who may call at all are told for whom a call is.
-    let Some(wanted) = wanted else {
-        return Err(forbidden("This is for data planes. Use the node token, not an operator's."));
-    };
-    let (subject, is_bootstrap) = match known {
-        Known::Bootstrap => {
-            may_bootstrap(&api, request.method(), &pattern).await?;
-            (BOOTSTRAP.to_owned(), true)
+        Err(Refused { by, problem }) => {
+            // Who shows nothing tried nothing.
+            let is_tried = by.is_some() || request.headers().contains_key(header::AUTHORIZATION);
+            if is_tried && matches!(problem.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                let call = format!("{} {pattern}", request.method());
+                api.plane.refusals.tell(&api.plane.registry, by.as_deref(), call).await;
+            }
+            return Err(problem);
         }
-        Known::Operator { role, .. } if role < wanted => {
-            let (is, wanted) = (role.as_str(), wanted.as_str());
-            return Err(forbidden(&format!(
-                "This needs the role {wanted}, and your token has the role {is}. Ask an admin to do it, or for a token with \
-                 that role."
-            )));
-        }
-        Known::Operator { name, .. } => (name, false),
     };
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let account = Account::new(subject.clone());
-    request.extensions_mut().insert(Operator { token: shown, subject, is_bootstrap });
+    let account = Account::new(operator.subject.clone());
+    request.extensions_mut().insert(operator);
     if is_read {
         return Ok(next.run(request).await);
     }
@@ -110,6 +97,62 @@ pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Ne
         return Err(Problem::internal(format!("{pattern} succeeded and told the audit trail nothing")));
     }
     Ok(response)
+}
+
+/// Who may make a call.
+enum Admitted {
+    Node,
+    Operator(Operator),
+}
+
+/// Who may not, as far as it is known, and what it is told.
+struct Refused {
+    by: Option<String>,
+    problem: Problem,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self { by: None, problem }
+    }
+}
+
+async fn let_in(api: &Api, method: &Method, pattern: &str, headers: &HeaderMap) -> Result<Admitted, Refused> {
+    let token = bearer(headers).ok_or_else(unauthorized)?;
+    let shown = digest(token);
+    let is_node: bool = shown.ct_eq(&api.tokens.node).into();
+    let refused = |by: &str, problem| Refused { by: Some(by.to_owned()), problem };
+    let wanted = match audience(method, pattern) {
+        Audience::Nodes | Audience::Everybody(_) if is_node => return Ok(Admitted::Node),
+        _ if is_node => {
+            let problem = forbidden("This is for operators. Use an operator's token, not a node's.");
+            return Err(refused(NODE, problem));
+        }
+        Audience::Nodes => None,
+        Audience::Operators(role) | Audience::Everybody(role) => Some(role),
+    };
+    let (subject, role) = match known(token, api).await? {
+        Known::Bootstrap => (BOOTSTRAP.to_owned(), None),
+        Known::Operator { name, role } => (name, Some(role)),
+    };
+    // Only those who may call at all are told for whom a call is.
+    let Some(wanted) = wanted else {
+        let problem = forbidden("This is for data planes. Use the node token, not an operator's.");
+        return Err(refused(&subject, problem));
+    };
+    match role {
+        None => may_bootstrap(api, method, pattern).await.map_err(|problem| refused(BOOTSTRAP, problem))?,
+        Some(role) if role < wanted => {
+            let (is, wanted) = (role.as_str(), wanted.as_str());
+            let problem = forbidden(&format!(
+                "This needs the role {wanted}, and your token has the role {is}. Ask an admin to do it, or for a token with \
+                 that role."
+            ));
+            return Err(refused(&subject, problem));
+        }
+        Some(_) => {}
+    }
+    Ok(Admitted::Operator(Operator { token: shown, subject, is_bootstrap: role.is_none() }))
 }
 
 /// Who was let in as what a handler wants. Another is a fault of ours: the audience of the call is not what its handler says.

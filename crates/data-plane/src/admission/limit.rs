@@ -12,13 +12,13 @@ use crate::limits::Allowance;
 use crate::plane::Plane;
 use crate::routes::InUse;
 use crate::session::Principal;
-use crate::uses::Use;
+use crate::uses::Permit;
 
-/// A caller within its limits; the permit is given back when its session ends.
+/// A caller within its limits; the permit is given back when its session and its answer have ended.
 pub(super) struct Limited {
     pub(super) principal: Principal,
     pub(super) served: InUse,
-    pub(super) permit: Use,
+    pub(super) permit: Permit,
 }
 
 /// Takes the permits of one request. What is left is noted in `allowance`, whether it may pass or not.

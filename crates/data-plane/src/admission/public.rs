@@ -15,8 +15,13 @@ use super::{connect, limit};
 use crate::limits::Allowance;
 use crate::plane::Plane;
 use crate::session::{Principal, PublicSession};
+use crate::uses::Permit;
 
-pub(super) async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -> Result<Request, Problem> {
+pub(super) async fn admit(
+    plane: &Plane,
+    mut request: Request,
+    allowance: &mut Allowance,
+) -> Result<(Request, Permit), Problem> {
     RequestContext::current(|context| context.set_endpoint(plane.product.mount, &request));
     let Identified { names } = request
         .extensions_mut()
@@ -33,7 +38,8 @@ pub(super) async fn admit(plane: &Plane, mut request: Request, allowance: &mut A
     let principal = Principal::new("public".to_owned(), Vec::new(), []);
     let client = Client::Address(RequestContext::current(RequestContext::client).flatten());
     let limited = limit::limit(plane, Authorized { principal, served }, client, allowance).await?;
+    let permit = limited.permit.clone();
     let session = connect::connect(plane, limited).await?;
     request.extensions_mut().insert(PublicSession::new(session));
-    Ok(request)
+    Ok((request, permit))
 }

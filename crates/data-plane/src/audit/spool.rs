@@ -9,7 +9,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use tenancy::audit::{MAX_BATCH, Noticed};
+use tenancy::audit::{MAX_BATCH, Notice, Noticed};
 use uuid::Uuid;
 
 use super::dropped;
@@ -109,19 +109,22 @@ impl Spool {
         Ok(())
     }
 
-    /// Drops the oldest files when the spool is full, and writes down how many events that were.
+    /// Drops the oldest files when the spool is full, and writes down how many events that were. What such a file told of
+    /// earlier drops is told again: else a control plane that is away for long would hear of the last drops alone.
     fn make_room(&mut self) -> io::Result<u64> {
         let mut count = 0;
         while self.bytes() >= self.most_bytes {
             let Some(at) = self.closed.iter().position(|(number, _)| Some(*number) != self.in_hand) else { break };
             let Some((number, _)) = self.closed.get(at).copied() else { break };
             let path = path_of(&self.folder, number);
-            let lines = BufReader::new(File::open(&path)?).split(b'\n').count() as u64;
+            let (told, events): (Vec<Noticed>, Vec<Noticed>) =
+                read(&path)?.into_iter().partition(|it| it.notice == Notice::EventsDropped);
+            let lost = events.len() as u64 + told.iter().filter_map(|it| it.count).sum::<u64>();
             // First told, then done: a crash in between tells too many, and never none.
-            self.write(&dropped(lines, "the node's spool was full"))?;
+            self.write(&dropped(lost, "the node's spool was full"))?;
             fs::remove_file(&path)?;
             self.closed.retain(|(other, _)| *other != number);
-            count += lines;
+            count += events.len() as u64;
         }
         Ok(count)
     }

@@ -23,7 +23,7 @@ use super::absence::{Absence, Heard};
 use super::lookup::Lookup;
 use crate::key_uses::NotedMinute;
 use crate::session::Principal;
-use crate::uses::{Use, Uses};
+use crate::uses::{Permit, Uses};
 
 /// A tenant that this node serves, by one version of its route.
 #[derive(Debug)]
@@ -101,8 +101,8 @@ impl Served {
         Left { revision, tenant, uses: Arc::clone(&self.uses), url }
     }
 
-    /// Leave for one more request, if the plan allows it now. It lasts until it is dropped.
-    pub(crate) fn permit(&self) -> Option<Use> {
+    /// Leave for one more request, if the plan allows it now.
+    pub(crate) fn permit(&self) -> Option<Permit> {
         self.at_work.begin_below(usize::try_from(self.route.plan.concurrency.get()).unwrap_or(usize::MAX))
     }
 }

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use crate::pools::PoolUse;
-use crate::uses::Use;
+use crate::uses::Permit;
 
 /// A tenant's database. While a clone lives, its pool stays open and the request counts against the plan's concurrency.
 #[derive(Clone, Debug)]
@@ -19,11 +19,11 @@ pub struct TenantDb(Arc<Held>);
 #[derive(Debug)]
 struct Held {
     pool: PoolUse,
-    _permit: Use,
+    _permit: Permit,
 }
 
 impl TenantDb {
-    pub(crate) fn new(pool: PoolUse, permit: Use) -> Self {
+    pub(crate) fn new(pool: PoolUse, permit: Permit) -> Self {
         Self(Arc::new(Held { pool, _permit: permit }))
     }
 

@@ -44,6 +44,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         tenants_ring: ring(primary, keys),
         servers_ring: ring(primary, keys),
         signing: Arc::new(SigningKeys::new(&signing).unwrap()),
+        refusals: crate::audit::Refusals::default(),
         mail: Some(Mail::of(&mail_into(folder), &product).unwrap()),
         product,
         schema: Arc::new(Notes),
