@@ -242,7 +242,10 @@ async fn rollouts(calls: &mut Calls) {
         .execute_unprepared("UPDATE databases SET name = 'fh_' || substr(name, 10) || substr(name, 4, 6)")
         .await
         .unwrap();
-    registry.execute_unprepared("UPDATE tenants SET schema_version = 1").await.unwrap();
+    registry
+        .execute_unprepared("UPDATE tenants SET schema_version = (SELECT schema_version FROM history)")
+        .await
+        .unwrap();
     registry.close().await.unwrap();
 }
 

@@ -187,7 +187,7 @@ impl Runner {
         match ended {
             Ok(Some(ended)) => self.ended.push(ended),
             Ok(None) => {
-                tracing::warn!("the lease on a rollout's target was lost: another control plane goes on with it")
+                tracing::warn!("the lease on a rollout's target was lost: another control plane goes on with it");
             }
             Err(error) => tracing::error!(%error, "the work on a target broke off"),
         }

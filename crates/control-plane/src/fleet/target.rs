@@ -85,9 +85,9 @@ pub(super) async fn jobs(plane: &Plane, taken: Taken) -> Result<Vec<Job>, DbErr>
     let job = |(target, before): (rollout_targets::Model, Option<Uuid>)| {
         let is_there = tenants.get(&target.tenant_id).is_some_and(|row| row.status != Status::Deleted.as_str());
         let database = databases.get(&target.tenant_id).filter(|_| is_there);
-        let place = database.and_then(|row| Some((row.name.parse().ok()?, servers.get(&row.server_id)?.clone())));
+        let on = database.and_then(|row| Some((row.name.parse().ok()?, servers.get(&row.server_id)?.clone())));
         let (version, is_down) = (taken.rollout.target_version.unsigned_abs(), taken.rollout.is_down);
-        Job { target, before, version, is_down, settings: Arc::clone(&settings), place }
+        Job { target, before, version, is_down, settings: Arc::clone(&settings), place: on }
     };
     Ok(taken.targets.into_iter().map(job).collect())
 }

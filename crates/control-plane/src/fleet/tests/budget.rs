@@ -106,6 +106,6 @@ async fn a_suspended_tenant_is_migrated_and_a_deleted_one_is_not(stage: &Stage) 
     assert_eq!(fleet.rest(rollout.id).await.state, "done");
     runner.stop().await;
     assert_eq!(fleet.versions().await, [4, 2]);
-    let states: Vec<_> = fleet.targets(rollout.id).await.into_iter().map(|target| target.state).collect();
-    assert_eq!(states, ["done", "skipped"]);
+    let ended: Vec<_> = fleet.targets(rollout.id).await.into_iter().map(|target| target.state).collect();
+    assert_eq!(ended, ["done", "skipped"]);
 }

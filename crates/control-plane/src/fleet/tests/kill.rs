@@ -45,7 +45,7 @@ async fn whoever_was_taken_over_writes_nothing(stage: &Stage) {
     let fleet = Fleet::of(stage, 1).await;
     let rollout = fleet.start(&Fleet::order()).await.unwrap();
     let taken = take::take(&fleet.plane, rollout.id, 1, Duration::from_secs(8)).await.unwrap().unwrap();
-    let stale = target::Outcome {
+    let late = target::Outcome {
         rollout: rollout.id,
         tenant: of(&fleet.tenants[0]),
         fence: taken.targets[0].0.fence,
@@ -58,7 +58,7 @@ async fn whoever_was_taken_over_writes_nothing(stage: &Stage) {
     let other = stage.plane_with_schema(Arc::new(Newer));
     let again = take::take(&other, rollout.id, 1, Duration::from_secs(8)).await.unwrap().unwrap();
     assert_eq!((again.targets[0].0.fence, again.targets[0].1), (2, Some(fleet.plane.id)));
-    record::record(&fleet.plane, [&stale].into_iter(), |_| 4).await.unwrap();
+    record::record(&fleet.plane, [&late].into_iter(), |_| 4).await.unwrap();
     assert_eq!(fleet.targets(rollout.id).await[0].state, "running");
     assert_eq!(fleet.versions().await, [2]);
 }
