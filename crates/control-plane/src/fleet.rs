@@ -14,6 +14,7 @@ mod settings;
 mod steer;
 mod take;
 mod target;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod waves;

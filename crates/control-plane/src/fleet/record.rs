@@ -45,10 +45,13 @@ pub(super) async fn record<'a>(
         };
         let ended = (state != TargetState::Pending).then_some(now);
         let took = i64::try_from(outcome.took.as_millis()).unwrap_or(i64::MAX);
-        let written = rollout_targets::Entity::update_many()
+        let mut write = rollout_targets::Entity::update_many();
+        if let Some(has) = outcome.has {
+            write = write.col_expr(Column::VersionAfter, Expr::value(stored(has)));
+        }
+        let written = write
             .col_expr(Column::State, Expr::value(state.as_str()))
             .col_expr(Column::Error, Expr::value(text.map(String::as_str)))
-            .col_expr(Column::VersionAfter, Expr::value(outcome.has.map(stored)))
             .col_expr(Column::DurationMs, Expr::value(took))
             .col_expr(Column::FinishedAt, Expr::value(ended))
             .col_expr(Column::RunAfter, plane.registry.after(pause(outcome.attempts, rand::random_range(0.0..1.0))))

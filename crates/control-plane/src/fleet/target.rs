@@ -12,7 +12,9 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::settings::Settings;
+use super::stored;
 use super::take::Taken;
+use super::tell::tell;
 use crate::engine::{DatabaseName, EngineError, Entered, Patience, Way};
 use crate::plane::Plane;
 use crate::registry::entities::{databases, rollout_targets, servers, tenants};
@@ -118,6 +120,14 @@ impl Job {
         let Some((name, server)) = &self.place else {
             return (None, End::Skipped("the tenant's database is gone: it was deleted meanwhile".to_owned()));
         };
+        if self.is_down
+            && let Err(untold) = tell(plane, &self.target, stored(self.version)).await
+        {
+            // Nothing was taken back. Given up, the registry says again what the database has.
+            let is_last = self.target.attempts.unsigned_abs() >= self.settings.attempts;
+            let had = self.target.version_after.unwrap_or(self.target.version_before).unsigned_abs();
+            return (is_last.then_some(had), End::Again(untold.to_string()));
+        }
         match self.migrate(plane, name, server).await {
             Ok(has) => (Some(has), End::Done),
             Err((has, error)) => {

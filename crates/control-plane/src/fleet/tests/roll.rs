@@ -1,5 +1,8 @@
 //! What a rollout does to a fleet that is well.
 
+use tenancy::feed::FeedRequest;
+use tenancy::route::Revision;
+
 use super::*;
 
 on_both! {
@@ -9,6 +12,7 @@ on_both! {
     the_fleet_follows_once_the_canaries_have_passed,
     a_tenant_that_is_built_meanwhile_has_the_version_in_the_end,
     a_fleet_goes_back_where_its_migrations_allow_it,
+    a_database_goes_back_only_when_data_planes_have_let_go,
 }
 
 async fn every_tenant_is_brought_to_the_version_wave_by_wave(stage: &Stage) {
@@ -112,4 +116,28 @@ async fn a_fleet_goes_back_where_its_migrations_allow_it(stage: &Stage) {
     let ended = fleet.roll(&Order { version: 2, is_down: true, ..Fleet::order() }).await;
     assert_eq!((ended.state.as_str(), fleet.versions().await, fleet.fleet_version().await), ("done", vec![2, 2], 2));
     assert_eq!(fleet.effects().await, [0, 0]);
+}
+
+async fn a_database_goes_back_only_when_data_planes_have_let_go(stage: &Stage) {
+    let fleet = Fleet::of(stage, 1).await;
+    assert_eq!(fleet.roll(&Order { version: 3, ..Fleet::order() }).await.state, "done");
+    let node = stage.behind().await;
+    let mut order = Order { version: 2, is_down: true, ..Fleet::order() };
+    order.settings.attempts = 1;
+    let ended = fleet.roll(&order).await;
+    assert_eq!((ended.state.as_str(), fleet.effects().await), ("failed", vec![1]), "it has what the node may ask for");
+    let target = &fleet.targets(ended.id).await[0];
+    assert!(target.error.as_deref().is_some_and(|error| error.contains("have not let go")), "{target:?}");
+    assert_eq!(fleet.versions().await, [3], "the registry tells the truth");
+    // It applies what it is told from here on.
+    let (epoch, head) = crate::registry::position(&fleet.plane.registry.history().await.unwrap());
+    let later = Revision(head.0 + 100);
+    stage.hear(&FeedRequest { epoch: Some(epoch), after: later, heard: later, applied: later, ..node }).await;
+    let change = fleet.plane.registry.change().await.unwrap();
+    retry(&change, ended.id).await.unwrap();
+    change.commit().await.unwrap();
+    let runner = fleet.running();
+    assert_eq!(fleet.rest(ended.id).await.state, "done");
+    runner.stop().await;
+    assert_eq!((fleet.versions().await, fleet.effects().await), (vec![2], vec![0]));
 }

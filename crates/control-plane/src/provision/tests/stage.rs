@@ -212,7 +212,7 @@ impl Stage {
     }
 
     /// A data plane that was heard, and has applied nothing.
-    pub(super) async fn behind(&self) -> FeedRequest {
+    pub(crate) async fn behind(&self) -> FeedRequest {
         let nothing = Revision(0);
         let node = FeedRequest {
             node: NodeId::generate(),
@@ -227,7 +227,7 @@ impl Stage {
         node
     }
 
-    pub(super) async fn hear(&self, node: &FeedRequest) {
+    pub(crate) async fn hear(&self, node: &FeedRequest) {
         self.plane.registry.heard(node, self.plane.registry.now()).await.unwrap();
     }
 
