@@ -5,6 +5,7 @@ use super::*;
 on_both! {
     a_target_survives_a_kill_at_every_point,
     two_control_planes_share_a_rollout_and_do_nothing_twice,
+    no_target_is_taken_by_two,
     whoever_was_taken_over_writes_nothing,
     one_that_kills_whoever_works_on_it_is_given_up,
     a_rollout_of_another_epoch_waits_until_it_is_told_to_go_on,
@@ -39,6 +40,24 @@ async fn two_control_planes_share_a_rollout_and_do_nothing_twice(stage: &Stage) 
     second.stop().await;
     assert_eq!((fleet.versions().await, fleet.effects().await), (vec![4; 6], vec![1; 6]));
     assert!(fleet.targets(rollout.id).await.iter().all(|target| target.attempts == 1 && target.fence == 1));
+}
+
+async fn no_target_is_taken_by_two(stage: &Stage) {
+    let fleet = Fleet::of(stage, 4).await;
+    let other = stage.plane_with_schema(Arc::new(Newer));
+    let mut order = Fleet::order();
+    (order.settings.canary, order.settings.waves, order.settings.attempts) = (Canary::Number(0), Vec::new(), 100);
+    order.settings.concurrency = 3;
+    let rollout = fleet.start(&order).await.unwrap();
+    for round in 1..=10 {
+        let take = |plane| take::take(plane, rollout.id, 4, Duration::from_secs(8));
+        let (one, another) = tokio::join!(take(&fleet.plane), take(&other));
+        let taken = [one.unwrap().unwrap().targets, another.unwrap().unwrap().targets].concat();
+        assert_eq!(taken.len(), 3, "both together take what may be at work: {taken:?}");
+        let fences: i64 = fleet.targets(rollout.id).await.iter().map(|target| target.fence).sum();
+        assert_eq!(fences, 3 * round, "each was taken once a round");
+        fleet.lapse().await;
+    }
 }
 
 async fn whoever_was_taken_over_writes_nothing(stage: &Stage) {
