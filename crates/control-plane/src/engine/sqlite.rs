@@ -20,8 +20,8 @@ use super::{Engine, EngineError, Entered, Made};
 /// How long somebody else's write is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const FILE: &str = "database.db";
-/// A copy that is not whole yet.
-const COPY: &str = "database.copy";
+/// Begins the name of a copy that is not whole yet.
+const COPY: &str = "database.copy-";
 
 /// A folder of databases.
 pub(super) struct Sqlite {
@@ -47,6 +47,17 @@ impl Sqlite {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Removes what was left by copies that were not made to the end. Who made one and wakes up writes to no file that has a name.
+    fn clear_copies(&self, database: &DatabaseName) -> Result<(), EngineError> {
+        for entry in fs::read_dir(self.home(database))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(COPY) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     async fn open(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
@@ -114,11 +125,18 @@ impl Engine for Sqlite {
         if file.exists() {
             return Ok(Made::Before);
         }
-        // Whole or not there at all.
-        let copy = self.home(database).join(COPY);
+        self.clear_copies(database)?;
+        // Of our own, and whole or not there at all. It takes nobody's place: whoever was frozen here and wakes up finds a database
+        // that may be in use by now.
+        let copy = self.home(database).join(format!("{COPY}{}", Uuid::new_v4()));
         fs::copy(self.home(template).join(FILE), &copy)?;
         fs::set_permissions(&copy, Permissions::from_mode(0o600))?;
-        fs::rename(&copy, &file)?;
+        let linked = fs::hard_link(&copy, &file);
+        fs::remove_file(&copy)?;
+        match linked {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Made::Before),
+            linked => linked?,
+        }
         Ok(Made::Anew)
     }
 

@@ -122,6 +122,7 @@ async fn wind_up(change: &mut Change, rollout: rollouts::Model) -> Result<bool, 
     let selected = selection.find(change.db(), rollout.target_version, rollout.is_down).await;
     // What it named is gone: nobody is left to be found by it.
     let Ok(selected) = selected else { return finish(change, rollout).await.map(|_| false) };
+    let selected = selected.without_targets_of_others();
     let wave = Wave { position: rollout.wave + 1, kind: STRAGGLERS, size: i64::MAX.unsigned_abs(), named: None };
     if add_wave(change, &rollout, &selected, wave).await? == 0 {
         return finish(change, rollout).await.map(|_| false);

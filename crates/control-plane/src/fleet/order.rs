@@ -220,7 +220,7 @@ pub(super) async fn add_wave(
         .expr(Expr::value(0_i32))
         .column(tenants::Column::SchemaVersion)
         .expr(Expr::value(0_i64))
-        .expr(Expr::value(now))
+        .expr(change.present())
         .order_by_asc(tenants::Column::Id)
         .limit(wave.size)
         .into_query();

@@ -1,15 +1,17 @@
 //! What came of attempts, written down for many of them in one commit: a commit costs more than most migrations do.
 
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use super::target::{End, Outcome};
-use super::{TargetState, stored};
+use super::{State, TargetState, stored};
 use crate::plane::Plane;
-use crate::registry::entities::{rollout_targets, tenants};
+use crate::registry::change::Change;
+use crate::registry::entities::{rollout_targets, rollouts, tenants};
 
 /// Outcomes that are written down together, at most.
 pub(super) const AT_ONCE: usize = 64;
@@ -32,13 +34,16 @@ pub(super) async fn record<'a>(
 ) -> Result<(), DbErr> {
     use rollout_targets::Column;
 
+    let outcomes: Vec<&Outcome> = outcomes.collect();
     let mut change = plane.registry.change().await?;
     let now = change.now();
+    let given_up = given_up(&change, &outcomes).await?;
     for outcome in outcomes {
         let is_last = outcome.attempts.unsigned_abs() >= attempts(outcome.rollout);
         let (state, text) = match &outcome.end {
             End::Done => (TargetState::Done, None),
             End::Failed(text) => (TargetState::Failed, Some(text)),
+            End::Again(text) if given_up.contains(&outcome.rollout) => (TargetState::Skipped, Some(text)),
             End::Again(text) if is_last => (TargetState::Failed, Some(text)),
             End::Again(text) => (TargetState::Pending, Some(text)),
             End::Skipped(text) => (TargetState::Skipped, Some(text)),
@@ -83,6 +88,22 @@ pub(super) async fn record<'a>(
         }
     }
     change.commit().await.map(drop)
+}
+
+/// Which of their rollouts were given up: nothing of those is tried again. None is, before the change has ended.
+async fn given_up(change: &Change, outcomes: &[&Outcome]) -> Result<HashSet<Uuid>, DbErr> {
+    let again: BTreeSet<Uuid> =
+        outcomes.iter().filter(|it| matches!(it.end, End::Again(_))).map(|outcome| outcome.rollout).collect();
+    if again.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = rollouts::Entity::find()
+        .filter(rollouts::Column::Id.is_in(again))
+        .order_by_asc(rollouts::Column::Id)
+        .lock(LockType::Share)
+        .all(change.db())
+        .await?;
+    Ok(rows.into_iter().filter(|row| row.state == State::Aborted.as_str()).map(|row| row.id).collect())
 }
 
 #[cfg(test)]

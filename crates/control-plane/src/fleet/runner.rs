@@ -19,6 +19,8 @@ use super::target::{End, Outcome, jobs};
 use super::{conduct, take};
 use crate::plane::Plane;
 
+/// How often it is looked for targets that nobody takes any more.
+const SWEEP: Duration = Duration::from_secs(5);
 /// The longest pause after looks that failed.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -92,6 +94,8 @@ struct Runner {
     /// How often targets are tried, by rollout; of those that go on.
     attempts: HashMap<Uuid, u32>,
     counted: Counter<u64>,
+    /// When it was last looked for what nobody takes any more.
+    swept: Instant,
 }
 
 impl Runner {
@@ -100,7 +104,16 @@ impl Runner {
             .u64_counter("rollout_targets_ended")
             .with_description("Attempts at targets of rollouts, by what came of them.")
             .build();
-        Self { plane, held, pace, at_work: JoinSet::new(), ended: Vec::new(), attempts: HashMap::new(), counted }
+        Self {
+            plane,
+            held,
+            pace,
+            at_work: JoinSet::new(),
+            ended: Vec::new(),
+            attempts: HashMap::new(),
+            counted,
+            swept: Instant::now(),
+        }
     }
 
     async fn run(mut self, stopping: CancellationToken) {
@@ -148,37 +161,51 @@ impl Runner {
         }
         self.write_down().await?;
         let mut is_news = false;
+        if self.swept.elapsed() >= SWEEP {
+            self.swept = Instant::now();
+            take::sweep(&self.plane).await?;
+        }
         let running = take::running(&self.plane).await?;
         self.attempts.retain(|rollout, _| running.contains(rollout));
         for rollout in running {
-            is_news |= conduct::conduct(&self.plane, rollout).await?;
-            let free = self.pace.at_once.saturating_sub(self.at_work.len());
-            if free == 0 {
-                break;
+            // What is wrong with one is nothing to the others.
+            match self.go_on(rollout).await {
+                Ok(moved) => is_news |= moved,
+                Err(error) => tracing::warn!(%rollout, %error, "could not go on with a rollout"),
             }
-            let term = self.held.take(self.pace.lease);
-            let Some(taken) = take::take(&self.plane, rollout, free, self.pace.lease).await? else { continue };
-            self.attempts.insert(rollout, taken.settings.attempts);
-            for job in jobs(&self.plane, taken).await? {
-                let (plane, held) = (self.plane.clone(), self.held.clone());
-                let span = tracing::info_span!("target", rollout = %rollout, tenant = %job.target.tenant_id,
-                    fence = job.target.fence);
-                #[cfg(test)]
-                let stops = self.pace.stops.clone();
-                let kept = held.keep(job.target.tenant_id);
-                let work = async move {
-                    let work = async {
-                        #[cfg(test)]
-                        stops.meet("taken").await;
-                        let outcome = job.attempt(&plane).await;
-                        #[cfg(test)]
-                        stops.meet("migrated").await;
-                        outcome
-                    };
-                    held.hold(term, work).await.map(|outcome| (outcome, kept))
+        }
+        Ok(is_news)
+    }
+
+    /// Moves one rollout on, and begins targets of it.
+    async fn go_on(&mut self, rollout: Uuid) -> Result<bool, DbErr> {
+        let is_news = conduct::conduct(&self.plane, rollout).await?;
+        let free = self.pace.at_once.saturating_sub(self.at_work.len());
+        if free == 0 {
+            return Ok(is_news);
+        }
+        let term = self.held.take(self.pace.lease);
+        let Some(taken) = take::take(&self.plane, rollout, free, self.pace.lease).await? else { return Ok(is_news) };
+        self.attempts.insert(rollout, taken.settings.attempts);
+        for job in jobs(&self.plane, taken).await? {
+            let (plane, held) = (self.plane.clone(), self.held.clone());
+            let span = tracing::info_span!("target", rollout = %rollout, tenant = %job.target.tenant_id,
+                fence = job.target.fence);
+            #[cfg(test)]
+            let stops = self.pace.stops.clone();
+            let kept = held.keep(job.target.tenant_id);
+            let work = async move {
+                let work = async {
+                    #[cfg(test)]
+                    stops.meet("taken").await;
+                    let outcome = job.attempt(&plane).await;
+                    #[cfg(test)]
+                    stops.meet("migrated").await;
+                    outcome
                 };
-                self.at_work.spawn(work.instrument(span));
-            }
+                held.hold(term, work).await.map(|outcome| (outcome, kept))
+            };
+            self.at_work.spawn(work.instrument(span));
         }
         Ok(is_news)
     }

@@ -8,6 +8,7 @@ use tenancy::Status;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::TargetState;
 use crate::registry::entities::{plans, rollout_targets, servers, tenants};
 
 /// Tenants that may be named.
@@ -97,6 +98,17 @@ impl Selected {
     /// As [`Self::to_change`], but for those that are targets of the rollout already.
     pub(super) fn yet_to_target(&self, rollout: Uuid) -> sea_orm::Select<tenants::Entity> {
         self.to_change().filter(tenants::Column::Id.not_in_subquery(targets_of(rollout)))
+    }
+
+    /// Without those that another rollout is at work on.
+    pub(super) fn without_targets_of_others(mut self) -> Self {
+        let open = Query::select()
+            .column(rollout_targets::Column::TenantId)
+            .from(rollout_targets::Entity)
+            .and_where(rollout_targets::Column::State.is_in(TargetState::OPEN.map(TargetState::as_str)))
+            .to_owned();
+        self.condition = self.condition.add(tenants::Column::Id.not_in_subquery(open));
+        self
     }
 }
 

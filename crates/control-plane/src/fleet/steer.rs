@@ -87,10 +87,15 @@ pub(crate) async fn retry(change: &Change, id: Uuid) -> Result<rollouts::Model, 
     if rollout.state == State::Aborted.as_str() {
         return Err(illegal(&rollout, "be retried", "it was given up: order a new one"));
     }
+    // What was ordered since may have taken its tenants elsewhere.
+    let newer = rollouts::Entity::find().filter(rollouts::Column::Id.gt(id)).one(change.db()).await?;
+    if rollout.state == State::Done.as_str() && newer.is_some() {
+        return Err(illegal(&rollout, "be retried", "another was ordered since; order a new one"));
+    }
     let again = rollout_targets::Entity::update_many()
         .col_expr(Column::State, Expr::value(TargetState::Pending.as_str()))
         .col_expr(Column::Attempts, Expr::value(0))
-        .col_expr(Column::RunAfter, Expr::value(change.now()))
+        .col_expr(Column::RunAfter, change.present())
         .col_expr(Column::FinishedAt, Expr::value(None::<chrono::DateTime<chrono::Utc>>))
         .filter(Column::RolloutId.eq(id))
         .filter(Column::State.eq(TargetState::Failed.as_str()))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
@@ -33,10 +33,17 @@ pub(super) async fn running(plane: &Plane) -> Result<Vec<Uuid>, DbErr> {
         .column(rollouts::Column::Id)
         .filter(rollouts::Column::State.eq(State::Running.as_str()))
         .filter(rollouts::Column::Epoch.eq(epoch))
+        // What a newer program brought is left to those who contain it.
+        .filter(rollouts::Column::TargetVersion.lte(contained(plane)))
         .order_by_asc(rollouts::Column::Id)
         .into_tuple()
         .all(plane.registry.db())
         .await
+}
+
+/// How many migrations this program contains.
+fn contained(plane: &Plane) -> i32 {
+    i32::try_from(plane.schema.migrations().len()).unwrap_or(i32::MAX)
 }
 
 /// The rollout, if it goes on now; nobody else decides anything of it until the change ends.
@@ -98,6 +105,8 @@ pub(super) async fn take(
             .filter(rollout_targets::Column::RolloutId.eq(rollout.id))
             .filter(rollout_targets::Column::Wave.eq(rollout.wave))
             .filter(is_free(registry))
+            // To take a migration back, it has to be there.
+            .filter(rollout_targets::Column::VersionBefore.lte(contained(plane)))
             .filter(rollout_targets::Column::ServerId.is_not_in(full))
             .filter(rollout_targets::Column::TenantId.is_not_in(seen))
             .order_by_asc(rollout_targets::Column::TenantId)
@@ -187,6 +196,28 @@ async fn lease_all(
         holder.filter(|holder| *holder != plane.id)
     };
     Ok(taken.into_iter().map(|target| (before(target.tenant_id), target)).map(|(it, target)| (target, it)).collect())
+}
+
+/// Ends targets whose holder died after their rollout was given up: nobody takes them any more, and their tenants are not in
+/// an open rollout for ever.
+pub(super) async fn sweep(plane: &Plane) -> Result<(), DbErr> {
+    let given_up = Query::select()
+        .column(rollouts::Column::Id)
+        .from(rollouts::Entity)
+        .and_where(rollouts::Column::State.eq(State::Aborted.as_str()))
+        .to_owned();
+    let error = "the rollout was given up, and whoever worked on it did not come to an end: `freehold tenant doctor` says \
+                 which version the database has";
+    rollout_targets::Entity::update_many()
+        .col_expr(rollout_targets::Column::State, Expr::value(TargetState::Skipped.as_str()))
+        .col_expr(rollout_targets::Column::Error, Expr::value(error))
+        .col_expr(rollout_targets::Column::LeaseHolder, Expr::value(None::<Uuid>))
+        .col_expr(rollout_targets::Column::FinishedAt, Expr::value(plane.registry.now()))
+        .filter(rollout_targets::Column::RolloutId.in_subquery(given_up))
+        .filter(has_lapsed(&plane.registry))
+        .exec(plane.registry.db())
+        .await
+        .map(drop)
 }
 
 /// Renews this process' leases on the targets of these tenants.

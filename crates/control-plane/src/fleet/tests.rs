@@ -201,6 +201,14 @@ impl<'a> Fleet<'a> {
         ended
     }
 
+    /// The state in which it is when it was worked on.
+    async fn rest_of(&self, id: Uuid) -> String {
+        let runner = self.running();
+        let ended = self.rest(id).await;
+        runner.stop().await;
+        ended.state
+    }
+
     async fn targets(&self, id: Uuid) -> Vec<rollout_targets::Model> {
         rollout_targets::Entity::find()
             .filter(rollout_targets::Column::RolloutId.eq(id))

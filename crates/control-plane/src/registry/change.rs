@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::sea_query::{Expr, LockType, SimpleExpr};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::audit::{Chain, Event};
 use tenancy::route::Revision;
@@ -51,6 +51,11 @@ impl Change {
     /// Now, as precise as the registry keeps it.
     pub(crate) fn now(&self) -> DateTime<Utc> {
         self.registry.now()
+    }
+
+    /// The moment of the change, as the registry itself says it: what is due then is due for whoever looks later.
+    pub(crate) fn present(&self) -> SimpleExpr {
+        self.registry.present()
     }
 
     /// The epoch that the registry's history is in.

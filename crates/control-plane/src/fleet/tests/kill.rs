@@ -8,6 +8,8 @@ on_both! {
     no_target_is_taken_by_two,
     whoever_was_taken_over_writes_nothing,
     one_that_kills_whoever_works_on_it_is_given_up,
+    an_older_program_takes_nothing_that_it_does_not_contain,
+    nothing_of_a_rollout_that_was_given_up_stays_open,
     a_rollout_of_another_epoch_waits_until_it_is_told_to_go_on,
 }
 
@@ -112,4 +114,43 @@ async fn a_rollout_of_another_epoch_waits_until_it_is_told_to_go_on(stage: &Stag
     let runner = fleet.running();
     assert_eq!(fleet.rest(rollout.id).await.state, "done");
     runner.stop().await;
+}
+
+async fn an_older_program_takes_nothing_that_it_does_not_contain(stage: &Stage) {
+    let fleet = Fleet::of(stage, 1).await;
+    let rollout = fleet.start(&Order { version: 3, ..Fleet::order() }).await.unwrap();
+    // The program of two migrations, while another is being replaced by the newer one.
+    assert!(take::running(&stage.plane).await.unwrap().is_empty());
+    assert_eq!(fleet.rest_of(rollout.id).await, "done");
+    let down = fleet.start(&Order { version: 2, is_down: true, ..Fleet::order() }).await.unwrap();
+    let taken = take::take(&stage.plane, down.id, 8, Duration::from_secs(8)).await.unwrap().unwrap();
+    assert!(taken.targets.is_empty(), "what it does not contain, it cannot take back");
+    assert_eq!(fleet.rest_of(down.id).await, "done");
+}
+
+async fn nothing_of_a_rollout_that_was_given_up_stays_open(stage: &Stage) {
+    let fleet = Fleet::of(stage, 2).await;
+    let mut order = Fleet::order();
+    (order.settings.canary, order.settings.waves) = (Canary::Number(0), Vec::new());
+    let rollout = fleet.start(&order).await.unwrap();
+    let taken = take::take(&fleet.plane, rollout.id, 8, Duration::from_secs(8)).await.unwrap().unwrap();
+    let change = fleet.plane.registry.change().await.unwrap();
+    abort(&change, rollout.id).await.unwrap();
+    change.commit().await.unwrap();
+    // Of one somebody was in the way; of the other the holder dies.
+    let target = &taken.targets[0].0;
+    let outcome = target::Outcome {
+        rollout: rollout.id,
+        tenant: target.tenant_id,
+        fence: target.fence,
+        attempts: 1,
+        has: None,
+        took: Duration::ZERO,
+        end: target::End::Again("somebody was in the way".to_owned()),
+    };
+    record::record(&fleet.plane, [&outcome].into_iter(), |_| 4).await.unwrap();
+    fleet.lapse().await;
+    take::sweep(&fleet.plane).await.unwrap();
+    assert_eq!(fleet.states(rollout.id).await, BTreeMap::from([("skipped".to_owned(), 2)]));
+    assert_eq!(fleet.roll(&order).await.state, "done", "their tenants are free for another");
 }
