@@ -10,7 +10,6 @@ mod watch;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use clap::builder::NonEmptyStringValueParser;
 
 use crate::client::{Client, path, query};
 use crate::output::Output;
@@ -44,8 +43,18 @@ pub(crate) enum Command {
 #[derive(clap::Args)]
 pub(crate) struct Which {
     /// The rollout's id; the newest unless told
-    #[arg(value_name = "ROLLOUT", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "ROLLOUT", value_parser = rollout_id)]
     rollout: Option<String>,
+}
+
+/// A rollout's id, and no slug or name: it has none.
+fn rollout_id(typed: &str) -> Result<String, &'static str> {
+    let is_id = typed.len() == 36
+        && typed
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() });
+    if is_id { Ok(typed.to_owned()) } else { Err("a rollout is named by its id, as `freehold fleet status` shows it") }
 }
 
 impl Command {

@@ -47,7 +47,8 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&plain(&self.detail))?;
-        for error in &self.errors {
+        // What the detail says already is not said twice.
+        for error in self.errors.iter().filter(|error| !self.detail.contains(&error.detail)) {
             write!(f, "\n  {}: {}", plain(&error.field), plain(&error.detail))?;
         }
         if let Some(hint) = &self.hint {

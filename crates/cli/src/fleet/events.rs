@@ -28,11 +28,12 @@ impl Event {
     pub(super) fn line(&self) -> String {
         match self {
             Self::Rollout { id, version, targets, already, waves } => {
-                format!(
-                    "rollout {id} to version {version}: {targets} targets in {waves} waves; {already} had it already"
-                )
+                let (targets, waves) = (some(*targets, "target"), some(*waves as u64, "wave"));
+                format!("rollout {id} to version {version}: {targets} in {waves}; {already} had it already")
             }
-            Self::WaveBegun { wave, kind, targets } => format!("wave {wave} ({kind}) begins: {targets} targets"),
+            Self::WaveBegun { wave, kind, targets } => {
+                format!("wave {wave} ({kind}) begins: {}", some(*targets, "target"))
+            }
             Self::WaveEnded { wave, done, failed, skipped } => {
                 format!("wave {wave} is over: {done} done, {failed} failed, {skipped} skipped")
             }
@@ -50,6 +51,11 @@ impl Event {
         let Counts { pending, running, done, failed, skipped } = counts;
         Self::Progress { done, failed, skipped, left: pending + running }
     }
+}
+
+/// So many of them.
+pub(super) fn some(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// What happened since the look before, in the order in which it may have.
@@ -106,7 +112,7 @@ mod tests {
         let lines = |before, now| between(before, now).iter().map(Event::line).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(lines(None, &first), @r"
         rollout 01a to version 3: 3 targets in 2 waves; 7 had it already
-        wave 0 (canary) begins: 1 targets
+        wave 0 (canary) begins: 1 target
         ");
         insta::assert_snapshot!(lines(Some(&first), &second), @r"
         wave 0 is over: 1 done, 0 failed, 0 skipped

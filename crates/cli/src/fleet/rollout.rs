@@ -125,7 +125,7 @@ impl Rollout {
 
     /// Its waves.
     pub(super) fn wave_table(&self) -> Table {
-        let mut table = Table::of(["WAVE", "KIND", "TARGETS", "DONE", "FAILED", "OPENED", "ENDED"]);
+        let mut table = Table::of(["WAVE", "KIND", "TARGETS", "DONE", "FAILED", "SKIPPED", "OPENED", "ENDED"]);
         for (number, wave) in self.waves.iter().enumerate() {
             table.row([
                 &number.to_string(),
@@ -133,6 +133,7 @@ impl Rollout {
                 &wave.size.to_string(),
                 &wave.counts.done.to_string(),
                 &wave.counts.failed.to_string(),
+                &wave.counts.skipped.to_string(),
                 or_nothing(wave.opened_at.as_deref().map(moment).as_deref()),
                 or_nothing(wave.ended_at.as_deref().map(moment).as_deref()),
             ]);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use clap::builder::NonEmptyStringValueParser;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -22,7 +21,7 @@ const FAILURES: usize = 20;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// One rollout, with its waves and what failed
-    #[arg(value_name = "ROLLOUT", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "ROLLOUT", value_parser = super::rollout_id)]
     rollout: Option<String>,
 }
 
@@ -91,7 +90,10 @@ fn show(client: &Client, output: Output, id: &str) -> Result<()> {
     let rollout: Rollout = answer.json("rollout")?;
     let failed = failures(client, id, FAILURES)?;
     output.show(answer.text(), || {
-        let mut text = format!("{}\n{}", rollout.facts(), rollout.wave_table());
+        let mut text = rollout.facts().to_string();
+        if !rollout.waves.is_empty() {
+            let _ = write!(text, "\n{}", rollout.wave_table());
+        }
         if !failed.is_empty() {
             let mut table = Table::of(["FAILED", "WHY"]);
             for target in &failed {

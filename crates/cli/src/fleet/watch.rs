@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::events::{Event, between, failed};
+use super::events::{Event, between, failed, some};
 use super::order;
-use super::rollout::{Counts, Rollout};
+use super::rollout::{Counts, Rollout, Target};
 use super::status::failures;
 use crate::client::{Client, Lost, Refusal, path};
 use crate::output::{Output, note, print};
@@ -66,19 +66,17 @@ pub(super) fn run(client: &Client, output: Output, id: &str) -> Result<()> {
     let mut before: Option<Rollout> = None;
     let mut told = HashSet::new();
     loop {
-        match look(client, id) {
-            Ok(now) => {
+        match look(client, id, before.as_ref()) {
+            Ok((now, failures)) => {
                 view.see(&now);
-                let known = before.as_ref().map_or(0, |before| before.counts.failed);
-                if now.counts.failed > known {
-                    for target in failures(client, id, FAILURES)? {
-                        if told.insert(target.tenant.clone()) {
-                            view.tell(&failed(&target))?;
-                        }
-                    }
-                }
                 for event in between(before.as_ref(), &now) {
                     view.tell(&event)?;
+                }
+                for target in failures.iter().filter(|target| told.insert(target.tenant.clone())) {
+                    view.tell(&failed(target))?;
+                }
+                if now.state == "paused" && before.as_ref().is_none_or(|before| before.state != "paused") {
+                    view.hint(&format!("`freehold fleet resume {id}` goes on."));
                 }
                 view.progress(&now, before.as_ref())?;
                 if now.has_ended() {
@@ -101,8 +99,12 @@ pub(super) fn run(client: &Client, output: Output, id: &str) -> Result<()> {
     }
 }
 
-fn look(client: &Client, id: &str) -> Result<Rollout> {
-    client.get(&path(["rollouts", id]))?.json("rollout")
+/// How far it is, and what failed if more did than before.
+fn look(client: &Client, id: &str, before: Option<&Rollout>) -> Result<(Rollout, Vec<Target>)> {
+    let now: Rollout = client.get(&path(["rollouts", id]))?.json("rollout")?;
+    let known = before.map_or(0, |before| before.counts.failed);
+    let failed = if now.counts.failed > known { failures(client, id, FAILURES)? } else { Vec::new() };
+    Ok((now, failed))
 }
 
 /// The next look may fare better.
@@ -113,24 +115,41 @@ fn is_passing(error: &anyhow::Error) -> bool {
 /// The last word, and the exit code.
 fn end(rollout: &Rollout, output: Output) -> Result<()> {
     let Counts { done, failed, skipped, .. } = rollout.counts;
-    if !output.is_json {
+    if !output.is_json && !rollout.waves.is_empty() {
         print(rollout.wave_table().to_string().trim_end())?;
     }
+    let (id, version, had) = (&rollout.id, rollout.version, rollout.already);
     if rollout.is_whole() {
-        return output.done(&format!(
-            "Done: {done} tenants were brought to version {}, {} had it.",
-            rollout.version,
-            rollout.already + skipped
-        ));
+        return output.done(&match (done, skipped) {
+            (0, 0) => format!(
+                "Nothing to do: {} at version {version} or past it.",
+                if had == 1 { "1 tenant is".to_owned() } else { format!("{had} tenants are") }
+            ),
+            (_, 0) => format!("Done: {} brought to version {version}; {had} had it already.", some(done, "tenant")),
+            _ => format!(
+                "Done: {} brought to version {version}; {had} had it already, {skipped} gone meanwhile.",
+                some(done, "tenant")
+            ),
+        });
     }
-    let why = rollout.note.clone().unwrap_or_else(|| {
-        format!("the rollout is {}: {done} done, {failed} failed, {skipped} skipped", rollout.state)
-    });
-    let text = format!("{why}\n  `freehold fleet status {}` shows what failed.", rollout.id);
     if rollout.is_spent() {
-        return Err(BudgetSpent(text).into());
+        return Err(BudgetSpent(format!(
+            "the error budget is spent: {failed} failed, {done} are done, {} were not begun\n  \
+             `freehold fleet status {id}` shows what failed, `freehold fleet retry {id}` tries it again, \
+             `freehold fleet abort {id}` gives it up.",
+            rollout.counts.pending
+        ))
+        .into());
     }
-    bail!(text)
+    let what = if failed > 0 {
+        format!("shows what failed, `freehold fleet retry {id}` tries it again")
+    } else {
+        "shows how far it came".to_owned()
+    };
+    let state = &rollout.state;
+    bail!(
+        "the rollout is {state}: {done} done, {failed} failed, {skipped} skipped\n  `freehold fleet status {id}` {what}."
+    )
 }
 
 /// Where it is shown.
@@ -173,11 +192,17 @@ impl View {
         if self.output.is_json {
             return print(&serde_json::to_string(event)?);
         }
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note(&event.line())),
-            None => note(&event.line()),
-        }
+        self.hint(&event.line());
         Ok(())
+    }
+
+    /// Says something to a person alone.
+    fn hint(&self, text: &str) {
+        match &self.bar {
+            _ if self.output.is_json => {}
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
+        }
     }
 
     /// How far it is: now and then in a pipeline, at each change for a script.
@@ -192,12 +217,8 @@ impl View {
     }
 
     fn lost(&mut self, error: &anyhow::Error) {
-        if !std::mem::replace(&mut self.is_lost, true) && !self.output.is_json {
-            let text = format!("{error:#}\n  The rollout goes on by itself; asked again until it answers.");
-            match &self.bar {
-                Some(bar) => bar.suspend(|| note(&text)),
-                None => note(&text),
-            }
+        if !std::mem::replace(&mut self.is_lost, true) {
+            self.hint(&format!("{error:#}\n  The rollout goes on by itself; asked again until it answers."));
         }
     }
 }
@@ -218,13 +239,14 @@ impl Drop for View {
     reason = "a rate of targets"
 )]
 fn how_far(now: &Rollout, ended: u64, took: Duration) -> String {
-    let mut parts = vec![format!("wave {} of {}", now.wave + 1, now.waves.len())];
-    if now.state != "running" {
+    let mut parts = vec![format!("wave {} (the last is {})", now.wave, now.waves.len().saturating_sub(1))];
+    let is_running = now.state == "running";
+    if !is_running {
         parts.push(now.state.clone());
     }
     let rate = ended as f64 / took.as_secs_f64().max(0.001);
     let left = now.counts.pending + now.counts.running;
-    if ended > 0 {
+    if ended > 0 && is_running {
         parts.push(format!("{rate:.1}/s"));
         if left > 0 {
             parts.push(format!("{} s left", (left as f64 / rate).ceil() as u64));
@@ -251,9 +273,9 @@ mod tests {
         let now = rollout(&format!(
             r#""state":"running","counts":{{"pending":40,"running":8,"done":50,"failed":2}},{waves}"#
         ));
-        assert_eq!(how_far(&now, 52, Duration::from_secs(13)), "wave 2 of 2 · 4.0/s · 12 s left · 2 failed");
+        assert_eq!(how_far(&now, 52, Duration::from_secs(13)), "wave 1 (the last is 1) · 4.0/s · 12 s left · 2 failed");
         let paused = rollout(&format!(r#""state":"paused","counts":{{"pending":100}},{waves}"#));
-        assert_eq!(how_far(&paused, 0, Duration::from_secs(1)), "wave 2 of 2 · paused");
+        assert_eq!(how_far(&paused, 0, Duration::from_secs(1)), "wave 1 (the last is 1) · paused");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Api;
 use super::auth::Operator;
 use super::once::{Answer, Ticket};
-use super::page::{Page, after, limit};
+use super::page::{Page, after, invalid, limit};
 use super::tenants;
 use crate::audit::Deed;
 use crate::provision::{self, On, is_held};
@@ -123,9 +123,7 @@ pub(super) async fn list(
     }
     if let Some(state) = query.state {
         if !provision::is_state(&state) {
-            let detail = "must be pending, running, undoing, done, failed or cancelled";
-            let whole = format!("The query string is not valid: `state` {detail}.");
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-query", whole).with_field("state", detail));
+            return Err(invalid("state", "must be pending, running, undoing, done, failed or cancelled"));
         }
         select = select.filter(operations::Column::State.eq(state));
     }

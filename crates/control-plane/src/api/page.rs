@@ -59,7 +59,8 @@ pub(super) fn cursor(key: &str) -> String {
     URL_SAFE_NO_PAD.encode(key)
 }
 
-fn invalid(field: &str, detail: &str) -> Problem {
+/// A query string is refused by one of its fields.
+pub(super) fn invalid(field: &str, detail: &str) -> Problem {
     Problem::new(
         StatusCode::BAD_REQUEST,
         "invalid-query",

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use http::StatusCode;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -20,7 +19,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::auth::Operator;
-use super::page::{Page, after, limit};
+use super::page::{Page, after, invalid, limit};
 use crate::fleet::{self, Selection, Settings, TargetState};
 use crate::registry::entities::{rollout_targets, rollout_waves, rollouts};
 
@@ -190,15 +189,8 @@ pub(super) async fn list(
     let limit = limit(query.limit)?;
     let mut select = rollouts::Entity::find();
     if let Some(state) = query.state {
-        let state = fleet::State::of(&state).ok_or_else(|| {
-            let detail = "must be running, paused, failed, aborted or done";
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "invalid-query",
-                format!("The query string is not valid: `state` {detail}."),
-            )
-            .with_field("state", detail)
-        })?;
+        let known = "must be running, paused, failed, aborted or done";
+        let state = fleet::State::of(&state).ok_or_else(|| invalid("state", known))?;
         select = select.filter(rollouts::Column::State.eq(state.as_str()));
     }
     // Ids are UUIDv7: their order is that of creation.

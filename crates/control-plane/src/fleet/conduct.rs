@@ -115,8 +115,11 @@ pub(super) async fn next_wave(change: &mut Change, rollout: rollouts::Model) -> 
 
 /// Nothing of it is left but tenants that came to be behind meanwhile.
 async fn wind_up(change: &mut Change, rollout: rollouts::Model) -> Result<bool, DbErr> {
-    // Those that come from here on have the version.
-    let rollout = move_fleet(change, rollout).await?;
+    if moves_fleet(&rollout) {
+        // Those that come once this has committed have the version. Who is behind is looked for after that.
+        move_fleet(change, rollout).await?;
+        return Ok(true);
+    }
     let selection: Selection = serde_json::from_value(rollout.selection.clone())
         .map_err(|error| DbErr::Custom(format!("a rollout's selection is damaged: {error}")))?;
     let selected = selection.find(change.db(), rollout.target_version, rollout.is_down).await;
@@ -131,9 +134,8 @@ async fn wind_up(change: &mut Change, rollout: rollouts::Model) -> Result<bool, 
     Ok(true)
 }
 
-/// All of its targets have ended. The fleet follows one that had nothing to do, too.
+/// All of its targets have ended.
 pub(super) async fn finish(change: &mut Change, rollout: rollouts::Model) -> Result<rollouts::Model, DbErr> {
-    let rollout = move_fleet(change, rollout).await?;
     let failed = count(change, rollout.id, None, TargetState::Failed).await?;
     let note = (failed > 0).then(|| {
         format!(
@@ -173,8 +175,12 @@ pub(super) async fn hold_to_budget(
     let of_wave = if wave.kind == CANARY { Some(0) } else { settings.wave_budget.allows(wave.size.unsigned_abs()) };
     let is_spent = |failed: u64, allowed: Option<u64>| allowed.is_some_and(|allowed| failed > allowed);
     let why = if is_spent(in_wave, of_wave) {
-        let of = if wave.kind == CANARY { "the canaries".to_owned() } else { format!("wave {}", rollout.wave) };
-        format!("{in_wave} of the {} targets of {of} failed, and {} may", wave.size, of_wave.unwrap_or_default())
+        if wave.kind == CANARY {
+            format!("{in_wave} of {} canaries failed, and none may", wave.size)
+        } else {
+            let allowed = of_wave.unwrap_or_default();
+            format!("{in_wave} of {} targets of wave {} failed, and {allowed} may", wave.size, rollout.wave)
+        }
     } else if let Some(allowed) = settings.budget.allows(all).filter(|allowed| failed > *allowed) {
         format!("{failed} of {all} targets failed, and {allowed} may")
     } else {
@@ -192,10 +198,15 @@ pub(super) async fn hold_to_budget(
     Ok(Err(()))
 }
 
+/// Whether the fleet is yet to follow it.
+fn moves_fleet(rollout: &rollouts::Model) -> bool {
+    let is_of_all = rollout.selection.as_object().is_some_and(serde_json::Map::is_empty);
+    is_of_all && !rollout.has_moved_fleet
+}
+
 /// The fleet follows a rollout of all tenants once its canaries have passed: new tenants and templates have its version.
 async fn move_fleet(change: &mut Change, mut rollout: rollouts::Model) -> Result<rollouts::Model, DbErr> {
-    let is_of_all = rollout.selection.as_object().is_some_and(serde_json::Map::is_empty);
-    if rollout.has_moved_fleet || !is_of_all {
+    if !moves_fleet(&rollout) {
         return Ok(rollout);
     }
     change.move_fleet(rollout.target_version);

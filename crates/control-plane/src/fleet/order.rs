@@ -78,6 +78,11 @@ async fn prepare(plane: &Plane, db: &impl ConnectionTrait, order: &Order) -> Res
         Canary::Number(_) => Vec::new(),
         Canary::Tenants(named) => {
             let ids = named_tenants(db, "settings.canary", named).await?;
+            let selected_too = selected.all().filter(tenants::Column::Id.is_in(ids.iter().copied())).count(db).await?;
+            if selected_too < ids.len() as u64 {
+                let detail = "names a tenant that is not selected, or has no database: leave it out, or select it too";
+                return Err(Problem::invalid_field("settings.canary", detail));
+            }
             let are_targets = selected.to_change().filter(tenants::Column::Id.is_in(ids.iter().copied()));
             are_targets.select_only().column(tenants::Column::Id).into_tuple().all(db).await?
         }
@@ -180,7 +185,9 @@ pub(crate) async fn order(
             added => drop(added?),
         }
     }
-    if planned.targets() > 0 {
+    let fleet = history::Entity::find_by_id(1).one(db).await?.map_or(0, |history| history.schema_version);
+    // Where the fleet is yet to follow, tenants may come to be behind until it has: the conductor looks for them.
+    if planned.targets() > 0 || order.selection == Selection::default() && fleet != row.target_version {
         return Ok(row);
     }
     super::conduct::finish(change, row).await.map_err(Into::into)
@@ -269,9 +276,10 @@ async fn in_the_way(db: &impl ConnectionTrait, selected: &Selected) -> Result<Op
 /// Another rollout goes first.
 pub(super) fn at_work(other: Option<Uuid>) -> Problem {
     let which = other.map_or_else(|| "Another rollout".to_owned(), |id| format!("The rollout {id}"));
+    let id = other.map_or_else(|| "ID".to_owned(), |id| id.to_string());
     let detail = format!(
-        "{which} is at work on tenants of this one. Watch it with `freehold fleet watch`, or give it up by POST \
-         /v1/rollouts/{{id}}/abort, then order this one again."
+        "{which} is at work on tenants of this one. Wait for its end (`freehold fleet watch {id}`), or give it up \
+         (`freehold fleet abort {id}`), then order this one again."
     );
     Problem::new(StatusCode::CONFLICT, "rollout-at-work", detail)
 }

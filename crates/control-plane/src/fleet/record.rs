@@ -27,24 +27,21 @@ fn pause(attempts: i32, jitter: f64) -> Duration {
 }
 
 /// Writes down what came of attempts whose leases are still this process'. Others' are nobody's news.
-pub(super) async fn record<'a>(
-    plane: &Plane,
-    outcomes: impl Iterator<Item = &'a Outcome>,
-    attempts: impl Fn(Uuid) -> u32,
-) -> Result<(), DbErr> {
+pub(super) async fn record<'a>(plane: &Plane, outcomes: impl Iterator<Item = &'a Outcome>) -> Result<(), DbErr> {
     use rollout_targets::Column;
 
-    let outcomes: Vec<&Outcome> = outcomes.collect();
+    let mut outcomes: Vec<&Outcome> = outcomes.collect();
+    // In the order in which every change locks tenants.
+    outcomes.sort_by_key(|outcome| outcome.tenant);
     let mut change = plane.registry.change().await?;
     let now = change.now();
     let given_up = given_up(&change, &outcomes).await?;
     for outcome in outcomes {
-        let is_last = outcome.attempts.unsigned_abs() >= attempts(outcome.rollout);
         let (state, text) = match &outcome.end {
             End::Done => (TargetState::Done, None),
             End::Failed(text) => (TargetState::Failed, Some(text)),
             End::Again(text) if given_up.contains(&outcome.rollout) => (TargetState::Skipped, Some(text)),
-            End::Again(text) if is_last => (TargetState::Failed, Some(text)),
+            End::Again(text) if outcome.is_last => (TargetState::Failed, Some(text)),
             End::Again(text) => (TargetState::Pending, Some(text)),
             End::Skipped(text) => (TargetState::Skipped, Some(text)),
         };

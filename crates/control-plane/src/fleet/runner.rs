@@ -91,8 +91,6 @@ struct Runner {
     at_work: JoinSet<Option<(Outcome, Kept)>>,
     /// What is not written down yet.
     ended: Vec<(Outcome, Kept)>,
-    /// How often targets are tried, by rollout; of those that go on.
-    attempts: HashMap<Uuid, u32>,
     counted: Counter<u64>,
     /// When it was last looked for what nobody takes any more.
     swept: Instant,
@@ -104,16 +102,7 @@ impl Runner {
             .u64_counter("rollout_targets_ended")
             .with_description("Attempts at targets of rollouts, by what came of them.")
             .build();
-        Self {
-            plane,
-            held,
-            pace,
-            at_work: JoinSet::new(),
-            ended: Vec::new(),
-            attempts: HashMap::new(),
-            counted,
-            swept: Instant::now(),
-        }
+        Self { plane, held, pace, at_work: JoinSet::new(), ended: Vec::new(), counted, swept: Instant::now() }
     }
 
     async fn run(mut self, stopping: CancellationToken) {
@@ -166,7 +155,6 @@ impl Runner {
             take::sweep(&self.plane).await?;
         }
         let running = take::running(&self.plane).await?;
-        self.attempts.retain(|rollout, _| running.contains(rollout));
         for rollout in running {
             // What is wrong with one is nothing to the others.
             match self.go_on(rollout).await {
@@ -186,14 +174,16 @@ impl Runner {
         }
         let term = self.held.take(self.pace.lease);
         let Some(taken) = take::take(&self.plane, rollout, free, self.pace.lease).await? else { return Ok(is_news) };
-        self.attempts.insert(rollout, taken.settings.attempts);
+        // From here on each is renewed: reading what the work needs takes its time.
+        let mut kept: HashMap<Uuid, Kept> =
+            taken.targets.iter().map(|(it, _)| (it.tenant_id, self.held.keep(it.tenant_id))).collect();
         for job in jobs(&self.plane, taken).await? {
             let (plane, held) = (self.plane.clone(), self.held.clone());
             let span = tracing::info_span!("target", rollout = %rollout, tenant = %job.target.tenant_id,
                 fence = job.target.fence);
             #[cfg(test)]
             let stops = self.pace.stops.clone();
-            let kept = held.keep(job.target.tenant_id);
+            let Some(kept) = kept.remove(&job.target.tenant_id) else { continue };
             let work = async move {
                 let work = async {
                     #[cfg(test)]
@@ -223,9 +213,8 @@ impl Runner {
     async fn write_down(&mut self) -> Result<(), DbErr> {
         while !self.ended.is_empty() {
             let some = self.ended.len().min(record::AT_ONCE);
-            let attempts = &self.attempts;
             let outcomes = self.ended[..some].iter().map(|(outcome, _)| outcome);
-            record(&self.plane, outcomes, |rollout| attempts.get(&rollout).copied().unwrap_or(u32::MAX)).await?;
+            record(&self.plane, outcomes).await?;
             #[cfg(test)]
             self.pace.stops.meet("recorded").await;
             for (outcome, _) in self.ended.drain(..some) {

@@ -64,8 +64,11 @@ impl Selection {
             }
             let ids: Vec<Uuid> = on.select_only().column(servers::Column::Id).into_tuple().all(db).await?;
             if ids.is_empty() {
-                let field = if self.server.is_some() { "server" } else { "region" };
-                return Err(missing(field, "there is no such server: GET /v1/servers lists those there are"));
+                let (field, detail) = match self.server {
+                    Some(_) => ("server", "there is no such server there: GET /v1/servers lists those there are"),
+                    None => ("region", "no server is in this region: GET /v1/servers lists those there are"),
+                };
+                return Err(missing(field, detail));
             }
             condition = condition.add(tenants::Column::ServerId.is_in(ids));
         }

@@ -84,6 +84,13 @@ pub(crate) async fn retry(change: &Change, id: Uuid) -> Result<rollouts::Model, 
     use rollout_targets::Column;
 
     let rollout = lock(change, id).await?;
+    if rollout.state == State::Paused.as_str() {
+        return Err(illegal(
+            &rollout,
+            "be retried",
+            "resume it first; what failed can be retried at any time after that",
+        ));
+    }
     if rollout.state == State::Aborted.as_str() {
         return Err(illegal(&rollout, "be retried", "it was given up: order a new one"));
     }

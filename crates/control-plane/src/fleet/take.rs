@@ -64,12 +64,16 @@ fn has_lapsed(registry: &Registry) -> Condition {
         .add(rollout_targets::Column::LeaseUntil.into_expr().lt(registry.present()))
 }
 
+/// Nobody has begun it, or somebody was in the way, and its turn has come.
+fn is_due(registry: &Registry) -> Condition {
+    Condition::all()
+        .add(rollout_targets::Column::State.eq(TargetState::Pending.as_str()))
+        .add(rollout_targets::Column::RunAfter.into_expr().lte(registry.present()))
+}
+
 /// Due and nobody's.
 fn is_free(registry: &Registry) -> Condition {
-    let is_due = Condition::all()
-        .add(rollout_targets::Column::State.eq(TargetState::Pending.as_str()))
-        .add(rollout_targets::Column::RunAfter.into_expr().lte(registry.present()));
-    Condition::any().add(is_due).add(has_lapsed(registry))
+    Condition::any().add(is_due(registry)).add(has_lapsed(registry))
 }
 
 /// Takes targets of the rollout's wave that are due, so many at most, within what may be at work in all and on each server.
@@ -95,8 +99,12 @@ pub(super) async fn take(
     let in_all: u64 = at_work.values().sum();
     let free = Ord::min(u64::from(settings.concurrency).saturating_sub(in_all), at_most as u64);
     let mut targets = Vec::new();
-    // Each round fills some server, or is the last.
+    // One after the other: each is read in the order of an index. What somebody left goes first.
+    let mut kinds = [has_lapsed(registry), is_due(registry)].into_iter();
+    let mut kind = kinds.next();
+    // Each round fills some server, or is the last of its kind.
     while (targets.len() as u64) < free {
+        let Some(is_next) = kind.clone() else { break };
         let is_full = |at_work: u64| at_work >= u64::from(settings.per_server);
         let full: Vec<Uuid> = at_work.iter().filter(|(_, count)| is_full(**count)).map(|(server, _)| *server).collect();
         let seen: HashSet<Uuid> = targets.iter().map(|it: &rollout_targets::Model| it.tenant_id).collect();
@@ -104,7 +112,7 @@ pub(super) async fn take(
         let next = rollout_targets::Entity::find()
             .filter(rollout_targets::Column::RolloutId.eq(rollout.id))
             .filter(rollout_targets::Column::Wave.eq(rollout.wave))
-            .filter(is_free(registry))
+            .filter(is_next)
             // To take a migration back, it has to be there.
             .filter(rollout_targets::Column::VersionBefore.lte(contained(plane)))
             .filter(rollout_targets::Column::ServerId.is_not_in(full))
@@ -122,7 +130,7 @@ pub(super) async fn take(
             }
         }
         if is_last {
-            break;
+            kind = kinds.next();
         }
     }
     let targets = lease_all(plane, &change, targets, &settings, lease).await?;
@@ -198,14 +206,24 @@ async fn lease_all(
     Ok(taken.into_iter().map(|target| (before(target.tenant_id), target)).map(|(it, target)| (target, it)).collect())
 }
 
-/// Ends targets whose holder died after their rollout was given up: nobody takes them any more, and their tenants are not in
-/// an open rollout for ever.
+/// Lets go of targets whose holder died when their rollout went on no more, and which nobody takes: those of one that was given
+/// up have ended, so that their tenants are not in an open rollout for ever; those of one that failed wait for its retry.
 pub(super) async fn sweep(plane: &Plane) -> Result<(), DbErr> {
-    let given_up = Query::select()
-        .column(rollouts::Column::Id)
-        .from(rollouts::Entity)
-        .and_where(rollouts::Column::State.eq(State::Aborted.as_str()))
-        .to_owned();
+    let of = |state: State| {
+        let rollouts = Query::select()
+            .column(rollouts::Column::Id)
+            .from(rollouts::Entity)
+            .and_where(rollouts::Column::State.eq(state.as_str()))
+            .to_owned();
+        rollout_targets::Column::RolloutId.in_subquery(rollouts)
+    };
+    rollout_targets::Entity::update_many()
+        .col_expr(rollout_targets::Column::State, Expr::value(TargetState::Pending.as_str()))
+        .col_expr(rollout_targets::Column::LeaseHolder, Expr::value(None::<Uuid>))
+        .filter(of(State::Failed))
+        .filter(has_lapsed(&plane.registry))
+        .exec(plane.registry.db())
+        .await?;
     let error = "the rollout was given up, and whoever worked on it did not come to an end: `freehold tenant doctor` says \
                  which version the database has";
     rollout_targets::Entity::update_many()
@@ -213,7 +231,7 @@ pub(super) async fn sweep(plane: &Plane) -> Result<(), DbErr> {
         .col_expr(rollout_targets::Column::Error, Expr::value(error))
         .col_expr(rollout_targets::Column::LeaseHolder, Expr::value(None::<Uuid>))
         .col_expr(rollout_targets::Column::FinishedAt, Expr::value(plane.registry.now()))
-        .filter(rollout_targets::Column::RolloutId.in_subquery(given_up))
+        .filter(of(State::Aborted))
         .filter(has_lapsed(&plane.registry))
         .exec(plane.registry.db())
         .await

@@ -14,13 +14,35 @@ use uuid::Uuid;
 use super::settings::Settings;
 use super::stored;
 use super::take::Taken;
-use super::tell::tell;
+use super::tell::{Untold, tell};
 use crate::engine::{DatabaseName, EngineError, Entered, Patience, Way};
 use crate::plane::Plane;
 use crate::registry::entities::{databases, rollout_targets, servers, tenants};
 
 /// How often a migration that does not get its locks is tried before the target makes room for others.
 const LOCK_ATTEMPTS: u32 = 3;
+
+/// How long a database is looked at whose migration went wrong.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Why a database was not brought to the version.
+enum Stopped {
+    /// Data planes were not told, or have not let go.
+    Untold(Untold),
+    Engine(EngineError),
+}
+
+impl From<Untold> for Stopped {
+    fn from(untold: Untold) -> Self {
+        Self::Untold(untold)
+    }
+}
+
+impl From<EngineError> for Stopped {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
 
 /// What is done with a target.
 pub(super) struct Job {
@@ -41,6 +63,8 @@ pub(super) struct Outcome {
     pub(super) tenant: Uuid,
     pub(super) fence: i64,
     pub(super) attempts: i32,
+    /// It was tried as often as its rollout says.
+    pub(super) is_last: bool,
     /// The version that the database was seen to have at the end.
     pub(super) has: Option<u32>,
     pub(super) took: Duration,
@@ -99,17 +123,23 @@ impl Job {
     pub(super) async fn attempt(self, plane: &Plane) -> Outcome {
         let begun = Instant::now();
         let work = timeout(self.settings.target_timeout(), AssertUnwindSafe(self.work(plane)).catch_unwind());
-        let (has, end) = match work.await {
+        let (mut has, end) = match work.await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => (None, End::Failed("the work panicked; the control plane's log has its words".to_owned())),
             Err(_) => (None, End::Again("it did not come to an end in time".to_owned())),
         };
+        if has.is_none() && matches!(end, End::Failed(_) | End::Again(_)) {
+            // Some of its migrations may have taken effect all the same.
+            has = timeout(LOOK, self.look(plane)).await.ok().flatten();
+        }
+        let is_last = self.target.attempts.unsigned_abs() >= self.settings.attempts;
         let target = self.target;
         Outcome {
             rollout: target.rollout_id,
             tenant: target.tenant_id,
             fence: target.fence,
             attempts: target.attempts,
+            is_last,
             has,
             took: begun.elapsed(),
             end,
@@ -120,55 +150,50 @@ impl Job {
         let Some((name, server)) = &self.place else {
             return (None, End::Skipped("the tenant's database is gone: it was deleted meanwhile".to_owned()));
         };
-        if self.is_down
-            && let Err(untold) = tell(plane, &self.target, stored(self.version)).await
-        {
-            // Nothing was taken back. Given up, the registry says again what the database has.
-            let is_last = self.target.attempts.unsigned_abs() >= self.settings.attempts;
-            let had = self.target.version_after.unwrap_or(self.target.version_before).unsigned_abs();
-            return (is_last.then_some(had), End::Again(untold.to_string()));
-        }
         match self.migrate(plane, name, server).await {
             Ok(has) => (Some(has), End::Done),
-            Err((has, error)) => {
+            Err(Stopped::Untold(untold)) => (None, End::Again(untold.to_string())),
+            Err(Stopped::Engine(error)) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(tenant = %self.target.tenant_id, rollout = %self.target.rollout_id, source,
                     "a target was not migrated: {error}");
                 let text = error.to_string();
-                (has, if error.is_unavailable() { End::Again(text) } else { End::Failed(text) })
+                (None, if error.is_unavailable() { End::Again(text) } else { End::Failed(text) })
             }
         }
     }
 
-    /// Answers the version that the database has in the end, also where it could not be brought to the one that was asked
-    /// for.
-    async fn migrate(
-        &self,
-        plane: &Plane,
-        name: &DatabaseName,
-        server: &servers::Model,
-    ) -> Result<u32, (Option<u32>, EngineError)> {
-        let nothing = |error| (None, error);
-        let engine = plane.engine(server).map_err(nothing)?;
+    /// Answers the version that the database has in the end.
+    async fn migrate(&self, plane: &Plane, name: &DatabaseName, server: &servers::Model) -> Result<u32, Stopped> {
+        let engine = plane.engine(server)?;
         if let Some(before) = self.before {
             // What it sent before it was taken over from could take effect after ours.
-            engine.end_sessions_of(before).await.map_err(nothing)?;
+            engine.end_sessions_of(before).await?;
         }
-        let entered = engine.enter(name).await.map_err(nothing)?;
+        let entered = engine.enter(name).await?;
         let rolled = self.roll(plane, &entered).await;
-        let has = match rolled {
-            Ok(rolled) => Ok(rolled),
-            // Some of its migrations may have taken effect.
-            Err(error) => Err((entered.version().await.ok(), error)),
-        };
         if let Err(error) = entered.leave().await {
             tracing::debug!(%error, "a tenant's database was not left cleanly");
         }
-        has
+        rolled
     }
 
-    async fn roll(&self, plane: &Plane, entered: &Entered) -> Result<u32, EngineError> {
+    /// The version that the database has, if it can be looked at.
+    async fn look(&self, plane: &Plane) -> Option<u32> {
+        let (name, server) = self.place.as_ref()?;
+        let entered = plane.engine(server).ok()?.enter(name).await.ok()?;
+        let is_ours = entered.belongs_to(self.target.tenant_id.into()).await.is_ok();
+        let version = if is_ours { entered.version().await.ok() } else { None };
+        // It was only looked at.
+        drop(entered.leave().await);
+        version
+    }
+
+    async fn roll(&self, plane: &Plane, entered: &Entered) -> Result<u32, Stopped> {
         entered.belongs_to(self.target.tenant_id.into()).await?;
+        if self.is_down {
+            tell(plane, &self.target, stored(self.version)).await?;
+        }
         let patience = Patience {
             lock: self.settings.lock_timeout(),
             statement: self.settings.statement_timeout(),

@@ -1,5 +1,6 @@
 //! Provisioning on real servers: each test has a registry of its own, on SQLite and on Postgres.
 
+mod activate;
 mod admin;
 mod clock;
 mod delete;

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use http::StatusCode;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use service::Problem;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 
 use crate::api::Api;
 use crate::api::auth::Operator;
-use crate::api::page::{Page, after, limit};
+use crate::api::page::{Page, after, invalid, limit};
 use crate::fleet::{self, TargetState};
 use crate::registry::entities::{rollout_targets, rollouts, tenants};
 
@@ -72,15 +71,8 @@ pub(crate) async fn targets(
     }
     let mut select = rollout_targets::Entity::find().filter(rollout_targets::Column::RolloutId.eq(id));
     if let Some(state) = query.state {
-        let state = TargetState::of(&state).ok_or_else(|| {
-            let detail = "must be pending, running, done, failed or skipped";
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "invalid-query",
-                format!("The query string is not valid: `state` {detail}."),
-            )
-            .with_field("state", detail)
-        })?;
+        let known = "must be pending, running, done, failed or skipped";
+        let state = TargetState::of(&state).ok_or_else(|| invalid("state", known))?;
         select = select.filter(rollout_targets::Column::State.eq(state.as_str()));
     }
     if let Some(wave) = query.wave {

@@ -25,7 +25,7 @@ async fn the_canary_that_fails_stops_everything(stage: &Stage) {
     fleet.execute(&fleet.tenants[0], BAD).await;
     let ended = fleet.roll(&bearing(100)).await;
     assert_eq!(ended.state, "failed");
-    assert!(ended.note.unwrap().contains("of the 1 targets of the canaries failed, and 0 may"));
+    assert!(ended.note.unwrap().contains("1 of 1 canaries failed, and none may"));
     assert_eq!(fleet.versions().await, [2, 2]);
     assert_eq!(fleet.fleet_version().await, 2);
     let targets = fleet.targets(ended.id).await;

@@ -10,6 +10,7 @@ on_both! {
     one_that_kills_whoever_works_on_it_is_given_up,
     an_older_program_takes_nothing_that_it_does_not_contain,
     nothing_of_a_rollout_that_was_given_up_stays_open,
+    what_a_dead_holder_left_of_a_failed_rollout_waits_for_its_retry,
     a_rollout_of_another_epoch_waits_until_it_is_told_to_go_on,
 }
 
@@ -71,6 +72,7 @@ async fn whoever_was_taken_over_writes_nothing(stage: &Stage) {
         tenant: of(&fleet.tenants[0]),
         fence: taken.targets[0].0.fence,
         attempts: 1,
+        is_last: false,
         has: Some(7),
         took: Duration::ZERO,
         end: target::End::Done,
@@ -79,7 +81,7 @@ async fn whoever_was_taken_over_writes_nothing(stage: &Stage) {
     let other = stage.plane_with_schema(Arc::new(Newer));
     let again = take::take(&other, rollout.id, 1, Duration::from_secs(8)).await.unwrap().unwrap();
     assert_eq!((again.targets[0].0.fence, again.targets[0].1), (2, Some(fleet.plane.id)));
-    record::record(&fleet.plane, [&late].into_iter(), |_| 4).await.unwrap();
+    record::record(&fleet.plane, [&late].into_iter()).await.unwrap();
     assert_eq!(fleet.targets(rollout.id).await[0].state, "running");
     assert_eq!(fleet.versions().await, [2]);
 }
@@ -144,13 +146,44 @@ async fn nothing_of_a_rollout_that_was_given_up_stays_open(stage: &Stage) {
         tenant: target.tenant_id,
         fence: target.fence,
         attempts: 1,
+        is_last: false,
         has: None,
         took: Duration::ZERO,
         end: target::End::Again("somebody was in the way".to_owned()),
     };
-    record::record(&fleet.plane, [&outcome].into_iter(), |_| 4).await.unwrap();
+    record::record(&fleet.plane, [&outcome].into_iter()).await.unwrap();
     fleet.lapse().await;
     take::sweep(&fleet.plane).await.unwrap();
     assert_eq!(fleet.states(rollout.id).await, BTreeMap::from([("skipped".to_owned(), 2)]));
     assert_eq!(fleet.roll(&order).await.state, "done", "their tenants are free for another");
+}
+
+async fn what_a_dead_holder_left_of_a_failed_rollout_waits_for_its_retry(stage: &Stage) {
+    let fleet = Fleet::of(stage, 2).await;
+    let mut order = Fleet::order();
+    (order.settings.canary, order.settings.waves) = (Canary::Number(0), Vec::new());
+    let rollout = fleet.start(&order).await.unwrap();
+    let taken = take::take(&fleet.plane, rollout.id, 8, Duration::from_secs(8)).await.unwrap().unwrap();
+    let target = &taken.targets[0].0;
+    let failed = target::Outcome {
+        rollout: rollout.id,
+        tenant: target.tenant_id,
+        fence: target.fence,
+        attempts: 1,
+        is_last: false,
+        has: None,
+        took: Duration::ZERO,
+        end: target::End::Failed("its data does not fit".to_owned()),
+    };
+    record::record(&fleet.plane, [&failed].into_iter()).await.unwrap();
+    assert!(take::take(&fleet.plane, rollout.id, 8, Duration::from_secs(8)).await.unwrap().is_none());
+    assert_eq!(fleet.read(rollout.id).await.state, "failed");
+    fleet.lapse().await;
+    take::sweep(&fleet.plane).await.unwrap();
+    let left = BTreeMap::from([("failed".to_owned(), 1), ("pending".to_owned(), 1)]);
+    assert_eq!(fleet.states(rollout.id).await, left);
+    let change = fleet.plane.registry.change().await.unwrap();
+    retry(&change, rollout.id).await.unwrap();
+    change.commit().await.unwrap();
+    assert_eq!((fleet.rest_of(rollout.id).await.as_str(), fleet.effects().await), ("done", vec![1, 1]));
 }

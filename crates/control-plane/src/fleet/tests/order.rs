@@ -19,7 +19,7 @@ async fn a_plan_says_who_is_behind_by_what_and_changes_nothing(stage: &Stage) {
 }
 
 async fn what_cannot_be_done_is_refused_by_its_field(stage: &Stage) {
-    let fleet = Fleet::of(stage, 1).await;
+    let fleet = Fleet::of(stage, 2).await;
     let named = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
     let select = |selection: Selection| Order { selection, ..Fleet::order() };
     let settings = |settings: Settings| Order { settings, ..Fleet::order() };
@@ -35,6 +35,17 @@ async fn what_cannot_be_done_is_refused_by_its_field(stage: &Stage) {
         (settings(Settings { concurrency: 0, ..Settings::default() }), "settings.concurrency"),
         (settings(Settings { waves: vec![50.0, 10.0], ..Settings::default() }), "settings.waves"),
         (settings(Settings { waves: vec![f64::NAN], ..Settings::default() }), "settings.waves"),
+        (
+            Order {
+                selection: Selection {
+                    region: Some("eu".to_owned()),
+                    tenants: named(&["tenant-0"]),
+                    ..Selection::default()
+                },
+                ..settings(Settings { canary: Canary::Tenants(vec!["tenant-1".to_owned()]), ..Settings::default() })
+            },
+            "settings.canary",
+        ),
         (
             settings(Settings { canary: Canary::Tenants(vec!["nobody".to_owned()]), ..Settings::default() }),
             "settings.canary",

@@ -45,7 +45,7 @@ async fn what_is_given_up_is_skipped_and_what_is_in_flight_finishes(stage: &Stag
     let jobs = target::jobs(&fleet.plane, taken).await.unwrap();
     for job in jobs {
         let outcome = job.attempt(&fleet.plane).await;
-        record::record(&fleet.plane, [&outcome].into_iter(), |_| 4).await.unwrap();
+        record::record(&fleet.plane, [&outcome].into_iter()).await.unwrap();
     }
     assert_eq!(fleet.read(rollout.id).await.state, "aborted");
     assert_eq!(fleet.states(rollout.id).await, BTreeMap::from([("done".to_owned(), 1), ("skipped".to_owned(), 2)]));

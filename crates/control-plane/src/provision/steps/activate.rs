@@ -9,7 +9,7 @@ use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use tenancy::Status;
 
-use super::migrate::{migrate_to, record_version};
+use super::migrate::{migrate_to, record};
 use super::{Step, StepError};
 use crate::mail::outbox;
 use crate::provision::work::Work;
@@ -40,13 +40,16 @@ impl Step for Activate {
     }
 
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
-        record_version(work, change).await?;
         let database = work.locked_row(change).await?;
         // Plans are locked before tenants. A plan that is changed meanwhile is news for this tenant too, or changed before.
         let tenant = work.tenant_in(change.db()).await?;
         let plan = tenant.plan;
-        change.hold_fleet_at(tenant.schema_version);
         plans::Entity::find_by_id(plan.as_str()).lock(LockType::Share).one(change.db()).await?;
+        let migrated = work.take_schema_version();
+        change.hold_fleet_at(migrated.unwrap_or(tenant.schema_version));
+        if let Some(version) = migrated {
+            record(change, work, version).await?;
+        }
         let activated = tenants::Entity::update_many()
             .col_expr(tenants::Column::Status, Expr::value(Status::Active.as_str()))
             .col_expr(tenants::Column::ServerId, Expr::value(database.server_id))

@@ -59,7 +59,7 @@ pub(super) async fn record_version(work: &Work, change: &Change) -> Result<(), S
 }
 
 /// The version that the database has, for the route.
-async fn record(change: &Change, work: &Work, version: i32) -> Result<(), StepError> {
+pub(super) async fn record(change: &Change, work: &Work, version: i32) -> Result<(), StepError> {
     tenants::Entity::update_many()
         .col_expr(tenants::Column::SchemaVersion, Expr::value(version))
         .filter(tenants::Column::Id.eq(work.tenant_id()))
