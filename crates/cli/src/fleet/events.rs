@@ -78,7 +78,9 @@ pub(super) fn between(before: Option<&Rollout>, now: &Rollout) -> Vec<Event> {
     }
     // That it runs goes without saying, unless it did not before.
     let said = before.map_or("running", |before| &before.state);
-    if said != now.state {
+    // It may have gone on and paused again between two looks: its note tells.
+    let waits_again = now.state == "paused" && before.is_some_and(|before| before.note != now.note);
+    if said != now.state || waits_again {
         events.push(Event::State { state: now.state.clone(), note: now.note.clone() });
     }
     events
@@ -121,6 +123,8 @@ mod tests {
         assert_eq!(lines(Some(&second), &second), "");
         assert_eq!(lines(Some(&second), &third), "paused");
         assert_eq!(lines(Some(&third), &second), "running");
+        let again = Rollout { note: Some("wave 1 is done".to_owned()), ..third.clone() };
+        assert_eq!(lines(Some(&third), &again), "paused: wave 1 is done");
         let event = serde_json::to_string(&between(Some(&first), &second)[0]).unwrap();
         assert_eq!(event, r#"{"event":"wave_ended","wave":0,"done":1,"failed":0,"skipped":0}"#);
     }

@@ -68,16 +68,16 @@ pub(super) fn run(client: &Client, output: Output, id: &str) -> Result<()> {
     loop {
         match look(client, id, before.as_ref()) {
             Ok((now, failures)) => {
-                view.see(&now);
                 for event in between(before.as_ref(), &now) {
                     view.tell(&event)?;
+                    if matches!(&event, Event::State { state, .. } if state == "paused") {
+                        view.hint(&format!("`freehold fleet resume {id}` goes on."));
+                    }
                 }
                 for target in failures.iter().filter(|target| told.insert(target.tenant.clone())) {
                     view.tell(&failed(target))?;
                 }
-                if now.state == "paused" && before.as_ref().is_none_or(|before| before.state != "paused") {
-                    view.hint(&format!("`freehold fleet resume {id}` goes on."));
-                }
+                view.see(&now);
                 view.progress(&now, before.as_ref())?;
                 if now.has_ended() {
                     drop(view);
