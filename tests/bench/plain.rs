@@ -24,6 +24,7 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use service::config::TelemetryConfig;
 use service::layers::{EdgeConfig, ProxiesConfig, edge, name_endpoints};
+use service::pool::without_upkeep;
 use service::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -113,11 +114,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() {
     let connections = std::env::var("PLAIN_PETS_CONNECTIONS").unwrap().parse().unwrap();
     let mut options = ConnectOptions::new(std::env::var("PLAIN_PETS_URL").unwrap());
-    options
+    without_upkeep(&mut options)
         .max_connections(connections)
         .min_connections(0)
         .acquire_timeout(Duration::from_secs(10))
-        .idle_timeout(Duration::from_mins(1))
         .sqlx_logging(false)
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(Duration::from_secs(5));

@@ -23,6 +23,7 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
+use service::pool::without_upkeep;
 use tenancy::Plan;
 use tenancy::route::{Epoch, Revision};
 use tokio::sync::watch;
@@ -66,7 +67,7 @@ impl Registry {
     /// begins with.
     pub(crate) async fn open(url: &SecretString, schema_version: u32) -> Result<Self, DbErr> {
         let mut options = ConnectOptions::new(url.expose_secret().to_owned());
-        options
+        without_upkeep(&mut options)
             .max_connections(CONNECTIONS)
             .acquire_timeout(PATIENCE)
             .connect_timeout(PATIENCE)

@@ -10,6 +10,7 @@ pub mod health;
 pub mod layers;
 pub mod lifecycle;
 pub mod ops;
+pub mod pool;
 pub mod problem;
 mod run;
 pub mod telemetry;

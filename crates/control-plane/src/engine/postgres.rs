@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
+use service::pool::without_upkeep;
 use url::Url;
 use uuid::Uuid;
 
@@ -44,8 +45,6 @@ const QUERY: [&str; 6] = ["sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert",
 
 /// Connections of the admin to its own database, at most. A login costs more than most of what is done with it.
 const ADMIN_CONNECTIONS: u32 = 8;
-/// How long one of them is kept for the next that needs it.
-const KEPT_FOR: Duration = Duration::from_mins(1);
 
 /// One Postgres server, by its admin's URL.
 pub(super) struct Postgres {
@@ -171,12 +170,9 @@ async fn connect_with(
     is_aloud: bool,
 ) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url.to_owned());
-    options
+    without_upkeep(&mut options)
         .max_connections(connections)
         .min_connections(0)
-        // One that is kept open on purpose is closed by whoever keeps it.
-        .idle_timeout((connections > 1).then_some(KEPT_FOR))
-        .max_lifetime((connections > 1).then_some(KEPT_FOR * 30))
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(Duration::from_secs(1))
         .acquire_timeout(worker.patience)

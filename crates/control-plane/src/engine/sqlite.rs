@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use sea_orm::sqlx::sqlite::SqliteJournalMode;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use secrecy::{ExposeSecret, SecretString};
+use service::pool::without_upkeep;
 use uuid::Uuid;
 
 use super::database::{DatabaseName, Slot};
@@ -62,7 +63,7 @@ impl Sqlite {
 
     async fn open(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
         let mut options = ConnectOptions::new(format!("sqlite://{}", self.home(database).join(FILE).display()));
-        options.max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| {
+        without_upkeep(&mut options).max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| {
             options
                 // A file that is gone is not replaced by an empty one.
                 .create_if_missing(false)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
+use service::pool::without_upkeep;
 use tenancy::route::Route;
 use tenancy::seal::{KeyRing, SealError};
 use tenancy::stamp;
@@ -20,8 +21,6 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 const REACH: Duration = Duration::from_secs(2);
 /// How long connecting may take: many cold tenants at once are many logins at once.
 const CONNECT: Duration = Duration::from_secs(15);
-/// A connection that nobody used for this long is closed.
-const IDLE: Duration = Duration::from_mins(1);
 /// A connection that was idle for this long is tested before its next use. Testing each use halves throughput.
 const TEST_AFTER: Duration = Duration::from_secs(5);
 
@@ -107,12 +106,11 @@ async fn prove(db: &DatabaseConnection, route: &Route) -> Result<(), DialError> 
 
 fn options(url: &SecretString, connections: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url.expose_secret().to_owned());
-    options
+    without_upkeep(&mut options)
         .max_connections(connections)
         .min_connections(0)
         .acquire_timeout(ACQUIRE)
         .connect_timeout(CONNECT)
-        .idle_timeout(IDLE)
         .sqlx_logging(false)
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(TEST_AFTER)
