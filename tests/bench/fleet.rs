@@ -233,7 +233,7 @@ async fn memory(report: &mut Report, effort: Effort) {
     let bed = Bed::start(Store::Postgres, 1, 0).await;
     let before = peak(&bed);
     plant(&bed, tenants, 1).await;
-    let order = json!({ "version": 2, "settings": { "canary": 0 } });
+    let order = json!({ "version": 3, "settings": { "canary": 0 } });
     let rollout = bed.done("POST", "/v1/rollouts", Some(order)).await;
     let id = rollout["id"].as_str().unwrap();
     // Far enough into it: a wave has ended, and the next is at work.

@@ -21,8 +21,10 @@ use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{operation_steps, operations, tenants};
 
-/// How often a waiter looks for an end that came about in another process.
-const GLANCE: Duration = Duration::from_millis(100);
+/// When a waiter first looks for an end that came about in another process; each further look is later.
+const FIRST_GLANCE: Duration = Duration::from_millis(100);
+/// Longest from one look to the next.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// What is to be done with what, and on whose word.
 pub(crate) struct Order {
@@ -175,6 +177,7 @@ fn not_legal(detail: &str) -> Problem {
 /// Waits until an operation has ended, or for so long; answers it as it is then.
 pub(crate) async fn wait(plane: &Plane, id: Uuid, at_most: Duration) -> Result<operations::Model, DbErr> {
     let deadline = Instant::now() + at_most;
+    let mut glance = FIRST_GLANCE;
     let mut ends = plane.wake.ends();
     loop {
         let operation = operations::Entity::find_by_id(id)
@@ -185,13 +188,14 @@ pub(crate) async fn wait(plane: &Plane, id: Uuid, at_most: Duration) -> Result<o
         if State::has_ended(&operation.state) || now >= deadline || plane.stopping.is_cancelled() {
             return Ok(operation);
         }
-        let until = deadline.min(now + GLANCE);
+        let until = deadline.min(now + glance);
+        glance = glance.mul_f32(1.5).min(LONGEST);
         let heard = async {
             loop {
                 match ends.recv().await {
                     Ok(ended) if ended != id => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => return,
-                    Err(RecvError::Closed) => return sleep(GLANCE).await,
+                    Err(RecvError::Closed) => return sleep(FIRST_GLANCE).await,
                 }
             }
         };

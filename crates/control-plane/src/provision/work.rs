@@ -1,5 +1,6 @@
 //! What a step works with: the plane, the lease, and the rows and the server of the operation's tenant.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sea_orm::sea_query::{Expr, LockType};
@@ -31,6 +32,8 @@ pub(super) struct Work {
     row_counts: OnceCell<serde_json::Value>,
     /// Data planes that a forced rotation did not wait for, until that is written down.
     cut_off: OnceCell<Vec<Uuid>>,
+    /// A database that was ready was taken: the stock lacks it.
+    took_ready: AtomicBool,
     /// Whoever held the lease before works on no server any more.
     is_alone: OnceCell<()>,
     /// The server that it was done on, once one was needed.
@@ -59,6 +62,7 @@ impl Work {
             schema_version: Mutex::new(None),
             row_counts: OnceCell::const_new(),
             cut_off: OnceCell::const_new(),
+            took_ready: AtomicBool::new(false),
             is_alone: OnceCell::const_new(),
             server: OnceLock::new(),
         }
@@ -232,6 +236,14 @@ impl Work {
     /// The tenant's database, which an earlier step claimed.
     pub(super) async fn claimed(&self) -> Result<Claimed, StepError> {
         self.database().await?.ok_or_else(|| StepError::refused("the tenant has no database in the registry"))
+    }
+
+    pub(super) fn note_took_ready(&self) {
+        self.took_ready.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn took_ready(&self) -> bool {
+        self.took_ready.load(Ordering::Relaxed)
     }
 
     /// Data planes that have not applied what they are waited for to apply: the tenant's revision when that was first looked

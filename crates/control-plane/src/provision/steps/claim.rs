@@ -39,6 +39,7 @@ impl Step for Claim {
                 .filter(tenants::Column::Id.eq(tenant.id))
                 .exec(change.db())
                 .await?;
+            work.note_took_ready();
             (ready.name, ready.url)
         } else {
             let mut rng = rand::rng();
