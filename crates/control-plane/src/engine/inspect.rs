@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use secrecy::SecretString;
 use tenancy::stamp;
 
-use super::database::{MIGRATIONS, SEEDED};
+use super::database::{MIGRATIONS, SEEDED, has_table};
 use super::{DatabaseName, EngineError, Slot};
 
 /// Characters of a stamp that are read. An id has 36.
@@ -112,18 +112,6 @@ pub(super) async fn identity(db: &DatabaseConnection) -> Result<Identity, DbErr>
         has_table(db, SEEDED).await? && first::<i64>(db, &count(SEEDED)).await?.is_some_and(|rows| rows > 0);
     let schema_version = u32::try_from(migrations).unwrap_or(u32::MAX);
     Ok(Identity { stamp, schema_version, is_seeded, is_entered: false })
-}
-
-async fn has_table(db: &DatabaseConnection, table: &str) -> Result<bool, DbErr> {
-    let backend = db.get_database_backend();
-    let sql = match backend {
-        DbBackend::Sqlite => "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = $1",
-        _ => {
-            "SELECT 1 FROM pg_catalog.pg_class WHERE relname = $1 AND relkind = 'r' \
-             AND relnamespace = 'public'::pg_catalog.regnamespace"
-        }
-    };
-    Ok(db.query_one_raw(Statement::from_sql_and_values(backend, sql, [table.into()])).await?.is_some())
 }
 
 async fn first<T: sea_orm::TryGetable>(db: &DatabaseConnection, sql: &str) -> Result<Option<T>, DbErr> {
