@@ -18,11 +18,13 @@ async fn a_fleet_is_rolled_out_by_the_command_line(bed: Bed) {
         planned.status.success() && text.contains("3 tenants to version") && text.contains("m0001_pets"),
         "{planned:?}"
     );
+    assert!(text.contains("From version 0, on ") && text.to_uppercase().contains("CREATE TABLE"), "{text}");
     let done = freehold(&bed, &["fleet", "migrate", "--canary", "globex", "--json"]).await;
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     let events: Vec<Value> =
         String::from_utf8_lossy(&done.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((&events[0]["event"], &events[0]["targets"]), (&"rollout".into(), &3.into()), "{events:?}");
+    let begun = events.iter().find(|event| event["event"] != "finding").unwrap();
+    assert_eq!((&begun["event"], &begun["targets"]), (&"rollout".into(), &3.into()), "{events:?}");
     assert!(events.iter().any(|event| event["event"] == "state" && event["state"] == "done"), "{events:?}");
     for tenant in &tenants {
         bed.until(tenant, "/api/pets", 200).await;
@@ -43,4 +45,22 @@ async fn a_fleet_is_rolled_out_by_the_command_line(bed: Bed) {
     assert!(abort.status.success(), "{abort:?}");
     let watched = freehold(&bed, &["fleet", "watch"]).await;
     assert_eq!(watched.status.code(), Some(1), "given up is not done: {watched:?}");
+}
+
+on_both!(drift_is_shown_by_the_command_line, 1, 0);
+async fn drift_is_shown_by_the_command_line(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    bed.tenant("globex").await;
+    let well = freehold(&bed, &["fleet", "verify"]).await;
+    assert!(well.status.success() && well.stdout.starts_with(b"All is well: 2 tenants"), "{well:?}");
+    let database = sea_orm::Database::connect(bed.database_url(&acme).await).await.unwrap();
+    let drift = "ALTER TABLE pets ADD COLUMN colour TEXT";
+    sea_orm::ConnectionTrait::execute_unprepared(&database, drift).await.unwrap();
+    database.close().await.unwrap();
+    let drifted = freehold(&bed, &["fleet", "verify", "--sample", "2"]).await;
+    let text = String::from_utf8_lossy(&drifted.stdout).to_lowercase();
+    assert_eq!(drifted.status.code(), Some(1), "{drifted:?}");
+    assert!(text.contains("acme on local differs from version") && text.contains("pets.colour text"), "{text}");
+    let only = freehold(&bed, &["fleet", "verify", "--only", "globex"]).await;
+    assert!(only.status.success(), "{only:?}");
 }

@@ -3,9 +3,11 @@
 mod events;
 mod order;
 mod plan;
+mod rehearsal;
 mod rollout;
 mod status;
 mod steer;
+mod verify;
 mod watch;
 
 use anyhow::{Result, bail};
@@ -21,10 +23,14 @@ pub(crate) enum Command {
     /// Show which schema versions the tenants' databases have, and the rollouts; or one rollout, with what failed
     Status(status::Options),
     /// Show what a rollout would do: who is behind, by what, and wave by wave; changes nothing
+    ///
+    /// The migrations are rehearsed on scratch databases, one for each version that is found: every statement is shown, the
+    /// locks that are held before the commit, the tables that are written anew, and what of that holds tenants up.
     Plan(order::Options),
     /// Roll the fleet out to a schema version, and watch it
     ///
-    /// The control plane does it, and goes on whatever happens to this command. Exits with 0 once every tenant has the
+    /// What its migrations do that holds tenants up is said first. The control plane does it, and goes on whatever happens to
+    /// this command. Exits with 0 once every tenant has the
     /// version, with 2 when the error budget was spent, and with 1 in every other case.
     Migrate(watch::Migrate),
     /// Watch a rollout until it has ended; exits as `migrate` does
@@ -37,6 +43,11 @@ pub(crate) enum Command {
     Abort(Which),
     /// Try again what failed, and go on
     Retry(Which),
+    /// Compare each tenant's schema with what its version says
+    ///
+    /// Shows what is missing and what is too much, a tenant at a time. Changes nothing. Exits with 0 only when all were looked
+    /// at, and are as they should be.
+    Verify(verify::Options),
 }
 
 /// A command about one rollout.
@@ -67,6 +78,7 @@ impl Command {
             Self::Pause(which) => steer::run(client, output, &which.find(client)?, "pause"),
             Self::Resume(which) => steer::run(client, output, &which.find(client)?, "resume"),
             Self::Abort(which) => steer::run(client, output, &which.find(client)?, "abort"),
+            Self::Verify(options) => verify::run(client, output, &options),
             Self::Retry(which) => steer::run(client, output, &which.find(client)?, "retry"),
         }
     }

@@ -28,19 +28,18 @@ use uuid::Uuid;
 use crate::registry::entities::servers;
 pub(crate) use database::{DatabaseName, Mark, Slot, new_password};
 pub(crate) use entered::Entered;
-pub(crate) use error::EngineError;
-#[allow(unused_imports, reason = "what a rollout tells failures apart by")]
+#[cfg(test)]
 pub(crate) use error::Kind;
-#[allow(unused_imports, reason = "what a look at a fleet's drift compares by")]
+pub(crate) use error::{EngineError, is_deadlock};
 pub(crate) use fingerprint::{diff, hash};
 pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
 #[cfg(test)]
 pub(crate) use migrate::Rolled;
-#[allow(unused_imports, reason = "what a rollout hands over and gets back")]
 pub(crate) use migrate::{Patience, Way};
 pub(crate) use postgres::ensure_database;
-#[allow(unused_imports, reason = "what a rollout's plan shows")]
-pub(crate) use rehearse::{Blocks, Finding, Rehearsed};
+#[cfg(test)]
+pub(crate) use rehearse::Blocks;
+pub(crate) use rehearse::Rehearsed;
 
 /// The kinds of server that we can work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +101,6 @@ pub(crate) trait Engine: Inspect + Send + Sync {
     /// Enters the database as its owner.
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError>;
     /// As [`Engine::enter`]; what is run there is told to who listens, for a rehearsal.
-    #[allow(dead_code, reason = "what a rollout's plan calls")]
     async fn enter_aloud(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
         self.enter(database).await
     }

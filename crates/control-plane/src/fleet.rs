@@ -6,6 +6,7 @@
 mod budget;
 mod conduct;
 mod held;
+mod lint;
 mod order;
 mod record;
 mod runner;
@@ -17,13 +18,16 @@ mod target;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod waves;
 
+pub(crate) use lint::rehearse;
 pub(crate) use order::{Order, order, plan};
 pub(crate) use runner::run;
 pub(crate) use select::{Selection, statuses};
 pub(crate) use settings::Settings;
 pub(crate) use steer::{abort, not_found, pause, resume, retry};
+pub(crate) use verify::{Checked, Extent, From, Schemas, Verified, verify};
 
 /// Where a rollout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

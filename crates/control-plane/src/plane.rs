@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::api::servers::{admin_url_subject, next_admin_url_subject};
 use crate::audit::Refusals;
 use crate::engine::{Engine, EngineError, Engines};
+use crate::fleet::Schemas;
 use crate::mail::Mail;
 use crate::proof::HostProofs;
 use crate::provision::{Breakers, Kept, Wake};
@@ -73,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) stopping: CancellationToken,
     /// Of servers that were worked lately, with connections that are kept.
     pub(crate) engines: Engines,
+    /// What schemas should be, for those whose databases are compared.
+    pub(crate) schemas: Schemas,
 }
 
 impl Plane {

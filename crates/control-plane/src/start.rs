@@ -97,6 +97,7 @@ pub async fn start(
         hold_slugs: Duration::from_secs(config.tenants.hold_slug_seconds),
         rotate_after: config.tenants.rotate_after(),
         stopping: stopping.clone(),
+        schemas: fleet::Schemas::default(),
         engines: Engines::new(Worker {
             id,
             scram_iterations: config.tenants.scram_iterations,

@@ -216,6 +216,8 @@ async fn rollouts(calls: &mut Calls) {
     registry.execute_unprepared(behind).await.unwrap();
     let order = json!({ "settings": { "waves": [], "rest_seconds": 3600 } });
     calls.call(row("POST", "/v1/rollouts/plan", &[], Some(order.clone()), &[], NEITHER)).await;
+    calls.call(row("POST", "/v1/rollouts/rehearse", &[], Some(order.clone()), &[], NEITHER)).await;
+    calls.call(row("POST", "/v1/fleet/verify", &[], Some(json!({})), &[], NEITHER)).await;
     let ordered = &["rollout.ordered"];
     let rollout = calls.call(row("POST", "/v1/rollouts", &[], Some(order), ordered, AFTER)).await.json();
     let id = rollout["id"].as_str().unwrap();

@@ -9,6 +9,8 @@ use crate::output::plain;
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Event {
+    /// What a migration does that holds others up, before it is ordered; or that it could not be rehearsed.
+    Finding { engine: String, migration: Option<String>, kind: String, detail: String },
     /// It was ordered, or somebody begins to watch it.
     Rollout { id: String, version: u32, targets: u64, already: u64, waves: usize },
     /// A wave began.
@@ -30,6 +32,10 @@ impl Event {
             Self::Rollout { id, version, targets, already, waves } => {
                 let (targets, waves) = (some(*targets, "target"), some(*waves as u64, "wave"));
                 format!("rollout {id} to version {version}: {targets} in {waves}; {already} had it already")
+            }
+            Self::Finding { engine, migration, detail, .. } => {
+                let what = migration.as_deref().unwrap_or("not rehearsed");
+                format!("FINDING {what} ({engine}): {}", plain(detail))
             }
             Self::WaveBegun { wave, kind, targets } => {
                 format!("wave {wave} ({kind}) begins: {}", some(*targets, "target"))

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::order::Options;
+use super::rehearsal;
 use crate::client::{Client, path};
 use crate::output::Output;
 use crate::table::Table;
@@ -34,13 +36,18 @@ struct Wave {
 }
 
 pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<()> {
-    let answer = client.post(&path(["rollouts", "plan"]), Some(&options.body()?))?;
+    let body = options.body()?;
+    let answer = client.post(&path(["rollouts", "plan"]), Some(&body))?;
     let plan: Plan = answer.json("plan")?;
-    output.show(answer.text(), || plan.text())
+    let (rehearsals, told) = rehearsal::ask(client, &body)?;
+    let mut whole: Map<String, Value> = answer.json("plan")?;
+    whole.extend(told.json::<Map<String, Value>>("rehearsal")?);
+    output.show_all(&whole, || plan.text(&rehearsals.text()))
 }
 
 impl Plan {
-    fn text(&self) -> String {
+    /// With what the migrations do.
+    fn text(&self, rehearsals: &str) -> String {
         let targets: u64 = self.found.iter().map(|found| found.tenants).sum();
         if targets == 0 {
             return format!("Nothing to do: {} tenants have version {} already.", self.already, self.version);
@@ -58,7 +65,8 @@ impl Plan {
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "{found}\n{waves}\nNothing was changed. `freehold fleet migrate` with the same options does it."
+            "{found}\n{waves}\n{}Nothing was changed. `freehold fleet migrate` with the same options does it.",
+            if rehearsals.is_empty() { String::new() } else { format!("{rehearsals}\n") }
         );
         text
     }
@@ -73,7 +81,7 @@ mod tests {
         let plan = r#"{"version":3,"down":false,"already":7,"found":[{"version":1,"tenants":2,"migrations":["m2","m3"]},
             {"version":2,"tenants":90,"migrations":["m3"]}],"waves":[{"kind":"canary","size":1},{"kind":"wave","size":91}],"new":1}"#;
         let plan: Plan = serde_json::from_str(plan).unwrap();
-        insta::assert_snapshot!(plan.text(), @r"
+        insta::assert_snapshot!(plan.text("From version 1:\n  m2\n"), @r"
         92 tenants to version 3; 7 have it already.
 
         HAVE VERSION  TENANTS  APPLIED, IN THIS ORDER
@@ -84,9 +92,12 @@ mod tests {
         0     canary  1
         1     wave    91
 
+        From version 1:
+          m2
+
         Nothing was changed. `freehold fleet migrate` with the same options does it.
         ");
         let nothing = Plan { found: Vec::new(), waves: Vec::new(), ..plan };
-        assert_eq!(nothing.text(), "Nothing to do: 7 tenants have version 3 already.");
+        assert_eq!(nothing.text(""), "Nothing to do: 7 tenants have version 3 already.");
     }
 }

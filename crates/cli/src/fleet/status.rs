@@ -88,7 +88,7 @@ fn text(fleet: &Fleet, rollouts: &[Rollout]) -> String {
 fn show(client: &Client, output: Output, id: &str) -> Result<()> {
     let answer = client.get(&path(["rollouts", id]))?;
     let rollout: Rollout = answer.json("rollout")?;
-    let failed = failures(client, id, FAILURES)?;
+    let failed = failures(client, id, Some(FAILURES))?;
     output.show(answer.text(), || {
         let mut text = rollout.facts().to_string();
         if !rollout.waves.is_empty() {
@@ -105,10 +105,10 @@ fn show(client: &Client, output: Output, id: &str) -> Result<()> {
     })
 }
 
-/// Targets that failed, so many at most.
-pub(super) fn failures(client: &Client, id: &str, at_most: usize) -> Result<Vec<Target>> {
+/// Targets that failed, so many at most, or all of them.
+pub(super) fn failures(client: &Client, id: &str, at_most: Option<usize>) -> Result<Vec<Target>> {
     let failed = path(["rollouts", id, "targets"]) + &query([("state", Some("failed"))]);
-    let failed = client.list(&failed, Some(at_most))?;
+    let failed = client.list(&failed, at_most)?;
     Ok(failed.iter().filter_map(|target| serde_json::from_str(target.get()).ok()).collect())
 }
 

@@ -11,9 +11,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::events::{Event, between, failed, some};
-use super::order;
 use super::rollout::{Counts, Rollout, Target};
 use super::status::failures;
+use super::{order, rehearsal};
 use crate::client::{Client, Lost, Refusal, path};
 use crate::output::{Output, note, print};
 
@@ -21,8 +21,6 @@ use crate::output::{Output, note, print};
 const PAUSE: Duration = Duration::from_millis(300);
 /// Between two lines that only say how far it is, in a pipeline.
 const TELLING: Duration = Duration::from_secs(10);
-/// Failures that are told one by one.
-const FAILURES: usize = 200;
 
 /// What is typed after `freehold fleet migrate`.
 #[derive(clap::Args)]
@@ -32,6 +30,9 @@ pub(crate) struct Migrate {
     /// Only order it
     #[arg(long)]
     no_wait: bool,
+    /// Order nothing if a migration does what holds tenants up, or cannot be rehearsed
+    #[arg(long)]
+    strict: bool,
 }
 
 /// The rollout stopped, since more failed than its budget bears.
@@ -47,13 +48,39 @@ impl fmt::Display for BudgetSpent {
 impl std::error::Error for BudgetSpent {}
 
 pub(super) fn migrate(client: &Client, output: Output, options: &Migrate) -> Result<()> {
-    let answer = client.post(&path(["rollouts"]), Some(&options.order.body()?))?;
+    let body = options.order.body()?;
+    lint(client, output, &body, options.strict)?;
+    let answer = client.post(&path(["rollouts"]), Some(&body))?;
     let rollout: Rollout = answer.json("rollout")?;
     if options.no_wait {
         let watch = format!("\n`freehold fleet watch {}` shows how it goes.", rollout.id);
         return output.show(answer.text(), || rollout.facts().to_string() + &watch);
     }
     run(client, output, &rollout.id)
+}
+
+/// Says what the migrations do that holds tenants up, before anything is ordered. Only `strict` refuses for it.
+fn lint(client: &Client, output: Output, body: &str, strict: bool) -> Result<()> {
+    let findings = match rehearsal::ask(client, body) {
+        Ok((rehearsals, _)) => rehearsals.findings(),
+        Err(error) if strict => return Err(error.context("the migrations were not rehearsed, and nothing was ordered")),
+        // What is refused here is refused when it is ordered, and says why.
+        Err(_) => return Ok(()),
+    };
+    for finding in &findings {
+        if output.is_json {
+            print(&serde_json::to_string(finding)?)?;
+        } else {
+            note(&finding.line());
+        }
+    }
+    if strict && !findings.is_empty() {
+        bail!(
+            "nothing was ordered: {} (`freehold fleet plan` shows them in place; without --strict they are only said)",
+            some(findings.len() as u64, "finding")
+        );
+    }
+    Ok(())
 }
 
 /// Watches until nothing more happens by itself.
@@ -103,7 +130,7 @@ pub(super) fn run(client: &Client, output: Output, id: &str) -> Result<()> {
 fn look(client: &Client, id: &str, before: Option<&Rollout>) -> Result<(Rollout, Vec<Target>)> {
     let now: Rollout = client.get(&path(["rollouts", id]))?.json("rollout")?;
     let known = before.map_or(0, |before| before.counts.failed);
-    let failed = if now.counts.failed > known { failures(client, id, FAILURES)? } else { Vec::new() };
+    let failed = if now.counts.failed > known { failures(client, id, None)? } else { Vec::new() };
     Ok((now, failed))
 }
 
@@ -288,6 +315,21 @@ mod tests {
         for other in [r#""state":"aborted""#, r#""state":"done","counts":{"failed":1}"#] {
             assert!(!end(&rollout(other), output).unwrap_err().is::<BudgetSpent>());
         }
+    }
+
+    #[test]
+    fn every_failure_is_told_however_many_pages_they_are() {
+        let say = |body: String| Act::Say("200 OK\r\ncontent-type: application/json", Box::leak(body.into_boxed_str()));
+        let page = |from: usize, to: usize, next: &str| {
+            let items: Vec<String> =
+                (from..to).map(|it| format!(r#"{{"tenant":"t{it}","slug":null,"error":"x"}}"#)).collect();
+            say(format!(r#"{{"items":[{}],"next_cursor":{next}}}"#, items.join(",")))
+        };
+        let ended = r#"{"id":"01a","version":3,"state":"failed","counts":{"failed":201}}"#;
+        let (client, asked) = server(vec![say(ended.to_owned()), page(0, 200, r#""x""#), page(200, 201, "null")]);
+        let (_, failed) = look(&client, "01a", None).unwrap();
+        assert_eq!(failed.len(), 201);
+        assert_eq!(asked.join().unwrap().len(), 3);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! `/v1/rollouts`: fleet migrations, how far each is, and what it is told.
 
 pub(super) mod plan;
+pub(super) mod rehearse;
 pub(super) mod start;
 pub(super) mod steer;
 pub(super) mod targets;
+pub(super) mod verify;
 
 use std::collections::HashMap;
 

@@ -50,14 +50,12 @@ impl Entered {
 
     /// The schema as the catalogue has it, a line for each object, sorted: [`super::diff`] tells two apart, and [`super::hash`]
     /// whether they are the same.
-    #[allow(dead_code, reason = "what a look at a fleet's drift calls")]
     pub(crate) async fn schema(&self) -> Result<Vec<String>, EngineError> {
         fingerprint::lines(&self.db).await
     }
 
     /// Runs what a scratch copy lacks up to a version, and tells what each migration did. Of one that was entered by
     /// [`super::Engine::enter_aloud`]; the database must be nobody's, and is not undone.
-    #[allow(dead_code, reason = "what a rollout's plan calls")]
     pub(crate) async fn rehearse(&self, schema: &dyn TenantSchema, to: u32) -> Result<Vec<Rehearsed>, EngineError> {
         rehearse::rehearse(&self.db, self.has_roles, schema, to).await
     }

@@ -166,6 +166,14 @@ fn may_pass(code: &str) -> bool {
         || matches!(code, "13" | "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "58030" | "XX000")
 }
 
+/// The SQLSTATE of a deadlock.
+const DEADLOCK: &str = "40P01";
+
+/// Whether the server ended it, for two waited for each other.
+pub(crate) fn is_deadlock(error: &DbErr) -> bool {
+    sqlstate(error).is_some_and(|code| code == DEADLOCK)
+}
+
 pub(super) fn sqlstate(error: &DbErr) -> Option<String> {
     let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else { return None };
     let RuntimeErr::SqlxError(error) = error else { return None };

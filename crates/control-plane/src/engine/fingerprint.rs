@@ -48,7 +48,6 @@ fn on_one_line(text: &str) -> String {
 }
 
 /// The fingerprint: SHA-256 of the lines, in hexadecimal digits.
-#[allow(dead_code, reason = "what a look at a fleet's drift calls")]
 pub(crate) fn hash(lines: &[String]) -> String {
     let mut hash = Sha256::new();
     for line in lines {
@@ -64,7 +63,6 @@ pub(crate) fn hash(lines: &[String]) -> String {
 }
 
 /// What is missing (`- `) and what is there and should not be (`+ `), of sorted lines, in their order.
-#[allow(dead_code, reason = "what a look at a fleet's drift calls")]
 pub(crate) fn diff(expected: &[String], found: &[String]) -> Vec<String> {
     let (mut expected, mut found) = (expected.iter().peekable(), found.iter().peekable());
     let mut lines = Vec::new();

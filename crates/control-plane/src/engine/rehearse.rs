@@ -19,7 +19,6 @@ const EXCLUSIVE: &str = "AccessExclusiveLock";
 
 /// What one migration did.
 #[derive(Debug)]
-#[allow(dead_code, reason = "what a rollout's plan shows")]
 pub(crate) struct Rehearsed {
     pub(crate) migration: String,
     /// In their order, as the server got them. On SQLite without those that were handed to the driver as bare text.
@@ -35,7 +34,6 @@ pub(crate) struct Rehearsed {
 
 /// Something that holds others up where a table is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "what a rollout's plan shows")]
 pub(crate) struct Finding {
     pub(crate) kind: Blocks,
     /// What it is, and what to do instead.
@@ -57,6 +55,20 @@ pub(crate) enum Blocks {
     TypeChange,
     /// Outside of a transaction waits for locks are not bounded by the lock timeout.
     Unbounded,
+}
+
+impl Blocks {
+    /// The word used in the API.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::AccessExclusive => "access_exclusive",
+            Self::Rewrite => "rewrite",
+            Self::Index => "index",
+            Self::NotNull => "not_null",
+            Self::TypeChange => "type_change",
+            Self::Unbounded => "unbounded",
+        }
+    }
 }
 
 /// Runs what the database lacks up to a version, on a database that is nobody's.

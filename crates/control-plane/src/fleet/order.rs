@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::select::{Selected, Selection, named_tenants};
 use super::settings::{Canary, Settings};
 use super::{State, TargetState, stored, waves};
+use crate::engine::is_deadlock;
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{history, rollout_targets, rollout_waves, rollouts, tenants};
@@ -178,8 +179,10 @@ pub(crate) async fn order(
         let named = (*kind == CANARY && !planned.canaries.is_empty()).then_some(planned.canaries.as_slice());
         let added = add_wave(change, &row, &selected, Wave { position, kind, size: *size, named }).await;
         match added {
-            // Another was ordered at the same moment.
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+            // Another was ordered at the same moment; with canaries of its own, the two may have waited for each other.
+            Err(error)
+                if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) || is_deadlock(&error) =>
+            {
                 return Err(at_work(None));
             }
             added => drop(added?),

@@ -8,6 +8,7 @@ mod keep;
 mod kept;
 mod make;
 mod mend;
+mod scratch;
 
 use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -28,6 +29,7 @@ pub(crate) use kept::Kept;
 pub(crate) use make::StockError;
 pub(crate) use mend::gaps;
 pub(super) use mend::restock;
+pub(crate) use scratch::Scratch;
 
 /// Being made.
 pub(super) const BUILDING: &str = "building";

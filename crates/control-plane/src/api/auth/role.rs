@@ -49,7 +49,7 @@ pub(crate) enum Audience {
 const NODES: &[&str] = &["/v1/feed", "/v1/routes", "/v1/key-uses", "/v1/audit/batches", "/v1/audit/trail"];
 
 /// Below these paths operators work.
-const OPERATORS: &[&str] = &["/v1/tenants", "/v1/operations", "/v1/doctor", "/v1/rollouts"];
+const OPERATORS: &[&str] = &["/v1/tenants", "/v1/operations", "/v1/doctor", "/v1/fleet", "/v1/rollouts"];
 
 /// For whom a call is, by its method and its path's pattern.
 pub(crate) fn audience(method: &Method, pattern: &str) -> Audience {

@@ -7,6 +7,7 @@ on_both! {
     what_cannot_be_done_is_refused_by_its_field,
     a_tenant_is_in_one_open_rollout_at_a_time,
     a_program_that_lacks_what_a_database_has_is_refused,
+    of_two_orders_at_once_one_is_told_that_the_other_is_at_work,
 }
 
 async fn a_plan_says_who_is_behind_by_what_and_changes_nothing(stage: &Stage) {
@@ -82,4 +83,25 @@ async fn a_program_that_lacks_what_a_database_has_is_refused(stage: &Stage) {
     let order = Order { version: 2, is_down: true, ..Fleet::order() };
     let refused = start_on(&stage.plane, &order).await.unwrap_err();
     assert_eq!((refused.status().as_u16(), refused.kind()), (409, "migrations-missing"));
+}
+
+async fn of_two_orders_at_once_one_is_told_that_the_other_is_at_work(stage: &Stage) {
+    let fleet = Fleet::of(stage, 4).await;
+    let first = |names: [&str; 2]| {
+        let canary = Canary::Tenants(names.map(str::to_owned).to_vec());
+        Order { settings: Settings { canary, ..Settings::default() }, ..Fleet::order() }
+    };
+    // Each inserts its canaries before the other's, so that each may hold what the other waits for.
+    let (one, other) = (first(["tenant-2", "tenant-3"]), first(["tenant-0", "tenant-1"]));
+    for _ in 0..20 {
+        let told = tokio::join!(fleet.start(&one), fleet.start(&other));
+        let (won, lost) = match told {
+            (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
+            both => panic!("one of two: {both:?}"),
+        };
+        assert_eq!((lost.status().as_u16(), lost.kind()), (409, "rollout-at-work"));
+        let change = fleet.plane.registry.change().await.unwrap();
+        abort(&change, won.id).await.unwrap();
+        change.commit().await.unwrap();
+    }
 }

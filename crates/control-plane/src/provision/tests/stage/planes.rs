@@ -61,6 +61,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         hold_slugs: Duration::from_hours(1),
         rotate_after: None,
         stopping: CancellationToken::new(),
+        schemas: crate::fleet::Schemas::default(),
         engines: Engines::new(Worker { id, scram_iterations: NonZeroU32::MIN, patience }),
     })
 }
