@@ -4,6 +4,7 @@
 //! user. The number of pools is bounded; the one used longest ago gives way.
 
 mod dial;
+mod lacking;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -27,6 +28,7 @@ use crate::config::PoolsConfig;
 use crate::routes::{Served, Url};
 use crate::uses::{Use, Uses};
 use dial::DialError;
+use lacking::Lacking;
 
 /// The kind of problem of a database that is not proven to be its tenant's.
 pub(crate) const REFUSED: &str = "database-refused";
@@ -118,6 +120,7 @@ impl Drop for PoolUse {
 #[derive(Clone)]
 pub(crate) struct Pools {
     ring: Arc<KeyRing>,
+    lacking: Arc<Lacking>,
     open: Cache<(TenantId, u64), Arc<Pool>, RandomState>,
     /// Failed dials of a moment ago, so that a database that is away is not dialled for each request.
     failed: Cache<(TenantId, u64), Arc<DialError>>,
@@ -146,7 +149,12 @@ impl Pools {
             .build();
         let dials = meter.u64_counter("data_plane_pool_dials").with_description("Pools dialled.").build();
         let failed = Cache::builder().max_capacity(config.max).time_to_live(failed_for).build();
-        Self { ring: Arc::new(ring), open, failed, dials }
+        Self { ring: Arc::new(ring), lacking: Arc::new(Lacking::new(meter)), open, failed, dials }
+    }
+
+    /// Says which keys of the control plane's ring this node's lacks, when that changes.
+    pub(crate) fn compare_rings(&self, theirs: &[String]) {
+        self.lacking.compare(&self.ring, theirs);
     }
 
     /// The tenant's pool, dialled if it is not open.

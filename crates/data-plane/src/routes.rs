@@ -102,7 +102,15 @@ impl Routes {
         let (epoch, position) = (Epoch(uuid::Uuid::nil()), Revision(1));
         if self.table.position().0.is_none() {
             let items = Vec::new();
-            let reset = FeedAnswer { epoch, position, reset: true, stale_after_seconds: 86_400, nodes: 1, items };
+            let reset = FeedAnswer {
+                epoch,
+                position,
+                reset: true,
+                stale_after_seconds: 86_400,
+                nodes: 1,
+                keys: Vec::new(),
+                items,
+            };
             self.table.apply(Revision(0), reset, tokio::time::Instant::now());
         }
         let tenant = route.tenant;

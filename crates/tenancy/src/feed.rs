@@ -61,6 +61,9 @@ pub struct FeedAnswer {
     /// How many nodes were heard of late: a limit that they do not share over Redis is divided by it.
     #[serde(default = "one")]
     pub nodes: u32,
+    /// The ids of the keys that tenants' URLs may be sealed with: a node whose ring lacks one says so.
+    #[serde(default)]
+    pub keys: Vec<String>,
     /// What changed, oldest first.
     pub items: Vec<FeedItem>,
 }

@@ -33,7 +33,9 @@ pub(super) async fn follow(
     }
     let plane = &api.plane;
     plane.registry.heard(&request, plane.registry.now()).await?;
-    Ok(Json(plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?))
+    let mut answer = plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?;
+    answer.keys = plane.tenants_ring.ids().map(str::to_owned).collect();
+    Ok(Json(answer))
 }
 
 /// One tenant's route, by its id, its slug, one of its custom hosts, one of its issuers or the id of one of its keys.

@@ -75,6 +75,7 @@ impl Registry {
                 reset: true,
                 stale_after_seconds,
                 nodes,
+                keys: Vec::new(),
                 items: Vec::new(),
             });
         }
@@ -85,6 +86,7 @@ impl Registry {
                 reset: false,
                 stale_after_seconds,
                 nodes,
+                keys: Vec::new(),
                 items: Vec::new(),
             });
         }
@@ -106,7 +108,7 @@ impl Registry {
             .collect();
         // A page that is not full reaches the head, and beyond if somebody committed since.
         let position = if is_full { last } else { last.max(head) };
-        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, nodes, items })
+        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, nodes, keys: Vec::new(), items })
     }
 
     /// One route as an answer; `as_of` is read first.

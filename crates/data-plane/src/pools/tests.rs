@@ -64,7 +64,15 @@ async fn database(folder: &Path, stamp: u128) -> String {
 fn table(routes: Vec<Route>) -> RouteTable {
     let table = RouteTable::new(100);
     let position = Revision(5);
-    let reset = FeedAnswer { epoch: EPOCH, position, reset: true, stale_after_seconds: 60, nodes: 1, items: vec![] };
+    let reset = FeedAnswer {
+        epoch: EPOCH,
+        position,
+        reset: true,
+        stale_after_seconds: 60,
+        nodes: 1,
+        keys: Vec::new(),
+        items: vec![],
+    };
     table.apply(Revision(0), reset, tokio::time::Instant::now());
     for route in routes {
         table.take(&RouteAnswer { epoch: EPOCH, as_of: position, route: Some(route) });
@@ -75,7 +83,8 @@ fn table(routes: Vec<Route>) -> RouteTable {
 async fn hear(table: &RouteTable, pools: &Pools, route: Route) {
     let (tenant, position) = (route.tenant, route.revision);
     let items = vec![FeedItem { tenant, revision: position, route: Some(route) }];
-    let news = FeedAnswer { epoch: EPOCH, position, reset: false, stale_after_seconds: 60, nodes: 1, items };
+    let news =
+        FeedAnswer { epoch: EPOCH, position, reset: false, stale_after_seconds: 60, nodes: 1, keys: Vec::new(), items };
     table.apply(Revision(5), news, tokio::time::Instant::now());
     close(table, pools).await;
 }

@@ -75,6 +75,7 @@ async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> R
     let sent = Instant::now();
     let answer = routes.control.feed(&request).await?;
     limits.set_nodes(answer.nodes);
+    pools.compare_rings(&answer.keys);
     table.apply(after, answer, sent);
     for url in table.to_close() {
         pools.close(&url).await;

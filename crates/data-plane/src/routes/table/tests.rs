@@ -82,6 +82,7 @@ impl Registry {
             reset,
             stale_after_seconds: 60,
             nodes: 1,
+            keys: Vec::new(),
             items,
         };
         if epoch != Some(self.epoch()) {
@@ -211,7 +212,15 @@ fn table_with(first: Route) -> (RouteTable, Epoch) {
     let table = RouteTable::new(100);
     let epoch = Epoch(Uuid::from_u128(7));
     let head = first.revision;
-    let reset = FeedAnswer { epoch, position: head, reset: true, stale_after_seconds: 60, nodes: 1, items: vec![] };
+    let reset = FeedAnswer {
+        epoch,
+        position: head,
+        reset: true,
+        stale_after_seconds: 60,
+        nodes: 1,
+        keys: Vec::new(),
+        items: vec![],
+    };
     table.apply(Revision(0), reset, Instant::now());
     assert!(table.take(&RouteAnswer { epoch, as_of: head, route: Some(first) }).is_some());
     (table, epoch)
@@ -220,7 +229,7 @@ fn table_with(first: Route) -> (RouteTable, Epoch) {
 fn news(epoch: Epoch, route: Route) -> FeedAnswer {
     let (tenant, revision) = (route.tenant, route.revision);
     let items = vec![FeedItem { tenant, revision, route: Some(route) }];
-    FeedAnswer { epoch, position: revision, reset: false, stale_after_seconds: 60, nodes: 1, items }
+    FeedAnswer { epoch, position: revision, reset: false, stale_after_seconds: 60, nodes: 1, keys: Vec::new(), items }
 }
 
 #[test]
@@ -292,8 +301,15 @@ fn a_restored_history_is_followed_whatever_its_numbers_and_applied_never_runs_ah
     let (table, _) = table_with(route(0, 100, 1));
     let in_use = table.get(tenant(0)).unwrap();
     let epoch = Epoch(Uuid::from_u128(8));
-    let reset =
-        FeedAnswer { epoch, position: Revision(50), reset: true, stale_after_seconds: 60, nodes: 1, items: vec![] };
+    let reset = FeedAnswer {
+        epoch,
+        position: Revision(50),
+        reset: true,
+        stale_after_seconds: 60,
+        nodes: 1,
+        keys: Vec::new(),
+        items: vec![],
+    };
     table.apply(Revision(100), reset, Instant::now());
     assert_eq!(table.awaited(), [tenant(0)]);
     assert_eq!(table.applied(), Revision(0), "what is held is of another history");
