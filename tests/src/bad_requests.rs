@@ -117,3 +117,106 @@ async fn each_bad_request_gets_its_own_answer(bed: Bed) {
         );
     }
 }
+
+const JSON: &str = "application/json";
+
+/// Method and path, media type, body, and what comes back: the status, the kind, and the field that is to blame.
+type Row<'a> = (&'a str, &'a str, &'a str, u16, &'a str, &'a str);
+
+on_both!(each_bad_body_and_query_is_a_problem_of_its_own_type_and_changes_nothing, 1, 1);
+async fn each_bad_body_and_query_is_a_problem_of_its_own_type_and_changes_nothing(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    bed.until(&acme, "/api/pets", 200).await;
+    let before = bed.get(0, &acme, "/api/pets").await.json();
+    let id = before["items"][0]["id"].as_str().unwrap();
+    let (create, update) = ("POST /api/pets", format!("PATCH /api/pets/{id}"));
+    let good = r#"{"name":"Rex","species":"dog"}"#;
+    let twice = format!("{good} {good}");
+    let deep = format!("{{\"name\":{}", "[".repeat(100_000));
+    let numbers = r#"{"name":"Rex","species":"dog","microchip_id":985141006580319}"#;
+    let delete = format!("DELETE /api/pets/{}", uuid::Uuid::now_v7());
+    #[rustfmt::skip]
+    let rows: Vec<Row<'_>> = vec![
+        // The body.
+        (create, JSON, "{\"name\":", 400, "malformed-json", ""),
+        (create, JSON, "", 400, "malformed-json", ""),
+        (create, JSON, "name=Rex", 400, "malformed-json", ""),
+        (create, JSON, &twice, 400, "malformed-json", ""),
+        (create, JSON, "{\"name\":\"\u{1}\"}", 400, "malformed-json", ""),
+        (&update, JSON, "{", 400, "malformed-json", ""),
+        (create, JSON, "[]", 422, "invalid-body", ""),
+        (create, JSON, "null", 422, "invalid-body", ""),
+        (create, JSON, &deep, 422, "invalid-body", "name"),
+        (create, JSON, r#"{"name":"Rex"}"#, 422, "invalid-body", "species"),
+        (create, JSON, r#"{"name":"Rex","species":"dog","legs":4}"#, 422, "invalid-body", "legs"),
+        (create, JSON, r#"{"name":"Rex","species":"dog","name":"Max"}"#, 422, "invalid-body", "name"),
+        (create, JSON, r#"{"name":7,"species":"dog"}"#, 422, "invalid-body", "name"),
+        (create, JSON, r#"{"name":null,"species":"dog"}"#, 422, "invalid-body", "name"),
+        (create, JSON, numbers, 422, "invalid-body", "microchip_id"),
+        (create, JSON, r#"{"name":"","species":"dog"}"#, 422, "invalid-body", "name"),
+        (create, JSON, r#"{"name":"Rex\u0000","species":"dog"}"#, 422, "invalid-body", "name"),
+        (&update, JSON, r#"{"legs":4}"#, 422, "invalid-body", "legs"),
+        (&update, JSON, r#"{"species":null}"#, 422, "invalid-body", "species"),
+        (create, "text/plain", good, 415, "unsupported-media-type", ""),
+        (create, "application/x-www-form-urlencoded", "name=Rex", 415, "unsupported-media-type", ""),
+        (create, "", good, 415, "unsupported-media-type", ""),
+        (&update, "text/json", good, 415, "unsupported-media-type", ""),
+        // The query.
+        ("GET /api/pets?limit=0", "", "", 400, "invalid-query", "limit"),
+        ("GET /api/pets?limit=101", "", "", 400, "invalid-query", "limit"),
+        ("GET /api/pets?limit=-1", "", "", 400, "invalid-query", "limit"),
+        ("GET /api/pets?limit=many", "", "", 400, "invalid-query", "limit"),
+        ("GET /api/pets?limit=5&limit=6", "", "", 400, "invalid-query", "limit"),
+        ("GET /api/pets?cursor=here", "", "", 400, "invalid-query", "cursor"),
+        ("GET /api/pets?cursor=", "", "", 400, "invalid-query", "cursor"),
+        ("GET /api/pets?sort=name", "", "", 400, "invalid-query", "sort"),
+        ("GET /api/pets?species=%00", "", "", 400, "invalid-query", ""),
+        // The path and the method.
+        ("GET /api/pets/no-id", "", "", 404, "not-found", ""),
+        (&delete, "", "", 404, "pet-not-found", ""),
+        ("PUT /api/pets", JSON, good, 405, "method-not-allowed", ""),
+        ("DELETE /api/pets", "", "", 405, "method-not-allowed", ""),
+        ("POST /api/me", JSON, "{}", 405, "method-not-allowed", ""),
+        ("POST /acme/api/me", JSON, "{}", 405, "method-not-allowed", ""),
+        ("QUERY /api/pets", "", "", 405, "method-not-allowed", ""),
+    ];
+    let mut wrong = String::new();
+    for (target, media, body, status, kind, field) in rows {
+        let (method, path) = target.split_once(' ').unwrap();
+        let mut request = bed.request(0, method, path).bearer_auth(&acme.key).body(body.to_owned());
+        if !media.is_empty() {
+            request = request.header("content-type", media);
+        }
+        let answer = crate::bed::send(request).await;
+        let problem = answer.json();
+        let blamed = problem["errors"][0]["field"].as_str().unwrap_or_default();
+        let is_so = (answer.status, answer.kind().as_str(), blamed) == (status, kind, field);
+        let is_whole = answer.header("content-type") == "application/problem+json"
+            && problem["status"] == status
+            && problem["detail"].as_str().is_some_and(|detail| !detail.is_empty())
+            && problem["request_id"] == answer.header("x-request-id");
+        if !is_so || !is_whole {
+            let body = &body[..body.len().min(60)];
+            writeln!(wrong, "{target} {media} {body}: {answer:?} and not {status} {kind} {field:?}").unwrap();
+        }
+        if status == 405 {
+            let expected = if path.ends_with("/me") { "GET,HEAD" } else { "GET,HEAD,POST" };
+            let allow = answer.header("allow").replace(' ', "");
+            let mut allowed: Vec<_> = allow.split(',').collect();
+            allowed.sort_unstable();
+            assert_eq!(allowed.join(","), expected, "{target}: {answer:?}");
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+    // A byte more than 1 MiB is refused by what the headers say, before any of it is sent.
+    let address = bed.data[0].url.trim_start_matches("http://");
+    for target in [create, &update] {
+        let headers = format!(
+            "{target} HTTP/1.1\r\nhost: acme.pets.test\r\nauthorization: Bearer {}\r\ncontent-type: {JSON}\r\nconnection: close\r\n",
+            acme.key
+        );
+        let told_before = format!("{headers}content-length: {}\r\n\r\n", (1 << 20) + 1);
+        assert_eq!(told(address, told_before.as_bytes()).await, (413, "body-too-large".to_owned()), "{target}");
+    }
+    assert_eq!(bed.get(0, &acme, "/api/pets").await.json(), before, "nothing changed");
+}

@@ -129,6 +129,16 @@ impl Bed {
 
     /// Starts so many planes, tuned.
     pub async fn start_with(store: Store, control: usize, data: usize, tuning: Tuning) -> Self {
+        let mut bed = Self::start_of("petstore-control-plane", store, control, tuning).await;
+        for number in 0..data {
+            let control = bed.control[number % control].url.clone();
+            bed.add_node(&control);
+        }
+        bed
+    }
+
+    /// Starts so many control planes of a product, and no data plane.
+    pub async fn start_of(binary: &'static str, store: Store, control: usize, tuning: Tuning) -> Self {
         // Whoever comes first installs it for all tests of the process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -162,13 +172,9 @@ impl Bed {
                 tuning.sections,
             );
             let config = bed.write(&format!("control-{number}.toml"), &text);
-            bed.control.push(Process::start("petstore-control-plane", &config));
+            bed.control.push(Process::start(binary, &config));
         }
         bed.token = bed.new_operator("tests", "admin").await;
-        for number in 0..data {
-            let control = bed.control[number % control].url.clone();
-            bed.add_node(&control);
-        }
         bed.done("PUT", "/v1/plans/test", Some(json!({ "connections": 2, "concurrency": 256 }))).await;
         bed
     }

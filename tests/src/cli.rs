@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, Store, Tuning};
 use crate::on_both;
 use crate::process::folder;
 
@@ -80,4 +80,73 @@ async fn a_tenants_life_by_the_command_line(bed: Bed) {
     assert!(freehold(&bed, &["tenant", "delete", "acme2", "--yes"]).await.status.success());
     bed.until(&acme, "/api/pets", 401).await;
     assert_eq!(json(&bed, &["tenant", "show", &id, "--json"]).await["status"], "deleted");
+}
+
+async fn a_deleted_tenant_is_restored_by_the_command_line(store: Store) {
+    let tuning = Tuning { tenants: "grace_seconds = 3600\n", ..Tuning::DEFAULT };
+    let bed = Bed::start_with(store, 1, 1, tuning).await;
+    let acme = bed.tenant("acme").await;
+    bed.until(&acme, "/api/pets", 200).await;
+    let early = freehold(&bed, &["tenant", "restore", "acme"]).await;
+    assert_eq!(early.status.code(), Some(1), "{early:?}");
+    assert!(String::from_utf8_lossy(&early.stderr).contains("could not restore acme"), "{early:?}");
+
+    let deleted = freehold(&bed, &["tenant", "delete", "acme", "--yes"]).await;
+    let said = String::from_utf8_lossy(&deleted.stdout);
+    assert!(deleted.status.success() && said.contains("freehold tenant restore acme"), "{deleted:?}");
+    bed.until(&acme, "/api/pets", 403).await;
+    assert_eq!(json(&bed, &["tenant", "show", "acme", "--json"]).await["status"], "deleting");
+    // As it advises.
+    let restored = freehold(&bed, &["tenant", "restore", "acme"]).await;
+    assert!(restored.status.success(), "{restored:?}");
+    assert_eq!(String::from_utf8_lossy(&restored.stdout), "acme is active\n");
+    bed.until(&acme, "/api/pets", 200).await;
+    assert_eq!(bed.get(0, &acme, "/api/pets").await.json()["items"][0]["name"], "Sample Pet", "its data are there");
+
+    // As it was before, and as a script has it.
+    assert!(freehold(&bed, &["tenant", "suspend", "acme"]).await.status.success());
+    assert!(freehold(&bed, &["tenant", "delete", &acme.id, "--yes"]).await.status.success());
+    assert_eq!(json(&bed, &["tenant", "restore", &acme.id, "--json"]).await["status"], "suspended");
+    let nobody = freehold(&bed, &["tenant", "restore", "nobody"]).await;
+    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_on_sqlite() {
+    a_deleted_tenant_is_restored_by_the_command_line(Store::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_on_postgres() {
+    a_deleted_tenant_is_restored_by_the_command_line(Store::Postgres).await;
+}
+
+/// What bash would offer for what was typed.
+fn completed(typed: &[&str]) -> Vec<String> {
+    let script = r#"source <("$0" completions bash) || exit 1
+        COMP_WORDS=(freehold "$@") COMP_CWORD=$#
+        _freehold freehold "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let output = Command::new("bash").args(["-c", script]).arg(folder().join("freehold")).args(typed).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn shells_complete_what_is_typed() {
+    assert_eq!(completed(&["tenant", "re"]), ["resume", "restore", "rename", "rewrap"]);
+    assert_eq!(completed(&["ten"]), ["tenant"]);
+    assert_eq!(completed(&["tenant", "doctor", "--f"]), ["--fix"]);
+    assert_eq!(completed(&["tenant", "key", "cr"]), ["create"]);
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let output = Command::new(folder().join("freehold")).args(["completions", shell]).output().unwrap();
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{shell}");
+        for word in ["tenant", "restore", "rewrap", "fleet", "audit"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+    let unknown = Command::new(folder().join("freehold")).args(["completions", "tcsh"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("bash"), "it says which there are: {unknown:?}");
 }

@@ -1,9 +1,11 @@
 //! What breaks, breaks for one tenant alone, says when to come again, and heals by itself.
 
 use sea_orm::{ConnectionTrait, Database, Statement};
+use serde_json::json;
 
-use crate::bed::{Bed, Store};
+use crate::bed::{Bed, Store, Tenant};
 use crate::on_both;
+use crate::postgres::Postgres;
 
 on_both!(a_database_that_is_stamped_for_another_tenant_is_refused, 1, 1);
 async fn a_database_that_is_stamped_for_another_tenant_is_refused(bed: Bed) {
@@ -54,7 +56,16 @@ async fn a_node_whose_ring_lacks_a_key_says_so_and_serves_once_it_has_it(mut bed
     let without = format!("keys = {{ k0 ={}", ring.rsplit_once("k0 =").unwrap().1);
     std::fs::write(&config, whole.replace(ring, &without).replace("primary = \"k1\"", "primary = \"k0\"")).unwrap();
     bed.data[0].restart();
+    // It says so by itself, before anybody asks for a tenant.
     let deadline = std::time::Instant::now() + crate::bed::PATIENCE;
+    while !bed.data[0].log().contains("lacks keys that the control plane has") {
+        assert!(std::time::Instant::now() < deadline, "it does not tell at its start: {}", bed.data[0].log());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let told = bed.data[0].log();
+    let told = told.lines().find(|line| line.contains("lacks keys that the control plane has")).unwrap();
+    assert!(told.contains("ERROR") && told.contains("k1") && !told.contains("k0"), "{told}");
+    assert!((bed.metric(0, "data_plane_seal_keys_missing").await - 1.0).abs() < 0.1);
     let answer = loop {
         let answer = bed.get(0, &acme, "/api/pets").await;
         // It has only just started, and may have asked the control plane for nothing yet.
@@ -73,6 +84,8 @@ async fn a_node_whose_ring_lacks_a_key_says_so_and_serves_once_it_has_it(mut bed
     std::fs::write(&config, whole).unwrap();
     bed.data[0].restart();
     bed.until(&acme, "/api/pets", 200).await;
+    assert!(bed.metric(0, "data_plane_seal_keys_missing").await.abs() < 0.1);
+    assert!(!bed.data[0].log().contains("lacks keys"), "{}", bed.data[0].log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,6 +106,46 @@ async fn a_deleted_database_file_is_503_for_its_tenant_alone_and_heals() {
     assert!(!folder.exists(), "dialling made a database that was not there");
     std::fs::rename(&moved, &folder).unwrap();
     bed.until(&acme, "/api/pets", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_gone_is_503_for_its_tenants_alone_and_heals() {
+    let mut server = Postgres::start();
+    let bed = Bed::start(Store::Postgres, 1, 1).await;
+    let second = json!({ "name": "second", "engine": "postgres", "region": "there", "admin_url": server.url(),
+        "capacity": 10, "connection_budget": 50, "warm": 0 });
+    bed.done("POST", "/v1/servers", Some(second)).await;
+    let here = bed.tenant("here").await;
+    let mut there = Vec::new();
+    for slug in ["warm", "cold"] {
+        let wanted = json!({ "slug": slug, "name": slug, "plan": "test", "region": "there" });
+        let made = bed.done("POST", "/v1/tenants", Some(wanted)).await;
+        assert_eq!(made["tenant"]["status"], "active", "{made}");
+        let key = bed.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "test" }))).await;
+        let [id, key] = [&made["tenant"]["id"], &key["api_key"]].map(|it| it.as_str().unwrap().to_owned());
+        there.push(Tenant { id, slug: slug.to_owned(), key });
+    }
+    bed.until(&here, "/api/pets", 200).await;
+    bed.until(&there[0], "/api/pets", 200).await;
+    let pet = json!({ "name": "Kept", "species": "cat" });
+    let made = crate::bed::send(bed.request(0, "POST", "/api/pets").bearer_auth(&there[0].key).json(&pet)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+
+    server.stop();
+    for _ in 0..3 {
+        for tenant in &there {
+            let answer = bed.get(0, tenant, "/api/pets").await;
+            assert_eq!((answer.status, answer.kind().as_str()), (503, "database-unavailable"), "{tenant:?} {answer:?}");
+            assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0, "{answer:?}");
+        }
+        assert_eq!(bed.get(0, &here, "/api/pets").await.status, 200);
+    }
+    server.restart();
+    for tenant in &there {
+        bed.until(tenant, "/api/pets", 200).await;
+    }
+    let kept = bed.get(0, &there[0], "/api/pets?species=cat").await.json();
+    assert_eq!(kept["items"][0]["name"], "Kept", "{kept}");
 }
 
 on_both!(what_a_node_knows_it_serves_without_the_control_plane, 1, 1);

@@ -14,28 +14,38 @@ use crate::bed::{Bed, PATIENCE, Store, Tuning, send};
 const BEGINS: &str = "a step begins";
 const WRITTEN: &str = "a step is written down";
 
-const CREATE: [&str; 8] = ["place", "claim", "create_database", "roles", "migrate", "stamp", "seed", "activate"];
-const ROTATE: [&str; 5] = ["new_url", "new_role", "switch", "await_nodes", "bar_old_role"];
-const DELETE: [&str; 4] = ["disconnect", "count_rows", "drop_database", "forget"];
+/// A restore is one commit: what it says around it.
+const RESTORE: [&str; 3] = ["a restore begins", "a restore is about to be committed", "a restore is committed"];
 
 /// A takeover within a second, so that the test need not wait ten for each kill; and the lines that tell of steps.
 const TUNING: Tuning = Tuning {
     tenants: "grace_seconds = 0\nlease_seconds = 1\nhold_slug_seconds = 0\n",
-    telemetry: "filter = \"info,control_plane::provision=debug\"\n",
+    telemetry: "filter = \"info,control_plane::provision=debug,control_plane::api::tenants=debug\"\n",
     ..Tuning::DEFAULT
 };
 
 /// Where a process is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Point {
-    step: &'static str,
+    step: String,
     is_undo: bool,
     says: &'static str,
 }
 
-fn points(steps: &'static [&'static str], is_undo: bool) -> Vec<Point> {
-    let both = |step: &'static str| [BEGINS, WRITTEN].map(|says| Point { step, is_undo, says });
-    steps.iter().flat_map(|step| both(step)).collect()
+/// Before and after each of these steps.
+fn points(steps: &[String], is_undo: bool) -> Vec<Point> {
+    let both = |step: &String| [BEGINS, WRITTEN].map(|says| Point { step: step.clone(), is_undo, says });
+    steps.iter().flat_map(both).collect()
+}
+
+/// The steps of an operation that has ended, as the program tells them; of one that was undone, those that were.
+fn steps_of(operation: &Value) -> Vec<String> {
+    let steps = operation["steps"].as_array().unwrap_or_else(|| panic!("it tells no steps: {operation}"));
+    let is_undone = operation["state"] == "failed";
+    let steps = steps.iter().filter(|step| !is_undone || step["state"] == "undone");
+    let names: Vec<String> = steps.map(|step| step["name"].as_str().unwrap().to_owned()).collect();
+    assert!(!names.is_empty(), "{operation}");
+    names
 }
 
 /// Two control planes and what was done to them.
@@ -55,8 +65,9 @@ impl Kills {
     ) -> Value {
         let (sprung, heard) = channel();
         for process in &self.bed.control {
+            let point = point.clone();
             process.kill_at(sprung.clone(), move |line| {
-                line["message"] == point.says && line["step"] == point.step && line["undoing"] == point.is_undo
+                line["message"] == point.says && line["step"] == *point.step && line["undoing"] == point.is_undo
             });
         }
         let method = if kind == "delete" { "DELETE" } else { "POST" };
@@ -67,7 +78,7 @@ impl Kills {
             assert_eq!(answer.status(), 202, "{kind} {point:?}");
         }
         assert!(killed.unwrap().is_ok(), "{kind} never came to {point:?}");
-        *self.counts.entry((kind, point)).or_default() += 1;
+        self.count(kind, point);
         let alive: Vec<bool> = self.bed.control.iter().map(crate::process::Process::spare).collect();
         let alive = alive.iter().position(|is_alive| *is_alive).expect("one is killed, not both");
         let ended = self.ended(alive, kind, tenant).await;
@@ -103,10 +114,24 @@ impl Kills {
         self.bed.done("GET", &format!("/v1/tenants/{slug}"), None).await
     }
 
+    fn count(&mut self, kind: &'static str, point: Point) {
+        *self.counts.entry((kind, point)).or_default() += 1;
+    }
+
+    /// One of the kind that nobody is killed at: the program tells its steps.
+    async fn sample(&self, kind: &str, tenant: &str, (path, body): (&str, Option<Value>)) -> Vec<String> {
+        let method = if kind == "delete" { "DELETE" } else { "POST" };
+        let asked = send(self.call(0, method, path, body)).await;
+        assert_eq!(asked.status, 202, "{asked:?}");
+        let ended = self.ended(0, kind, tenant).await;
+        let id = ended["id"].as_str().unwrap();
+        steps_of(&self.bed.done("GET", &format!("/v1/operations/{id}"), None).await)
+    }
+
     /// Every point was hit, once.
     fn assert_hit(&self, kind: &'static str, points: &[Point]) {
         for point in points {
-            assert_eq!(self.counts.get(&(kind, *point)), Some(&1), "{kind} {point:?}");
+            assert_eq!(self.counts.get(&(kind, point.clone())), Some(&1), "{kind} {point:?}");
         }
     }
 }
@@ -145,52 +170,69 @@ async fn every_long_action_survives_a_kill_at_every_step(store: Store) {
     refuse(&bed, "refuse_activation", "status", "NEW.status = 'active' AND NEW.slug LIKE 'doomed%'").await;
     refuse(&bed, "refuse_switch", "generation", "NEW.generation > 1 AND NEW.slug LIKE 'stuck%'").await;
     let mut kills = Kills { bed, counts: BTreeMap::new() };
+    let create = kills.sample("create", "sample", ("/v1/tenants", Some(body("sample")))).await;
+    let create_undone = kills.sample("create", "doomed", ("/v1/tenants", Some(body("doomed")))).await;
+    let rotate = kills.sample("rotate", "sample", ("/v1/tenants/sample/rotate-credentials", None)).await;
+    let sample = kills.tenant("sample").await["id"].as_str().unwrap().to_owned();
+    let delete = kills.sample("delete", &sample, (&format!("/v1/tenants/{sample}"), None)).await;
+    kills.bed.tenant("stuck").await;
+    let rotate_undone = kills.sample("rotate", "stuck", ("/v1/tenants/stuck/rotate-credentials", None)).await;
+    let [create, rotate, delete] = [create, rotate, delete].map(|steps| points(&steps, false));
+    let [create_undone, rotate_undone] = [create_undone, rotate_undone].map(|steps| points(&steps, true));
+    // The last of a creation is refused, and all of it is undone; of a rotation, what data planes have not heard of yet.
+    assert_eq!(create_undone.len(), create.len());
+    assert!(rotate_undone.len() < rotate.len() && delete.len() < create.len());
 
-    for (number, point) in points(&CREATE, false).into_iter().enumerate() {
+    for (number, point) in create.iter().cloned().enumerate() {
         let slug = format!("acme-{number}");
-        let ended = kills.at("create", point, &slug, ("/v1/tenants", Some(body(&slug)))).await;
+        let ended = kills.at("create", point.clone(), &slug, ("/v1/tenants", Some(body(&slug)))).await;
         assert_eq!(ended["state"], "done", "{point:?}: {ended}");
         assert_eq!(kills.tenant(&slug).await["status"], "active");
     }
-    for (number, point) in points(&CREATE, true).into_iter().enumerate() {
+    for (number, point) in create_undone.iter().cloned().enumerate() {
         let slug = format!("doomed-{number}");
-        let ended = kills.at("create", point, &slug, ("/v1/tenants", Some(body(&slug)))).await;
+        let ended = kills.at("create", point.clone(), &slug, ("/v1/tenants", Some(body(&slug)))).await;
         assert_eq!(ended["state"], "failed", "{point:?}: {ended}");
         assert_eq!(kills.tenant(&slug).await["status"], "failed");
     }
-    for (number, point) in points(&ROTATE, false).into_iter().enumerate() {
-        let ended = kills.at("rotate", point, "acme-0", ("/v1/tenants/acme-0/rotate-credentials", None)).await;
+    for (number, point) in rotate.iter().cloned().enumerate() {
+        let ended = kills.at("rotate", point.clone(), "acme-0", ("/v1/tenants/acme-0/rotate-credentials", None)).await;
         assert_eq!(ended["state"], "done", "{point:?}: {ended}");
         assert_eq!(kills.tenant("acme-0").await["generation"], number + 2, "each took effect once");
     }
-    kills.bed.tenant("stuck").await;
-    for point in points(&["new_url", "new_role", "switch"], true) {
-        let ended = kills.at("rotate", point, "stuck", ("/v1/tenants/stuck/rotate-credentials", None)).await;
+    for point in &rotate_undone {
+        let ended = kills.at("rotate", point.clone(), "stuck", ("/v1/tenants/stuck/rotate-credentials", None)).await;
         assert_eq!(ended["state"], "failed", "{point:?}: {ended}");
         let tenant = kills.tenant("stuck").await;
         assert_eq!((&tenant["generation"], &tenant["status"]), (&json!(1), &json!("active")));
     }
-    for (number, point) in points(&DELETE, false).into_iter().enumerate() {
+    for (number, point) in delete.iter().cloned().enumerate() {
         let path = format!("/v1/tenants/acme-{}", number + 1);
         let id = kills.tenant(&format!("acme-{}", number + 1)).await["id"].as_str().unwrap().to_owned();
-        let ended = kills.at("delete", point, &id, (&path, None)).await;
+        let ended = kills.at("delete", point.clone(), &id, (&path, None)).await;
         assert_eq!(ended["state"], "done", "{point:?}: {ended}");
         let tombstone = kills.tenant(&id).await;
         assert_eq!(tombstone["status"], "deleted");
         assert_eq!(tombstone["erasure"]["row_counts"], json!({ "pets": 1, "users": 1 }), "seeded once: {tombstone}");
     }
 
-    kills.assert_hit("create", &points(&CREATE, false));
-    kills.assert_hit("create", &points(&CREATE, true));
-    kills.assert_hit("rotate", &points(&ROTATE, false));
-    kills.assert_hit("rotate", &points(&["new_url", "new_role", "switch"], true));
-    kills.assert_hit("delete", &points(&DELETE, false));
-    assert_eq!(kills.counts.values().sum::<usize>(), 16 + 16 + 10 + 6 + 8);
+    let all = [
+        ("create", &create),
+        ("create", &create_undone),
+        ("rotate", &rotate),
+        ("rotate", &rotate_undone),
+        ("delete", &delete),
+    ];
+    for (kind, points) in all {
+        kills.assert_hit(kind, points);
+    }
+    assert_eq!(kills.counts.values().sum::<usize>(), all.iter().map(|(_, points)| points.len()).sum::<usize>());
     let bed = kills.bed;
     let left = bed.registry_number("SELECT count(*) FROM operations WHERE finished_at IS NULL").await;
     assert_eq!(left, 0, "every operation has ended");
-    // Sixteen were made and one more; eight were deleted.
-    assert_eq!(bed.registry_number("SELECT count(*) FROM databases").await, 9);
+    // The sample is gone; one is stuck.
+    let expected = create.len() + 1 - delete.len();
+    assert_eq!(bed.registry_number("SELECT count(*) FROM databases").await, expected);
     bed.assert_healthy().await;
 }
 
@@ -235,35 +277,39 @@ async fn a_frozen_control_plane_that_wakes_up_changes_nothing() {
     kills.bed.assert_healthy().await;
 }
 
-/// It is one commit: killed at whatever moment, the call is made again and has one answer.
+/// It is one commit: killed at whatever moment of it, the call is made again and has one answer.
 async fn a_restore_survives_a_kill(store: Store) {
     let tuning = Tuning { tenants: "grace_seconds = 3600\nlease_seconds = 1\n", ..TUNING };
     let bed = Bed::start_with(store, 2, 0, tuning).await;
     bed.tenant("acme").await;
     let mut kills = Kills { bed, counts: BTreeMap::new() };
-    for moment in 0..8 {
+    for says in RESTORE {
         let deleted = send(kills.call(1, "DELETE", "/v1/tenants/acme", None)).await;
         assert_eq!(deleted.status, 202, "{deleted:?}");
         let [first, again] = [0, 1].map(|at| {
             let call = kills.call(at, "POST", "/v1/tenants/acme/restore", None);
-            call.header("idempotency-key", format!("restore-{moment}"))
+            call.header("idempotency-key", says.replace(' ', "-"))
         });
+        let (sprung, heard) = channel();
+        kills.bed.control[0].kill_at(sprung, move |line| line["message"] == says);
         let asked = tokio::spawn(first.send());
-        // Before it arrives, in the middle, and after its answer.
-        tokio::time::sleep(std::time::Duration::from_micros(500 * moment)).await;
-        kills.bed.control[0].kill();
+        let killed = tokio::task::spawn_blocking(move || heard.recv_timeout(PATIENCE)).await.unwrap();
+        assert!(killed.is_ok(), "a restore never came to {says:?}");
+        kills.count("restore", Point { step: "restore".to_owned(), is_undo: false, says });
         drop(asked.await);
         let mut again = send(again).await;
         if again.kind() == "request-in-progress" {
             // The dead one had the key and no answer: nothing was recorded, so that nothing was done.
             again = send(kills.call(1, "POST", "/v1/tenants/acme/restore", None)).await;
         }
-        assert_eq!((again.status, &again.json()["status"]), (200, &json!("active")), "{moment}: {again:?}");
+        assert_eq!((again.status, &again.json()["status"]), (200, &json!("active")), "{says}: {again:?}");
         kills.bed.control[0].restart();
     }
+    let hit = RESTORE.map(|says| Point { step: "restore".to_owned(), is_undo: false, says });
+    kills.assert_hit("restore", &hit);
     let bed = kills.bed;
     let cancelled = "SELECT count(*) FROM operations WHERE kind = 'delete' AND state = 'cancelled'";
-    assert_eq!(bed.registry_number(cancelled).await, 8, "each deletion was called off once");
+    assert_eq!(bed.registry_number(cancelled).await, RESTORE.len(), "each deletion was called off once");
     assert_eq!(bed.registry_number("SELECT count(*) FROM operations WHERE finished_at IS NULL").await, 0);
     bed.assert_healthy().await;
 }

@@ -11,6 +11,7 @@
 
 pub mod bed;
 pub mod idp;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
@@ -27,6 +28,8 @@ mod bad_requests;
 mod cli;
 #[cfg(test)]
 mod converge;
+#[cfg(test)]
+mod dev;
 #[cfg(test)]
 mod domains;
 #[cfg(test)]
@@ -50,6 +53,8 @@ mod microchips;
 mod news;
 #[cfg(test)]
 mod night_shift;
+#[cfg(test)]
+mod notes;
 #[cfg(test)]
 mod operators;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A tenant's whole life, over the API and through data planes.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use futures_util::future::join_all;
@@ -11,6 +12,20 @@ use crate::on_both;
 
 /// Requests that each data plane answers at any moment.
 const AT_ONCE: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sqlite_tenants_folder_is_for_its_owner_alone_and_its_database_in_wal_mode() {
+    let bed = Bed::start(Store::Sqlite, 1, 0).await;
+    let acme = bed.tenant("acme").await;
+    let (name, _) = bed.registry_row(&acme).await;
+    let home = bed.folder.path().join("tenants").join(name);
+    assert_eq!(std::fs::metadata(&home).unwrap().permissions().mode() & 0o7777, 0o700);
+    // Bytes 18 and 19 of the header say how the file is written and read: 2 is WAL (SQLite's file format, 1.3.3). Nobody
+    // opened it since the control plane made it, and whoever does finds it so.
+    let database = std::fs::read(home.join("database.db")).unwrap();
+    assert!(database.starts_with(b"SQLite format 3\0"));
+    assert_eq!(database[18..20], [2, 2]);
+}
 
 on_both!(twenty_rotations_in_a_row_fail_no_request, 1, 2);
 async fn twenty_rotations_in_a_row_fail_no_request(bed: Bed) {

@@ -2,14 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::bed::{Bed, Tenant, send};
+use crate::bed::{Bed, PATIENCE, Store, Tenant, send};
 use crate::on_both;
 
 on_both!(sixty_four_first_requests_to_one_tenant_open_one_pool, 1, 1);
@@ -34,6 +37,49 @@ async fn sixty_four_cold_tenants_at_once_are_all_served(bed: Bed) {
     assert!((bed.metric(0, "data_plane_pool_dials_total").await - 64.0).abs() < 0.1);
 }
 
+/// A server that takes connections and says nothing. Told is each connection that began to speak, while it is still open.
+async fn silent_server() -> (String, tokio::sync::mpsc::UnboundedReceiver<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (told, spoken_to) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let told = told.clone();
+            tokio::spawn(async move {
+                // A look whether it is there at all says nothing, and closes.
+                if stream.read(&mut [0; 512]).await.is_ok_and(|length| length > 0) {
+                    let _ = told.send(stream);
+                }
+            });
+        }
+    });
+    (address, spoken_to)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_silent_database_of_sixty_four_cold_ones_keeps_no_other_waiting() {
+    let bed = Arc::new(Bed::start(Store::Postgres, 1, 1).await);
+    let mut tenants = tenants(&bed, 64).await;
+    let (address, mut spoken_to) = silent_server().await;
+    let silent = tenants.swap_remove(31);
+    bed.point_to(&silent, &address).await;
+    let (asked, asking) = (Arc::clone(&bed), silent.clone());
+    let unanswered = tokio::spawn(async move { asked.get(0, &asking, "/api/pets").await });
+    let served = join_all(tenants.iter().map(|tenant| bed.get(0, tenant, "/api/pets")));
+    let (dialled, answers) = tokio::join!(spoken_to.recv(), served);
+    assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
+    // All are answered, and the node still waits for the silent one to say its first word.
+    assert!(!unanswered.is_finished(), "{:?}", unanswered.await);
+    let still_open = dialled.unwrap().try_read(&mut [0; 512]).unwrap_err();
+    assert_eq!(still_open.kind(), std::io::ErrorKind::WouldBlock);
+    let answer = unanswered.await.unwrap();
+    assert_eq!((answer.status, answer.kind().as_str()), (503, "database-unavailable"), "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty());
+    for tenant in &tenants {
+        assert_eq!(bed.get(0, tenant, "/api/pets").await.status, 200);
+    }
+}
+
 on_both!(fifty_tenants_and_twenty_thousand_requests_never_mix, 1, 2);
 async fn fifty_tenants_and_twenty_thousand_requests_never_mix(bed: Bed) {
     let tenants = Arc::new(tenants(&bed, 50).await);
@@ -41,6 +87,19 @@ async fn fifty_tenants_and_twenty_thousand_requests_never_mix(bed: Bed) {
         let pet = json!({ "name": tenant.slug, "species": "cat" });
         let made = send(bed.request(0, "POST", "/api/pets").bearer_auth(&tenant.key).json(&pet)).await;
         assert_eq!(made.status, 201, "{made:?}");
+        let host = json!({ "host": format!("{}.example", tenant.slug) });
+        bed.done("POST", &format!("/v1/tenants/{}/domains", tenant.slug), Some(host)).await;
+    }
+    // The hosts are news, which each node must have heard.
+    for node in 0..bed.data.len() {
+        for tenant in tenants.iter() {
+            let host = format!("{}.example", tenant.slug);
+            let me = bed.request(node, "GET", "/api/me").bearer_auth(&tenant.key).header("host", host);
+            let deadline = Instant::now() + PATIENCE;
+            while send(me.try_clone().unwrap()).await.status != 200 {
+                assert!(Instant::now() < deadline, "node {node} does not know {}", tenant.slug);
+            }
+        }
     }
     let bed = &bed;
     let tenants = &tenants;
@@ -50,10 +109,11 @@ async fn fifty_tenants_and_twenty_thousand_requests_never_mix(bed: Bed) {
             let tenant = &tenants[rng.random_range(0..tenants.len())];
             let node = rng.random_range(0..bed.data.len());
             let path = "/api/pets?species=cat";
-            let request = match rng.random_range(0..4) {
+            let request = match rng.random_range(0..5) {
                 0 => bed.request(node, "GET", &format!("/{}{path}", tenant.slug)),
                 1 => bed.request(node, "GET", path).header("host", format!("{}.pets.test", tenant.slug)),
                 2 => bed.request(node, "GET", path).header("x-tenant-id", &tenant.slug),
+                3 => bed.request(node, "GET", path).header("host", format!("{}.example", tenant.slug)),
                 _ => bed.request(node, "GET", path),
             };
             let answer = send(request.bearer_auth(&tenant.key)).await;

@@ -12,6 +12,7 @@ mod planes;
 mod secrets;
 mod tour;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,10 +53,15 @@ pub(crate) struct Options {
     /// Where all state lives [default: .freehold in the workspace]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Start the planes' programs in this folder as they are, and build nothing
+    #[arg(long, value_name = "DIR", conflicts_with = "release")]
+    planes: Option<PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    cargo::ensure_tools()?;
+    if options.planes.is_none() {
+        cargo::ensure_tools()?;
+    }
     let addresses = Addresses::of(options)?;
     addresses.ensure_free()?;
     let store = config::Store::of(options.postgres.as_deref())?;
@@ -63,10 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let folder = Folder::open(options.dir.as_deref())?;
     let stop = Stop::on_signals()?;
 
-    let mut packages = vec!["-p", "petstore"];
-    packages.extend(options.release.then_some("--release"));
-    eprintln!("  Building both planes (the first time takes minutes)");
-    let built = cargo::build(&packages, &stop)?;
+    let built = programs(options, &stop)?;
 
     let mut secrets = Secrets::of(&folder)?;
     let configs = config::write(&folder, &addresses, &secrets, &store, redis.as_ref())?;
@@ -79,6 +82,21 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     outcome.map(|()| ExitCode::FAILURE)
+}
+
+/// Where each plane's program is: built anew, or in the folder that was told.
+fn programs(options: &Options, stop: &Stop) -> Result<BTreeMap<String, PathBuf>> {
+    let Some(folder) = &options.planes else {
+        let mut packages = vec!["-p", "petstore"];
+        packages.extend(options.release.then_some("--release"));
+        eprintln!("  Building both planes (the first time takes minutes)");
+        return cargo::build(&packages, stop);
+    };
+    let found = ["petstore-control-plane", "petstore-data-plane"].map(|name| (name.to_owned(), folder.join(name)));
+    if let Some((_, missing)) = found.iter().find(|(_, program)| !program.is_file()) {
+        bail!("there is no {}; build it (cargo build -p petstore), or leave --planes out", missing.display());
+    }
+    Ok(BTreeMap::from(found))
 }
 
 /// From started processes until Ctrl-C, or until one of them ends.

@@ -10,6 +10,7 @@ mod postgres;
 mod redis;
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -23,6 +24,9 @@ use redis::Redis;
 pub(crate) struct Servers {
     postgres: Postgres,
     redis: Redis,
+    /// Where the programs `initdb` and `postgres` are.
+    programs: PathBuf,
+    account: Option<Account>,
 }
 
 impl Servers {
@@ -38,7 +42,8 @@ impl Servers {
             postgres.port(),
             redis.port()
         );
-        Ok(Self { postgres, redis })
+        let programs = programs.postgres.postgres.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(Self { postgres, redis, programs, account })
     }
 
     /// Tells a command where they are.
@@ -46,7 +51,12 @@ impl Servers {
         command
             .env("FREEHOLD_TEST_POSTGRES_URL", self.postgres.admin_url())
             .env("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL", self.postgres.superuser_url())
-            .env("FREEHOLD_TEST_REDIS_URL", self.redis.url());
+            .env("FREEHOLD_TEST_REDIS_URL", self.redis.url())
+            .env("FREEHOLD_TEST_POSTGRES_PROGRAMS", &self.programs);
+        // For tests that start a server of their own, to stop it.
+        if let Some(account) = &self.account {
+            command.env("FREEHOLD_TEST_SERVERS_ACCOUNT", account.to_string());
+        }
     }
 }
 

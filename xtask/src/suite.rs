@@ -25,6 +25,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let rest = handed_over(std::env::args().skip(1));
     debug_assert!(options.rest.len() <= rest.len());
     let stop = Stop::on_signals()?;
+    // Asked before the build, which may put another program in this one's place.
+    let own = std::env::current_exe()?;
     let servers = (!options.no_servers).then(|| Servers::start(&stop)).transpose()?;
 
     let build = build_args(&rest);
@@ -41,12 +43,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         // A failure in one crate hides no other's.
         command.arg("--no-fail-fast");
     }
-    command.args(&rest);
+    command.args(&rest).env("FREEHOLD_TEST_XTASK", own);
     if let Some(servers) = &servers {
         servers.export(&mut command);
     }
+    let not_tried = tempfile::NamedTempFile::new()?;
+    command.env("FREEHOLD_TEST_NOT_TRIED", not_tried.path());
     let status = cargo::run(&command, &stop)?;
     drop(servers);
+    // In the end, where it is seen: what passed without being tried.
+    for line in std::fs::read_to_string(not_tried.path())?.lines() {
+        eprintln!("  Not tried {line}");
+    }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
 }

@@ -3,40 +3,15 @@
 //! A request is admitted step by step (identify, authenticate, authorize, limit, connect), and only what was admitted gets
 //! a [`TenantSession`], the one way to a database. What a node knows, it serves without the control plane.
 //!
-//! A product is its handlers and its declaration:
+//! A product is its handlers and its declaration, here for the data plane; what the control plane is given is shown there.
+//! Both are given the same declaration: put it into a crate that both import, once it is longer than this.
 //!
 //! ```no_run
-//! use std::process::ExitCode;
-//!
-//! use data_plane::TenantSession;
-//! use sea_orm::{ConnectionTrait, Statement};
-//! use service::{Problem, extract::Json};
-//! use utoipa_axum::{router::OpenApiRouter, routes};
-//!
-//! /// Lists the tenant's notes.
-//! #[utoipa::path(get, path = "/notes", responses((status = 200, body = Vec<String>)))]
-//! async fn list(session: TenantSession) -> Result<Json<Vec<String>>, Problem> {
-//!     let db = session.db();
-//!     let query = Statement::from_string(db.get_database_backend(), "SELECT text FROM notes ORDER BY text LIMIT 100");
-//!     let rows = db.query_all_raw(query).await?;
-//!     let notes = rows.iter().map(|row| row.try_get("", "text")).collect::<Result<_, _>>()?;
-//!     Ok(Json(notes))
-//! }
-//!
-//! fn main() -> ExitCode {
-//!     service::run("notes-data-plane", async |config: data_plane::Config, service| {
-//!         let product = tenancy::Product {
-//!             name: "Notes",
-//!             mount: "/api",
-//!             schema_version: 1,
-//!             scopes: &["notes:read"],
-//!             config_keys: Vec::new(),
-//!         };
-//!         let handlers = OpenApiRouter::new().routes(routes!(list));
-//!         data_plane::start(config, product, handlers, service).await
-//!     })
-//! }
+#![doc = include_str!("../../../tests/notes/data_plane.rs")]
 //! ```
+//!
+//! Beside `data-plane`, `service` and `tenancy` this needs of others `axum` (which the macro `routes!` names), `sea-orm`,
+//! `utoipa` and `utoipa-axum`.
 
 mod admission;
 mod audit;

@@ -158,10 +158,11 @@ fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     })
 }
 
-/// The field to blame. Serde puts a missing field's name in its text and not in the path.
+/// The field to blame. Serde puts the name of one that is missing, or there twice, in its text and not in the path.
 fn blame(path: String, detail: String) -> (String, String) {
-    let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-    let field = match (path.as_str(), missing) {
+    let told = ["missing field `", "duplicate field `"].iter().find_map(|begin| detail.strip_prefix(begin));
+    let told = told.and_then(|rest| rest.split('`').next());
+    let field = match (path.as_str(), told) {
         (".", Some(name)) => name.to_owned(),
         (parent, Some(name)) => format!("{parent}.{name}"),
         _ => path,
@@ -251,13 +252,14 @@ mod tests {
         assert_eq!(refusal("7"), ("invalid-body", vec![]));
         assert_eq!(refusal("["), ("malformed-json", vec![]));
         assert_eq!(refusal("{}"), ("invalid-body", vec!["name".into()]));
+        assert_eq!(refusal(r#"{"name":"x","name":"y"}"#), ("invalid-body", vec!["name".into()]));
         assert_eq!(refusal(r#"{"name":"x","owner":{}}"#), ("invalid-body", vec!["owner.age".into()]));
         assert_eq!(refusal(r#"{"name":"x","owner":{"age":999}}"#), ("invalid-body", vec!["owner.age".into()]));
     }
 
     #[test]
     fn a_refused_query_names_the_parameter() {
-        for (query, field) in [("limit=many", "limit"), ("sort=x", "sort")] {
+        for (query, field) in [("limit=many", "limit"), ("sort=x", "sort"), ("limit=1&limit=2", "limit")] {
             let problem = parse_query::<Page>(query).unwrap_err();
             assert_eq!((problem.kind(), problem.errors()[0].field.as_str()), ("invalid-query", field));
         }

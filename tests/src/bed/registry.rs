@@ -42,6 +42,24 @@ impl Bed {
         (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())
     }
 
+    /// Seals a tenant's URL anew, with this `host:port` in its place; on Postgres, and for nodes that have not heard of it yet.
+    pub async fn point_to(&self, tenant: &Tenant, address: &str) {
+        let keys = [("k1".to_owned(), super::TENANTS_KEY.to_owned().into())].into();
+        let ring = KeyRing::new(&KeyRingConfig { primary: "k1".to_owned(), keys }).unwrap();
+        let registry = self.registry().await;
+        let id = uuid::Uuid::parse_str(&tenant.id).unwrap();
+        let subject = Subject { purpose: Purpose::TenantUrl, id, generation: 1 };
+        let (_, sealed) = self.registry_row(tenant).await;
+        let url = ring.open(subject, &Sealed::from_stored(sealed)).unwrap();
+        let (role, place) = url.expose_secret().rsplit_once('@').unwrap();
+        let elsewhere = format!("{role}@{address}/{}", place.split_once('/').unwrap().1);
+        let sealed = ring.seal(subject, &elsewhere.into(), &mut rand::rng()).as_stored().to_owned();
+        let query = "UPDATE tenants SET sealed_url = $1 WHERE id = $2";
+        let backend = registry.get_database_backend();
+        registry.execute_raw(Statement::from_sql_and_values(backend, query, [sealed.into(), id.into()])).await.unwrap();
+        registry.close().await.unwrap();
+    }
+
     /// The URL of a tenant's database for the harness, which may do anything in it.
     pub async fn database_url(&self, tenant: &Tenant) -> String {
         let (name, _) = self.registry_row(tenant).await;
@@ -98,6 +116,24 @@ impl Bed {
             let url = ring.open(subject, &Sealed::from_stored(sealed)).unwrap();
             urls.push(url.expose_secret().to_owned());
         }
+        registry.close().await.unwrap();
+        urls
+    }
+
+    /// The URLs of databases that wait for a tenant.
+    pub async fn warm_urls(&self) -> Vec<String> {
+        let keys = [("k1".to_owned(), super::SERVERS_KEY.to_owned().into())].into();
+        let ring = KeyRing::new(&KeyRingConfig { primary: "k1".to_owned(), keys }).unwrap();
+        let registry = self.registry().await;
+        let query = "SELECT id, sealed_url FROM warm_databases WHERE state = 'ready'";
+        let rows =
+            registry.query_all_raw(Statement::from_string(registry.get_database_backend(), query)).await.unwrap();
+        let open = |row: &sea_orm::QueryResult| {
+            let subject = Subject { purpose: Purpose::WarmUrl, id: row.try_get_by_index(0).unwrap(), generation: 1 };
+            let sealed: String = row.try_get_by_index(1).unwrap();
+            ring.open(subject, &Sealed::from_stored(sealed)).unwrap().expose_secret().to_owned()
+        };
+        let urls = rows.iter().map(open).collect();
         registry.close().await.unwrap();
         urls
     }

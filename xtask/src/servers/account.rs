@@ -1,6 +1,7 @@
 //! Who the servers run as: ourselves, or an unprivileged user when we are root, since Postgres
 //! refuses to run as root.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -50,6 +51,12 @@ impl Account {
     /// Makes this user the owner of a file or folder.
     pub(super) fn hand_over(self, path: &Path) -> Result<()> {
         chown(path, Some(self.uid), Some(self.gid)).with_context(|| format!("could not hand over {}", path.display()))
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every engine must do, on real servers.
 
-use sea_orm::{ConnectionTrait, Database, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, Database, DatabaseTransaction, DbErr, Statement, TransactionTrait};
 use sea_orm_migration::prelude::{MigrationName, MigrationTrait, SchemaManager};
 use secrecy::ExposeSecret;
 use tenancy::TenantId;
@@ -109,6 +109,19 @@ async fn every_step_may_be_repeated_on_postgres() {
     steps_may_be_repeated(engine.as_ref()).await;
 }
 
+/// A pool of one: a role may have few connections.
+async fn alone(url: &str) -> sea_orm::DatabaseConnection {
+    let mut options = sea_orm::ConnectOptions::new(url);
+    options.max_connections(1);
+    Database::connect(options).await.unwrap()
+}
+
+/// How the server calls its refusal.
+async fn refusal(db: &impl ConnectionTrait, sql: &str) -> Option<String> {
+    let refused = db.execute_unprepared(sql).await;
+    error::sqlstate(&refused.expect_err(sql))
+}
+
 #[tokio::test]
 async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
     let engine = postgres();
@@ -116,7 +129,7 @@ async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
     let (mine, other) = (new_tenant(), new_tenant());
     let (name, foreign) = (build_twice(engine.as_ref(), &mine).await, build_twice(engine.as_ref(), &other).await);
     let url = engine.url(&name, Slot::A, &password());
-    let db = Database::connect(url.expose_secret()).await.unwrap();
+    let db = alone(url.expose_secret()).await;
     db.execute_unprepared("INSERT INTO notes (text) VALUES ('x'); UPDATE notes SET text = 'y'; DELETE FROM notes")
         .await
         .unwrap();
@@ -125,16 +138,36 @@ async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
         "CREATE TEMP TABLE t (id int)",
         "DROP TABLE notes",
         "ALTER TABLE notes ADD COLUMN x int",
+        "TRUNCATE notes",
         "UPDATE freehold_stamp SET tenant_id = 'x'",
         "DELETE FROM freehold_stamp",
         "DELETE FROM freehold_migrations",
         "DELETE FROM freehold_seed",
         "SET ROLE freehold_owner",
         "CREATE ROLE x",
+        "CREATE SCHEMA x",
         "SELECT pg_read_file('postgresql.conf')",
+        "COPY notes TO '/tmp/notes'",
+        "COPY notes FROM PROGRAM 'id'",
+        "SELECT lo_import('/etc/passwd')",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'freehold_admin' LIMIT 1",
+        "SELECT rolpassword FROM pg_authid",
     ] {
-        assert!(db.execute_unprepared(refused).await.is_err(), "{refused}");
+        assert_eq!(refusal(&db, refused).await.as_deref(), Some("42501"), "{refused}");
     }
+    // No way to another database from within this one.
+    assert_eq!(refusal(&db, "SELECT dblink_connect('dbname=postgres')").await.as_deref(), Some("42883"));
+    // What everybody may call stays in its own database, and nobody can take it from PUBLIC but a superuser: large objects
+    // go with the database, and a notification is heard there alone.
+    db.execute_unprepared("SELECT lo_unlink(lo_create(0)); SELECT pg_notify('x', 'y')").await.unwrap();
+    // The server ends what takes longer; of the shortest that the test has patience for, seen.
+    let shown = Statement::from_string(db.get_database_backend(), "SHOW statement_timeout");
+    let timeout: String = db.query_one_raw(shown).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    assert_eq!(timeout, "30s");
+    let transaction = db.begin().await.unwrap();
+    transaction.execute_unprepared("SET LOCAL statement_timeout = 20").await.unwrap();
+    assert_eq!(refusal(&transaction, "SELECT pg_sleep(600)").await.as_deref(), Some("57014"));
+    transaction.rollback().await.unwrap();
     let admin = std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap();
     let registry = format!("registry_{}", Uuid::new_v4().simple());
     let mut wanted = url::Url::parse(&admin).unwrap();
@@ -143,15 +176,36 @@ async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
     let template = DatabaseName::generate(&mark(), &mut rand::rng());
     engine.create_database(&template).await.unwrap();
     engine.make_template(&template).await.unwrap();
-    for elsewhere in [foreign.as_str(), registry.as_str(), template.as_str()] {
+    // A template lets nobody in at all.
+    for (elsewhere, refusal) in
+        [(foreign.as_str(), "42501"), (registry.as_str(), "42501"), (template.as_str(), "55000")]
+    {
         let mut url = url::Url::parse(url.expose_secret()).unwrap();
         url.set_path(elsewhere);
-        let mut options = sea_orm::ConnectOptions::new(String::from(url));
-        // The driver takes some refusals for passing, and tries again for as long as it may.
-        options.acquire_timeout(Duration::from_secs(2)).connect_timeout(Duration::from_secs(2));
-        assert!(Database::connect(options).await.is_err(), "{elsewhere}");
+        // Without a pool, which tries again.
+        let refused = <sea_orm::sqlx::PgConnection as sea_orm::sqlx::Connection>::connect(url.as_str()).await;
+        let refused = refused.expect_err(elsewhere);
+        let code = refused.as_database_error().and_then(sea_orm::sqlx::error::DatabaseError::code);
+        assert_eq!(code.as_deref(), Some(refusal), "{elsewhere}: {refused}");
     }
-    // What a server has from the start is open to everybody: only a superuser can close it, and there is nothing in it.
+    // What a server has from the start is open to everybody until a superuser closes it, as `check` says in the log. There is
+    // nothing in it, and nothing can be brought into it.
+    for open in ["postgres", "template1"] {
+        let mut url = url::Url::parse(url.expose_secret()).unwrap();
+        url.set_path(open);
+        let inside = alone(url.as_str()).await;
+        for refused in [
+            "CREATE TABLE t (id int)",
+            "CREATE SCHEMA x",
+            "SELECT pg_read_file('postgresql.conf')",
+            "COPY (SELECT 1) TO '/tmp/x'",
+            "SELECT rolpassword FROM pg_authid",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'freehold_admin' LIMIT 1",
+        ] {
+            assert_eq!(refusal(&inside, refused).await.as_deref(), Some("42501"), "{open}: {refused}");
+        }
+        inside.close().await.unwrap();
+    }
     for role in [foreign.role(Slot::A), "freehold_rw".to_owned(), "postgres".to_owned()] {
         let taken = db.execute_unprepared(&format!("SET ROLE \"{role}\"")).await;
         assert!(taken.is_err() || role == "freehold_rw", "{role}");

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::{Expr, LockType, Query};
+use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::Status;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::queue::{Order, enqueue, open};
 use super::{Kind, On};
@@ -50,12 +51,25 @@ pub(crate) async fn rotate_by_age(plane: Plane, age: Duration, stopping: Cancell
 
 /// Begins the rotations of one look, the oldest credentials first; answers how many.
 pub(super) async fn begin(plane: &Plane, age: Duration) -> Result<u64, DbErr> {
+    let mut begun = 0;
+    for row in due(plane, age).await? {
+        begun += u64::from(order(plane, age, row.tenant_id).await?);
+    }
+    Ok(begun)
+}
+
+/// When a database's credentials were made.
+fn since() -> SimpleExpr {
+    Expr::expr(databases::Column::RotatedAt.into_expr().if_null(databases::Column::CreatedAt.into_expr()))
+}
+
+/// Those of one look whose credentials are too old, as it seems without a lock.
+pub(super) async fn due(plane: &Plane, age: Duration) -> Result<Vec<databases::Model>, DbErr> {
     let registry = &plane.registry;
     let all = databases::Entity::find().count(registry.db()).await?;
     // As many as become due between two looks when all are spread evenly, and one more to catch up.
     let looks = Ord::max(age.as_secs() / LOOK.as_secs(), 1);
     let share = Ord::min(all / looks + 1, MOST);
-    let since = Expr::expr(databases::Column::RotatedAt.into_expr().if_null(databases::Column::CreatedAt.into_expr()));
     let in_use = Query::select()
         .column(tenants::Column::Id)
         .from(tenants::Entity)
@@ -71,38 +85,44 @@ pub(super) async fn begin(plane: &Plane, age: Duration) -> Result<u64, DbErr> {
             operations::Column::FinishedAt.is_null().or(operations::Column::FinishedAt.gt(registry.now() - LEFT_FOR)),
         )
         .to_owned();
-    let due = databases::Entity::find()
-        .filter(since.clone().lte(registry.now() - age))
-        .order_by_asc(since)
+    databases::Entity::find()
+        .filter(since().lte(registry.now() - age))
+        .order_by_asc(since())
         .order_by_asc(databases::Column::Name)
         .filter(databases::Column::TenantId.in_subquery(in_use))
         .filter(databases::Column::TenantId.not_in_subquery(tried))
         .limit(share)
         .all(registry.db())
+        .await
+}
+
+/// Orders one rotation; answers whether it did. Another control plane may have looked at the same moment, and its rotation may
+/// even have ended since: what is due is decided under the tenant's lock.
+pub(super) async fn order(plane: &Plane, age: Duration, tenant: Uuid) -> Result<bool, DbErr> {
+    let mut change = plane.registry.change().await?;
+    let row = tenants::Entity::find_by_id(tenant)
+        .filter(tenants::Column::Status.is_in(IN_USE.map(Status::as_str)))
+        .lock(LockType::NoKeyUpdate)
+        .one(change.db())
         .await?;
-    let mut begun = 0;
-    for row in due {
-        let mut change = registry.change().await?;
-        let tenant = tenants::Entity::find_by_id(row.tenant_id)
-            .filter(tenants::Column::Status.is_in(IN_USE.map(Status::as_str)))
-            .lock(LockType::NoKeyUpdate)
-            .one(change.db())
-            .await?;
-        if tenant.is_none() || open(&change, On::Tenant(row.tenant_id), Kind::Rotate).await?.is_some() {
-            continue;
-        }
-        let order = Order {
-            kind: Kind::Rotate,
-            on: On::Tenant(row.tenant_id),
-            run_after: change.now(),
-            is_forced: false,
-            requested_by: "schedule".to_owned(),
-        };
-        let ordered = enqueue(&change, order).await?;
-        let deed = Deed::on_tenant("tenant.rotation-ordered", row.tenant_id).of(ordered.id.to_string());
-        change.audit(deed.detail("by age"));
-        change.commit().await?;
-        begun += 1;
+    if row.is_none() || open(&change, On::Tenant(tenant), Kind::Rotate).await?.is_some() {
+        return Ok(false);
     }
-    Ok(begun)
+    let still_old = databases::Entity::find()
+        .filter(databases::Column::TenantId.eq(tenant))
+        .filter(since().lte(plane.registry.now() - age));
+    if still_old.one(change.db()).await?.is_none() {
+        return Ok(false);
+    }
+    let order = Order {
+        kind: Kind::Rotate,
+        on: On::Tenant(tenant),
+        run_after: change.now(),
+        is_forced: false,
+        requested_by: "schedule".to_owned(),
+    };
+    let ordered = enqueue(&change, order).await?;
+    change.audit(Deed::on_tenant("tenant.rotation-ordered", tenant).of(ordered.id.to_string()).detail("by age"));
+    change.commit().await?;
+    Ok(true)
 }

@@ -83,6 +83,7 @@ pub(crate) async fn restore(
     let registry = &api.plane.registry;
     let mut change = registry.change().await?;
     let row = find_to_change(&change, &tenant).await?;
+    tracing::debug!(tenant = %row.id, "a restore begins");
     if_match(&headers, row.version)?;
     let now = status_of(&row)?;
     let before = row.status_before.as_deref().and_then(|status| status.parse().ok()).unwrap_or(Status::Active);
@@ -109,8 +110,11 @@ pub(crate) async fn restore(
     .await?;
     change.audit(Deed::on_tenant("tenant.restored", row.id).changed(&was, &Tenant::of(row.clone(), None)));
     change.touch(row.id);
+    let id = row.id;
     let answer = shown(change.db(), row).await?;
     ticket.record(&change, &answer).await?;
+    tracing::debug!(tenant = %id, "a restore is about to be committed");
     change.commit().await?;
+    tracing::debug!(tenant = %id, "a restore is committed");
     Ok(answer)
 }

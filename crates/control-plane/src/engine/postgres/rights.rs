@@ -70,6 +70,25 @@ impl Postgres {
                 return Err(membership(&rights.admin, version, GROUP));
             }
         }
+        self.tell_what_is_open(db).await
+    }
+
+    /// Which of the databases that a server has from the start let every tenant's role in. There is nothing in them, and only
+    /// their owner, a superuser, can close them: it is told, and refused is nothing.
+    async fn tell_what_is_open(&self, db: &DatabaseConnection) -> Result<(), EngineError> {
+        let sql = "SELECT coalesce(string_agg(quote_ident(datname), ', ' ORDER BY datname), '') FROM pg_database \
+                   WHERE datname IN ('postgres', 'template1') AND datallowconn AND has_database_privilege('public', oid, 'CONNECT')";
+        let open: String =
+            one(db, sql).await.map_err(|error| EngineError::of("look at the server's own databases", error))?;
+        if !open.is_empty() {
+            let (host, admin) = (self.url.host_str().unwrap_or_default(), self.url.username());
+            tracing::warn!(
+                host,
+                "every tenant's role may connect to the server's own databases, in which it can read \
+                catalogs and change nothing; as a superuser: GRANT CONNECT ON DATABASE {open} TO \"{admin}\"; REVOKE CONNECT, \
+                TEMPORARY ON DATABASE {open} FROM PUBLIC"
+            );
+        }
         Ok(())
     }
 

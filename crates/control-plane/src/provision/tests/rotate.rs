@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::stage::{Stage, on_both};
 use crate::engine::EngineKind;
 use crate::provision::faults::{Fault, Faults, Side};
-use crate::provision::schedule::begin;
+use crate::provision::schedule::{begin, due, order};
 use crate::provision::slots::{Slots, take};
 use crate::provision::{Kind, On, force, open};
 use crate::registry::entities::{databases, operations};
@@ -21,6 +21,7 @@ on_both! {
     a_rotation_waits_until_every_data_plane_has_the_new_url,
     a_forced_rotation_waits_for_none_and_says_whom_it_cut_off,
     a_rotation_that_waits_can_be_forced_after_all,
+    two_control_planes_that_look_at_once_rotate_a_tenant_once,
     a_tenant_whose_rotation_fails_holds_no_other_up,
     one_operation_at_a_time_is_at_work_for_a_tenant,
     credentials_that_have_become_old_are_rotated_a_few_at_a_time,
@@ -192,6 +193,35 @@ async fn credentials_that_have_become_old_are_rotated_a_few_at_a_time(stage: &St
     }
     runner.stop().await;
     assert_eq!(begin(&stage.plane, day).await.unwrap(), 0, "all are new again");
+}
+
+async fn two_control_planes_that_look_at_once_rotate_a_tenant_once(stage: &Stage) {
+    let day = Duration::from_hours(24);
+    let other = stage.plane_with_patience(Duration::from_secs(5));
+    let created = stage.built("acme").await;
+    let tenant = created.tenant_id.unwrap();
+    let registry = stage.plane.registry.db();
+    databases::Entity::update_many()
+        .col_expr(databases::Column::CreatedAt, Expr::value(chrono::Utc::now() - day * 3))
+        .filter(databases::Column::TenantId.eq(tenant))
+        .exec(registry)
+        .await
+        .unwrap();
+    // Both have looked before either orders.
+    for plane in [&stage.plane, &other] {
+        let due = due(plane, day).await.unwrap();
+        assert_eq!(due.iter().map(|row| row.tenant_id).collect::<Vec<_>>(), [tenant]);
+    }
+    let orders = (0..8).map(|number| order(if number % 2 == 0 { &stage.plane } else { &other }, day, tenant));
+    let ordered = futures_util::future::join_all(orders).await;
+    assert_eq!(ordered.into_iter().filter(|ordered| *ordered.as_ref().unwrap()).count(), 1);
+    let rotations = operations::Entity::find().filter(operations::Column::Kind.eq("rotate"));
+    let all = rotations.clone().all(registry).await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(stage.work_until_ended(&all[0], &Faults::default()).await.state, "done");
+    // One that was slow goes on with what it saw then, when all is over.
+    assert!(!order(&other, day, tenant).await.unwrap(), "it has been rotated since");
+    assert_eq!((rotations.all(registry).await.unwrap().len(), stage.tenant(&created).await.generation), (1, 2));
 }
 
 async fn a_rotation_that_waits_can_be_forced_after_all(stage: &Stage) {

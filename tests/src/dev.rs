@@ -1,0 +1,186 @@
+//! `cargo xtask dev` as a newcomer runs it: what it prints works when pasted, Ctrl-C leaves nothing behind, and the next run
+//! goes on with what is there.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::bed::PATIENCE;
+use crate::process::folder;
+
+/// One run of it, in a session of its own, so that whatever it starts is found again.
+struct Dev {
+    child: Child,
+    tour: String,
+}
+
+impl Dev {
+    /// Until it has printed what to try. None: a port was taken meanwhile.
+    fn start(state: &Path, control: u16, data: u16) -> Option<Self> {
+        let xtask = std::env::var_os("FREEHOLD_TEST_XTASK").expect("run this by `cargo xtask test`");
+        let mut child = Command::new("setsid")
+            .arg(xtask)
+            .args(["dev", "--control", &format!("127.0.0.1:{control}"), "--data", &format!("127.0.0.1:{data}")])
+            .arg("--dir")
+            .arg(state)
+            .arg("--planes")
+            .arg(folder())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = lines(&mut child);
+        let mut said = String::new();
+        let mut tour = None;
+        let deadline = Instant::now() + 3 * PATIENCE;
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            said.extend([line.as_str(), "\n"]);
+            if line.starts_with("Freehold is up.") {
+                tour = Some(String::new());
+            }
+            let Some(tour) = &mut tour else { continue };
+            // The planes' own lines come between.
+            if !line.contains(" | ") {
+                tour.extend([line.as_str(), "\n"]);
+            }
+            if line.contains("/v1/tenants/initech/keys") {
+                let tour = std::mem::take(tour);
+                std::thread::spawn(move || lines.iter().for_each(drop));
+                return Some(Self { child, tour });
+            }
+        }
+        let mut errors = String::new();
+        let ended = child.wait().unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert!(errors.contains("is taken"), "dev did not come up ({ended}):\n{said}\n{errors}");
+        None
+    }
+
+    /// The commands to try, as they would be pasted.
+    fn commands(&self) -> Vec<String> {
+        let text = self.tour.replace("\\\n", " ");
+        text.lines().map(str::trim).filter(|line| line.starts_with("curl ")).map(str::to_owned).collect()
+    }
+
+    /// All that belongs to its session, itself too.
+    fn processes(&self) -> Vec<String> {
+        let session = self.child.id().to_string();
+        let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let found = entries.filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name, in brackets, may hold anything; then state, parent, group, session (proc_pid_stat(5)).
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let state = fields.next()?;
+            (fields.nth(2)? == session && state != "Z").then_some(stat)
+        });
+        found.collect()
+    }
+
+    /// Ctrl-C, and nothing of it is left.
+    fn stop(mut self) {
+        assert!(self.processes().len() >= 3, "itself and both planes: {:?}", self.processes());
+        let sent = Command::new("kill").arg("-INT").arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert!(self.child.wait().unwrap().success(), "it stopped as it was told");
+        // What was sent a signal may take a moment to end; a plane's grace is 20 s, and well over this.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.processes().is_empty() {
+            assert!(Instant::now() < deadline, "left behind: {:#?}", self.processes());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // Its children end when it does, however it does.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(child: &mut Child) -> Receiver<String> {
+    let (say, lines) = channel();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            if say.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// A port that is free, and the next one too.
+fn two_ports() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Runs a command as somebody who pasted it; what it printed is JSON.
+fn pasted(command: &str) -> Value {
+    let output = Command::new("sh").args(["-c", command]).env("no_proxy", "*").output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{command}: {error}: {output:?}"))
+}
+
+fn tenants(state: &Path) -> Value {
+    let dev: Value = serde_json::from_str(&std::fs::read_to_string(state.join("dev.json")).unwrap()).unwrap();
+    dev["tenants"].clone()
+}
+
+#[test]
+fn dev_comes_up_with_commands_that_work_stops_whole_and_goes_on_with_what_is_there() {
+    let state = tempfile::tempdir().unwrap();
+    let (dev, control, data) = loop {
+        let (control, data) = (two_ports(), two_ports());
+        if let Some(dev) = Dev::start(state.path(), control, data) {
+            break (dev, control, data);
+        }
+    };
+    let first = tenants(state.path());
+    let slugs: Vec<_> = first.as_array().unwrap().iter().map(|it| it["slug"].as_str().unwrap()).collect();
+    assert_eq!(slugs, ["acme", "globex"]);
+    let commands = dev.commands();
+    assert_eq!(commands.len(), 7, "five ways, a third tenant, and its key:\n{}", dev.tour);
+    let (acme, globex) = (first[0]["api_key"].as_str().unwrap(), first[1]["api_key"].as_str().unwrap());
+    for command in &commands[..5] {
+        assert_eq!(pasted(command)["items"][0]["name"], "Sample Pet", "{command}");
+        // The other tenant's, named in the same way; it has no custom domain.
+        if !command.contains("pets.acme.test") {
+            let other = command.replace(acme, globex).replace("acme", "globex");
+            assert_eq!(pasted(&other)["items"][0]["name"], "Sample Pet", "{other}");
+        }
+        let foreign = pasted(&command.replace(acme, globex));
+        assert_eq!(foreign["type"] == "urn:freehold:problem:tenant-not-found", command.contains("acme"), "{foreign}");
+    }
+    assert_eq!(pasted(&commands[5])["tenant"]["status"], "active");
+    let key = pasted(&commands[6])["api_key"].as_str().unwrap().to_owned();
+    let third = format!("curl -H 'Authorization: Bearer {key}' http://127.0.0.1:{data}/initech/api/pets");
+    let deadline = Instant::now() + PATIENCE;
+    while pasted(&third)["items"][0]["name"] != "Sample Pet" {
+        assert!(Instant::now() < deadline, "the new tenant is not served: {}", pasted(&third));
+    }
+    dev.stop();
+
+    // Where it was, unless somebody took its ports meanwhile.
+    let mut again = Dev::start(state.path(), control, data);
+    let dev = loop {
+        match again {
+            Some(dev) => break dev,
+            None => again = Dev::start(state.path(), two_ports(), two_ports()),
+        }
+    };
+    assert_eq!(tenants(state.path()), first, "the same tenants, with the same ids and keys");
+    assert_eq!(pasted(&dev.commands()[0])["items"][0]["name"], "Sample Pet");
+    dev.stop();
+}

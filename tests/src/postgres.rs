@@ -1,0 +1,118 @@
+//! A Postgres of one test's own: gone and back, with the data that it had. It goes with its value.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PASSWORD: &str = "password-of-the-tests-own-postgres";
+
+/// A running server.
+pub struct Postgres {
+    port: u16,
+    child: Child,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// Makes a cluster, and starts it on a free port.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("freehold-").tempdir().unwrap();
+        let file = folder.path().join("password");
+        fs::write(&file, PASSWORD).unwrap();
+        if let Some((uid, gid)) = account() {
+            chown(folder.path(), Some(uid), Some(gid)).unwrap();
+            chown(&file, Some(uid), Some(gid)).unwrap();
+        }
+        let mut initdb = command("initdb", folder.path());
+        initdb.arg("-D").arg(folder.path().join("data")).args(["-U", "admin", "--auth=scram-sha-256", "--pwfile"]);
+        let made = initdb.arg(&file).args(["--locale=C", "--encoding=UTF8", "--no-sync"]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        // Somebody else may take the port meanwhile; then it is another one.
+        for _ in 0..20 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(child) = run(port, folder.path()) {
+                return Self { port, child, folder };
+            }
+        }
+        panic!("no port was free for a Postgres");
+    }
+
+    /// Its admin's URL.
+    pub fn url(&self) -> String {
+        format!("postgres://admin:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// SIGQUIT: an immediate shutdown, as of a machine that loses its power. Waits until it is gone.
+    pub fn stop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            let _ = Command::new("kill").arg("-QUIT").arg(self.child.id().to_string()).status();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// Starts it again where it was, with the data that it had.
+    pub fn restart(&mut self) {
+        self.stop();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            if let Some(child) = run(self.port, self.folder.path()) {
+                self.child = child;
+                return;
+            }
+            assert!(Instant::now() < deadline, "Postgres does not start again on port {}", self.port);
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Who it runs as, where we are root, as whom it refuses to run.
+fn account() -> Option<(u32, u32)> {
+    let account = std::env::var("FREEHOLD_TEST_SERVERS_ACCOUNT").ok()?;
+    let (uid, gid) = account.split_once(':').unwrap();
+    Some((uid.parse().unwrap(), gid.parse().unwrap()))
+}
+
+fn command(program: &str, folder: &Path) -> Command {
+    let programs = std::env::var("FREEHOLD_TEST_POSTGRES_PROGRAMS");
+    let programs = PathBuf::from(programs.expect("run this by `cargo xtask test`, which finds Postgres' programs"));
+    let mut command = Command::new(programs.join(program));
+    command.current_dir(folder).stdin(Stdio::null());
+    if let Some((uid, gid)) = account() {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// None: it ended, most likely because the port is taken.
+fn run(port: u16, folder: &Path) -> Option<Child> {
+    let data = folder.join("data");
+    let mut postgres = command("postgres", folder);
+    postgres.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+    postgres.args(["-c", &format!("unix_socket_directories={}", folder.display()), "-c", "fsync=off"]);
+    let mut child = postgres.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        // Of a start before, the file says another process.
+        let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let mut lines = state.lines();
+        if lines.next() == Some(&child.id().to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready") {
+            return Some(child);
+        }
+        assert!(Instant::now() < deadline, "a Postgres does not get ready on port {port}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
