@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, Store, Tuning};
+use crate::bed::{Bed, PATIENCE, Store, Tuning};
 use crate::on_both;
 use crate::process::folder;
 
@@ -18,6 +18,46 @@ async fn json(bed: &Bed, arguments: &[&str]) -> Value {
     let output = freehold(bed, arguments).await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no JSON: {output:?}"))
+}
+
+on_both!(a_tenants_limits_issuers_and_hosts_by_the_command_line, 1, 1);
+async fn a_tenants_limits_issuers_and_hosts_by_the_command_line(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    let own = async |limits: Value| {
+        assert_eq!(json(&bed, &["tenant", "limits", "show", "acme", "--json"]).await, limits);
+    };
+    own(json!({})).await;
+    json(&bed, &["tenant", "limits", "set", "acme", "--requests", "7", "--burst", "3", "--json"]).await;
+    json(&bed, &["tenant", "limits", "set", "acme", "--requests", "9", "--json"]).await;
+    own(json!({ "requests": 9, "burst": 3 })).await;
+    // They hold where the requests are.
+    let limit = async || bed.get(0, &acme, "/api/pets").await.header("x-ratelimit-limit");
+    let told = async { while limit().await != "9" {} };
+    tokio::time::timeout(PATIENCE, told).await.expect("the node hears of the limits");
+    assert_eq!(json(&bed, &["tenant", "limits", "remove", "acme", "--json"]).await, json!({}));
+    own(json!({})).await;
+    let none = freehold(&bed, &["tenant", "limits", "set", "acme"]).await;
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
+
+    let set = ["tenant", "issuer", "set", "acme", "okta", "--issuer", "https://login.acme.test/", "--jwks-url"];
+    let set =
+        [&set[..], &["https://login.acme.test/keys", "--audience", "pets", "--scope", "pets:read", "--json"]].concat();
+    let trusted = json(&bed, &set).await;
+    assert_eq!((&trusted["name"], &trusted["scopes"]), (&json!("okta"), &json!(["pets:read"])), "{trusted}");
+    assert_eq!(json(&bed, &["tenant", "issuer", "show", "acme", "okta", "--json"]).await, trusted);
+    assert_eq!(json(&bed, &["tenant", "issuer", "list", "acme", "--json"]).await, json!([trusted]));
+    assert!(freehold(&bed, &["tenant", "issuer", "remove", "acme", "okta"]).await.status.success());
+    let gone = freehold(&bed, &["tenant", "issuer", "remove", "acme", "okta"]).await;
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("freehold tenant issuer list"), "{gone:?}");
+
+    // Nobody is asked for a proof here: what proves a host is in `domains`.
+    let host = json(&bed, &["tenant", "domain", "add", "acme", "Pets.Acme.Test", "--json"]).await;
+    assert_eq!((&host["host"], &host["is_proven"]), (&json!("pets.acme.test"), &json!(true)), "{host}");
+    assert_eq!(json(&bed, &["tenant", "domain", "prove", "acme", "pets.acme.test", "--json"]).await, host);
+    assert_eq!(json(&bed, &["tenant", "domain", "list", "acme", "--json"]).await, json!([host]));
+    assert!(freehold(&bed, &["tenant", "domain", "remove", "acme", "pets.acme.test"]).await.status.success());
+    assert_eq!(json(&bed, &["tenant", "domain", "show", "acme", "--json"]).await, json!([]));
 }
 
 on_both!(a_tenants_life_by_the_command_line, 1, 1);

@@ -37,6 +37,12 @@ const LONGEST_TRYING: Duration = Duration::from_secs(30);
 /// The wait before the second try; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
+/// The header that names the version which is to be changed.
+const IF_MATCH: &str = "if-match";
+
+/// A header of one call, and what it says.
+type Header = (&'static str, String);
+
 /// A control plane, as an operator asks it.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -98,7 +104,7 @@ impl Client {
 
     /// As [`Client::post`], and the answer waits until what is begun has ended, this long at most.
     pub(crate) fn post_and_wait(&self, path: &str, body: &str, at_most: Duration) -> Result<Answer> {
-        self.call_preferring("POST", path, Some(body), Some(at_most))
+        self.call_with("POST", path, Some(body), Some(&("prefer", format!("wait={}", at_most.as_secs()))))
     }
 
     pub(crate) fn put(&self, path: &str, body: &str) -> Result<Answer> {
@@ -109,23 +115,30 @@ impl Client {
         self.call("PATCH", path, Some(body))
     }
 
+    /// As [`Client::patch`], refused if the thing is another version meanwhile than the one that was read.
+    pub(crate) fn patch_if(&self, path: &str, body: &str, version: Option<&str>) -> Result<Answer> {
+        self.call_with("PATCH", path, Some(body), version.map(|version| (IF_MATCH, version.to_owned())).as_ref())
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Result<Answer> {
         self.call("DELETE", path, None)
     }
 
     fn call(&self, method: &str, path: &str, body: Option<&str>) -> Result<Answer> {
-        self.call_preferring(method, path, body, None)
+        self.call_with(method, path, body, None)
     }
 
-    fn call_preferring(&self, method: &str, path: &str, body: Option<&str>, wait: Option<Duration>) -> Result<Answer> {
+    /// With a header of its own.
+    fn call_with(&self, method: &str, path: &str, body: Option<&str>, own: Option<&Header>) -> Result<Answer> {
         let key = (method == "POST").then(idempotency_key).transpose()?;
-        // A PUT or PATCH that comes twice changes nothing more; a second DELETE would be refused.
-        let is_repeatable = method != "DELETE";
+        // A PUT or PATCH that comes twice changes nothing more; a second DELETE would be refused, and the change of a version
+        // that the first has changed.
+        let is_repeatable = method != "DELETE" && own.is_none_or(|(name, _)| *name != IF_MATCH);
         let begun = Instant::now();
         let mut tries = 0;
         loop {
             tries += 1;
-            let outcome = self.send(method, path, body, key.as_deref(), wait);
+            let outcome = self.send(method, path, body, key.as_deref(), own);
             let backoff = (tries < TRIES).then(|| FIRST_PAUSE * 2_u32.pow(tries - 1));
             let pause = match &outcome {
                 // The first try is at work yet: its answer comes.
@@ -151,7 +164,7 @@ impl Client {
         path: &str,
         body: Option<&str>,
         key: Option<&str>,
-        wait: Option<Duration>,
+        own: Option<&Header>,
     ) -> Result<Answer, Lost> {
         let url = format!("{}{path}", self.base);
         // Zero would mean none.
@@ -168,8 +181,8 @@ impl Client {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        if let Some(wait) = wait {
-            request = request.header("prefer", format!("wait={}", wait.as_secs()));
+        if let Some((name, value)) = own {
+            request = request.header(*name, value);
         }
         let request = request.body(body.unwrap_or_default().to_owned()).map_err(|error| lost(&error.into()))?;
         let request = self.agent.configure_request(request).timeout_global(Some(limit)).build();

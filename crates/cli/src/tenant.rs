@@ -4,7 +4,10 @@ mod config;
 mod create;
 mod delete;
 mod doctor;
+mod domain;
+mod issuer;
 mod key;
+mod limits;
 mod list;
 mod rename;
 mod rewrap;
@@ -52,6 +55,15 @@ pub(crate) enum Command {
     /// A tenant's configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// A tenant's own limits, in place of its plan's
+    #[command(subcommand)]
+    Limits(limits::Command),
+    /// Who else may say who calls: issuers of signed tokens
+    #[command(subcommand)]
+    Issuer(issuer::Command),
+    /// A tenant's custom hosts
+    #[command(subcommand)]
+    Domain(domain::Command),
     /// Compare the registry with the servers, and name what does not fit
     ///
     /// Exits with 1 if anything is left to do.
@@ -101,6 +113,9 @@ impl Command {
             Self::Rename(options) => rename::run(client, output, &options),
             Self::Key(command) => key::run(client, output, command),
             Self::Config(command) => config::run(client, output, command),
+            Self::Limits(command) => limits::run(client, output, command),
+            Self::Issuer(command) => issuer::run(client, output, command),
+            Self::Domain(command) => domain::run(client, output, command),
             Self::Doctor(options) => doctor::run(client, output, &options),
             Self::Rewrap => rewrap::run(client, output),
         }

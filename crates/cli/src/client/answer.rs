@@ -14,6 +14,7 @@ pub(crate) struct Answer {
     /// The media type, without parameters.
     pub(super) media: String,
     pub(super) location: Option<String>,
+    etag: Option<String>,
     pub(super) request_id: Option<String>,
     pub(super) retry_after: Option<Duration>,
     text: String,
@@ -28,6 +29,7 @@ impl Answer {
             status: response.status().as_u16(),
             media: media.trim().to_ascii_lowercase(),
             location: header(header::LOCATION).map(str::to_owned),
+            etag: header(header::ETAG).map(str::to_owned),
             request_id: header(HeaderName::from_static("x-request-id")).map(str::to_owned),
             retry_after: header(header::RETRY_AFTER).and_then(|value| value.parse().ok()).map(Duration::from_secs),
             text,
@@ -37,6 +39,11 @@ impl Answer {
     /// The JSON as it came.
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Which version of the thing it shows, if the server says so.
+    pub(crate) fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
     }
 
     /// The JSON, read as `what`.

@@ -98,7 +98,13 @@ pub(super) fn check(answer: Answer, method: &str, path: &str, base: &str, token_
         (401 | 403, _) => Some(format!("The token is from {token_from}.")),
         (404, "tenant-not-found") => Some("`freehold tenant list` shows those there are.".to_owned()),
         (404, "key-not-found") => Some("`freehold tenant key list TENANT` shows those it has.".to_owned()),
-        // Its own detail is for who writes a client.
+        (404, "issuer-not-found") => Some("`freehold tenant issuer list TENANT` shows those it has.".to_owned()),
+        (404, "domain-not-found") => Some("`freehold tenant domain list TENANT` shows those it has.".to_owned()),
+        // Its own details are for who writes a client.
+        (412, "stale") => {
+            "It was changed by somebody else in this moment. Try again.".clone_into(&mut refusal.detail);
+            None
+        }
         (404, "not-found") | (405, _) => {
             refusal.detail = format!("{base} does not know {method} {path}.");
             let version = env!("CARGO_PKG_VERSION");
