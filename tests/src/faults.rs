@@ -97,6 +97,8 @@ async fn a_deleted_database_file_is_503_for_its_tenant_alone_and_heals() {
     let folder = bed.folder.path().join("tenants").join(name);
     let moved = bed.folder.path().join("moved");
     std::fs::rename(&folder, &moved).unwrap();
+    // Its nodes look at the file every few milliseconds.
+    bed.until(&acme, "/api/pets", 503).await;
     for _ in 0..3 {
         let answer = bed.get(0, &acme, "/api/pets").await;
         assert_eq!((answer.status, answer.kind().as_str()), (503, "database-unavailable"), "{answer:?}");

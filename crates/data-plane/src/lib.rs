@@ -20,6 +20,7 @@ mod config;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handlers;
+mod kept;
 mod key_uses;
 mod limits;
 mod node;

@@ -8,13 +8,14 @@
 mod answer;
 mod ebb;
 mod headers;
+mod limiter;
 mod link;
 mod meter;
 mod quota;
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
@@ -29,8 +30,11 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use headers::Allowance;
 
 use crate::config::{LimitsMode, RedisConfig};
+use crate::kept::Kept;
 use answer::Ask;
 use ebb::Ebb;
+use limiter::Key;
+pub(crate) use limiter::Limiter;
 use link::{Link, Lost};
 use meter::{Look, Meter, Standing};
 use quota::Quota;
@@ -64,29 +68,6 @@ struct Inner {
     ebb: Arc<Ebb>,
     link: Option<Link>,
     is_strict: bool,
-}
-
-/// Whose a meter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    tenant: TenantId,
-    /// A hash of who calls; none for the tenant as a whole.
-    client: Option<u64>,
-}
-
-/// A meter, and its name where all nodes share it.
-struct Limiter {
-    name: Box<str>,
-    meter: Mutex<Meter>,
-    /// One question at a time: who comes meanwhile has the answer when it is there.
-    asking: tokio::sync::Mutex<()>,
-}
-
-impl Limiter {
-    fn meter(&self) -> MutexGuard<'_, Meter> {
-        // Each change of a meter is whole before anything can panic.
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The meters of one request. Locks are taken in this order.
@@ -151,7 +132,7 @@ impl Limits {
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(move |key: Arc<Key>, limiter: Arc<Limiter>, cause| {
                 if cause == RemovalCause::Size {
-                    noted.note(told_apart_by.hash_one(*key), limiter.meter().full_at());
+                    noted.note(told_apart_by.hash_one(*key), limiter.forget());
                 }
             })
             .build_with_hasher(hasher.clone());
@@ -173,8 +154,19 @@ impl Limits {
 
     /// Takes a permit of the tenant, and one of this client of it, or neither.
     pub(crate) async fn take(&self, tenant: TenantId, plan: &Plan, client: &str) -> Result<Allowance, Allowance> {
+        self.take_by(tenant, plan, client, None).await
+    }
+
+    /// As [`Limits::take`], where the tenant's meter and the client's are kept by who comes again.
+    pub(crate) async fn take_by(
+        &self,
+        tenant: TenantId,
+        plan: &Plan,
+        client: &str,
+        kept: Option<[&Kept<Limiter>; 2]>,
+    ) -> Result<Allowance, Allowance> {
         let now = self.now();
-        let both = self.both(now, tenant, plan, client);
+        let both = self.both(now, tenant, plan, client, kept);
         if both.client.is_none() && both.tenant.is_none() {
             return Ok(Allowance::default());
         }
@@ -242,32 +234,43 @@ impl Limits {
     }
 
     /// The meters of a request, held to its plan.
-    fn both(&self, now: u64, tenant: TenantId, plan: &Plan, client: &str) -> Both {
-        let limiter = |quota: Quota, client: Option<&str>| {
+    fn both(&self, now: u64, tenant: TenantId, plan: &Plan, client: &str, kept: Option<[&Kept<Limiter>; 2]>) -> Both {
+        let [of_tenant, of_client] = kept.map_or([None; 2], |kept| kept.map(Some));
+        let limiter = |quota: Quota, client: Option<&str>, kept: Option<&Kept<Limiter>>| {
             let key = Key { tenant, client: client.map(|client| self.0.hasher.hash_one(client)) };
-            let found = self.0.meters.get(&key);
-            let limiter = found.unwrap_or_else(|| self.0.meters.get_with(key, || self.begin(&key, quota, client)));
+            let limiter = self.limiter(now, key, kept, || self.begin(key, quota, client));
             limiter.meter().hold_to(now, quota);
             limiter
         };
         Both {
-            client: Quota::of_client(plan).map(|quota| limiter(quota, Some(client))),
-            tenant: Quota::of_tenant(plan).map(|quota| limiter(quota, None)),
+            client: Quota::of_client(plan).map(|quota| limiter(quota, Some(client), of_client)),
+            tenant: Quota::of_tenant(plan).map(|quota| limiter(quota, None, of_tenant)),
         }
     }
 
-    fn begin(&self, key: &Key, quota: Quota, client: Option<&str>) -> Arc<Limiter> {
-        let tenant = key.tenant;
-        let name = match client {
-            Some(client) => format!("freehold:limits:{tenant}:{client}"),
-            None => format!("freehold:limits:{tenant}"),
-        };
-        let full_at = self.0.ebb.full_at(self.0.hasher.hash_one(*key));
-        Arc::new(Limiter {
-            name: name.into(),
-            meter: Mutex::new(Meter::new(quota, full_at)),
-            asking: tokio::sync::Mutex::default(),
-        })
+    fn limiter(
+        &self,
+        now: u64,
+        key: Key,
+        kept: Option<&Kept<Limiter>>,
+        begin: impl FnOnce() -> Arc<Limiter>,
+    ) -> Arc<Limiter> {
+        let now = Duration::from_nanos(now);
+        // A caller who belongs to several tenants has a meter in each.
+        if let Some(limiter) = kept.and_then(|kept| kept.get(now)).filter(|limiter| limiter.is_of(&key)) {
+            return limiter;
+        }
+        let found = self.0.meters.get(&key);
+        let limiter = found.unwrap_or_else(|| self.0.meters.get_with(key, begin));
+        if let Some(kept) = kept {
+            kept.keep(&limiter, now);
+        }
+        limiter
+    }
+
+    fn begin(&self, key: Key, quota: Quota, client: Option<&str>) -> Arc<Limiter> {
+        let full_at = self.0.ebb.full_at(self.0.hasher.hash_one(key));
+        Arc::new(Limiter::new(key, client, Meter::new(quota, full_at)))
     }
 
     /// Asks for batches where there is none. What is not answered is seen by whoever looks next.

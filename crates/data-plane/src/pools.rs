@@ -9,9 +9,9 @@ mod lacking;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 use http::StatusCode;
@@ -34,12 +34,14 @@ use lacking::Lacking;
 pub(crate) const REFUSED: &str = "database-refused";
 /// How long a failed dial answers for the next requests.
 const FAILED_FOR: Duration = Duration::from_millis(500);
+/// How long a look at a SQLite file counts: asking the disk for each request is a fifth of the whole walk.
+const LOOKED_FOR: Duration = Duration::from_millis(10);
 /// Pools that others gave up in the moment between are dialled again, this often at most.
 const ATTEMPTS: u32 = 5;
 
 /// A tenant's open pool.
 #[derive(Debug)]
-struct Pool {
+pub(crate) struct Pool {
     db: DatabaseConnection,
     file: Option<OpenFile>,
     users: Uses,
@@ -58,16 +60,26 @@ pub(crate) struct PoolUse(Arc<Pool>);
 struct OpenFile {
     path: PathBuf,
     identity: (u64, u64),
+    /// Until when it is taken to be there, in microseconds after the pools were made.
+    looked_until: AtomicU64,
 }
 
 impl OpenFile {
     fn of(path: PathBuf) -> std::io::Result<Self> {
         let found = fs::metadata(&path)?;
-        Ok(Self { identity: (found.dev(), found.ino()), path })
+        Ok(Self { identity: (found.dev(), found.ino()), path, looked_until: AtomicU64::new(0) })
     }
 
-    fn is_there(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+    fn is_there(&self, now: Duration) -> bool {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        if micros(now) < self.looked_until.load(Ordering::Relaxed) {
+            return true;
+        }
+        let is_there = fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if is_there {
+            self.looked_until.store(micros(now + LOOKED_FOR), Ordering::Relaxed);
+        }
+        is_there
     }
 }
 
@@ -78,6 +90,11 @@ impl Pool {
         // Its drop closes the pool, should this have been the last user.
         let entered = PoolUse(Arc::clone(self));
         (!self.is_retired.load(Ordering::SeqCst)).then_some(entered)
+    }
+
+    /// Whether its file, if it has one, is the one that it has open.
+    fn is_there(&self, now: Duration) -> bool {
+        self.file.as_ref().is_none_or(|file| file.is_there(now))
     }
 
     /// Nobody gets it any more; the last user closes it, or this if there is none.
@@ -121,6 +138,7 @@ impl Drop for PoolUse {
 pub(crate) struct Pools {
     ring: Arc<KeyRing>,
     lacking: Arc<Lacking>,
+    made: Instant,
     open: Cache<(TenantId, u64), Arc<Pool>, RandomState>,
     /// Failed dials of a moment ago, so that a database that is away is not dialled for each request.
     failed: Cache<(TenantId, u64), Arc<DialError>>,
@@ -149,7 +167,8 @@ impl Pools {
             .build();
         let dials = meter.u64_counter("data_plane_pool_dials").with_description("Pools dialled.").build();
         let failed = Cache::builder().max_capacity(config.max).time_to_live(failed_for).build();
-        Self { ring: Arc::new(ring), lacking: Arc::new(Lacking::new(meter)), open, failed, dials }
+        let lacking = Arc::new(Lacking::new(meter));
+        Self { ring: Arc::new(ring), lacking, made: Instant::now(), open, failed, dials }
     }
 
     /// Says which keys of the control plane's ring this node's lacks, when that changes.
@@ -159,9 +178,16 @@ impl Pools {
 
     /// The tenant's pool, dialled if it is not open.
     pub(crate) async fn of(&self, served: &Served) -> Result<PoolUse, Problem> {
-        let key = (served.route.tenant, served.route.generation);
+        let (key, now) = ((served.route.tenant, served.route.generation), self.made.elapsed());
+        if let Some(pool) = served.pool.get(now)
+            && pool.is_there(now)
+            && let Some(entered) = pool.enter()
+        {
+            return Ok(entered);
+        }
         for _ in 0..ATTEMPTS {
-            if let Some(entered) = self.entered(key).await {
+            if let Some(entered) = self.entered(key, now).await {
+                served.pool.keep(&entered.0, now);
                 return Ok(entered);
             }
             if let Some(error) = self.failed.get(&key).await {
@@ -177,9 +203,9 @@ impl Pools {
     }
 
     /// The pool if it is open, and its file is the one that it has open.
-    async fn entered(&self, key: (TenantId, u64)) -> Option<PoolUse> {
+    async fn entered(&self, key: (TenantId, u64), now: Duration) -> Option<PoolUse> {
         if let Some(pool) = self.open.get(&key).await {
-            if pool.file.as_ref().is_none_or(OpenFile::is_there)
+            if pool.is_there(now)
                 && let Some(entered) = pool.enter()
             {
                 return Some(entered);

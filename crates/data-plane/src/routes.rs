@@ -29,6 +29,7 @@ pub(crate) use follow::follow;
 pub(crate) use lookup::Lookup;
 pub(crate) use table::{InUse, RouteTable, Served, Url};
 
+use crate::kept::Kept;
 use crate::strangers::Strangers;
 use absence::Absence;
 
@@ -58,10 +59,23 @@ fn found<K: Hash + Eq + Send + Sync + 'static>() -> Found<K> {
 }
 
 /// Whose a key id or name is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Holder {
-    Tenant(TenantId),
+    Tenant(Arc<Whose>),
     Nobody(Absence),
+}
+
+/// A tenant, and the version of its route that was found last.
+#[derive(Debug)]
+struct Whose {
+    tenant: TenantId,
+    kept: Kept<Served>,
+}
+
+impl Holder {
+    fn tenant(tenant: TenantId) -> Self {
+        Self::Tenant(Arc::new(Whose { tenant, kept: Kept::default() }))
+    }
 }
 
 /// Only that nobody has it is forgotten by time.
@@ -115,7 +129,7 @@ impl Routes {
         }
         let tenant = route.tenant;
         self.table.take(&RouteAnswer { epoch, as_of: position, route: Some(route) });
-        self.keys.insert(key.clone(), Holder::Tenant(tenant)).await;
+        self.keys.insert(key.clone(), Holder::tenant(tenant)).await;
     }
 
     /// The tenant that has this key, if any has it.
@@ -145,7 +159,8 @@ impl Routes {
         query: impl Fn() -> RouteQuery,
         is_its: impl Fn(&Route) -> bool,
     ) -> Result<Option<InUse>, Problem> {
-        if self.is_stale() {
+        let now = tokio::time::Instant::now();
+        if self.table.is_stale(now) {
             return Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "node-stale",
@@ -172,8 +187,9 @@ impl Routes {
                 asked.map_err(|error| unavailable(&error))?
             };
             match holder {
-                Holder::Tenant(tenant) => {
-                    if let Some(served) = self.table.get(tenant).filter(|served| is_its(&served.route)) {
+                Holder::Tenant(whose) => {
+                    let served = self.table.get_by(whose.tenant, &whose.kept, now);
+                    if let Some(served) = served.filter(|served| is_its(&served.route)) {
                         return Ok(Some(served));
                     }
                 }
@@ -192,7 +208,7 @@ impl Routes {
 
     async fn ask(&self, query: RouteQuery) -> Result<Holder, ControlError> {
         let (answer, absence) = self.ask_until_current(&query).await?;
-        Ok(answer.route.map_or(Holder::Nobody(absence), |route| Holder::Tenant(route.tenant)))
+        Ok(answer.route.map_or(Holder::Nobody(absence), |route| Holder::tenant(route.tenant)))
     }
 
     /// Asks for one tenant's route and takes it in.

@@ -41,7 +41,10 @@ pub(super) async fn limit(
     };
     let (tenant, plan) = (served.route.tenant, &served.route.plan);
     let taken = match client {
-        Client::Principal => plane.limits.take(tenant, plan, principal.subject()).await,
+        Client::Principal => {
+            let kept = [&served.meter, principal.meter()];
+            plane.limits.take_by(tenant, plan, principal.subject(), Some(kept)).await
+        }
         Client::Address(address) => plane.limits.take(tenant, plan, &named(address)).await,
     };
     *allowance = taken.unwrap_or_else(|allowance| allowance);

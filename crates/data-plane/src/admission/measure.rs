@@ -23,7 +23,8 @@ use crate::key_uses::KeyUsesToTell;
 use crate::limits::{Allowance, Limits, system_clock};
 use crate::plane::{Parts, Plane};
 use crate::pools::Pools;
-use crate::routes::{Control, Routes};
+use crate::routes::{Control, InUse, Lookup, Routes};
+use crate::session::Principal;
 use crate::strangers::Strangers;
 use crate::tokens::Tokens;
 
@@ -36,6 +37,8 @@ const KEY: &str = "dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=";
 pub struct Measured {
     plane: Plane,
     plan: Plan,
+    /// Who calls with the keys, and its tenant.
+    callers: Vec<(InUse, Principal)>,
     /// Keys of the tenants that are asked for.
     pub keys: Vec<String>,
     /// Their ids.
@@ -82,6 +85,7 @@ impl Measured {
                 strangers,
             }),
             plan: plan(),
+            callers: Vec::new(),
             keys: Vec::new(),
             tenants: Vec::new(),
         };
@@ -93,7 +97,12 @@ impl Measured {
                 measured.keys.push(key.reveal().expose_secret().to_owned());
                 measured.tenants.push(route.tenant);
             }
+            let tenant = route.tenant;
             measured.plane.routes.know(route, key.id()).await;
+            if is_asked_for && let Some(served) = measured.plane.routes.of_name(&Lookup::Tenant(tenant)).await? {
+                let principal = served.principals[0].clone();
+                measured.callers.push((served, principal));
+            }
         }
         Ok(measured)
     }
@@ -142,9 +151,12 @@ impl Measured {
         authenticate(&self.plane, Identified::default(), headers).await.map(drop)
     }
 
-    /// One request's permits of its plan, for the tenant and its client.
+    /// One request's permits of its plan, for the tenant and its client, as the walk takes them.
     pub async fn check_limit(&self, at: usize) -> bool {
-        self.plane.limits.take(self.tenants[at % self.tenants.len()], &self.plan, "key:measured").await.is_ok()
+        let (served, principal) = &self.callers[at % self.callers.len()];
+        let kept = [&served.meter, principal.meter()];
+        let taken = self.plane.limits.take_by(served.route.tenant, &self.plan, principal.subject(), Some(kept)).await;
+        taken.is_ok()
     }
 }
 

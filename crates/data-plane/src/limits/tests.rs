@@ -162,6 +162,37 @@ async fn a_meter_that_was_thrown_out_comes_back_with_its_debt() {
     assert!(limits.take(mine, &plan, "").await.is_err());
 }
 
+#[tokio::test]
+async fn a_meter_that_is_kept_is_the_one_that_all_use() {
+    let limits = Limits::over(Arc::new(|| SECOND), None, false, 100);
+    let client_requests = NonZeroU32::new(6);
+    let (plan, mine, other) =
+        (Plan { client_requests, ..plan(10, 10, 3_600) }, TenantId::generate(), TenantId::generate());
+    let kept: [Kept<Limiter>; 3] = Default::default();
+    let by = async |tenant, of_tenant: &Kept<Limiter>| {
+        limits.take_by(tenant, &plan, "me", Some([of_tenant, &kept[2]])).await.is_ok()
+    };
+    for _ in 0..4 {
+        assert!(by(mine, &kept[0]).await);
+    }
+    // Thrown out, they go on with what they owe, and nobody takes of the old ones, which requests at work still have.
+    let _old: Vec<_> = limits.0.meters.iter().map(|(_, limiter)| limiter).collect();
+    for _ in 0..1_000 {
+        let _ = limits.take(TenantId::generate(), &plan, "").await;
+        limits.0.meters.run_pending_tasks();
+    }
+    assert!(limits.take(mine, &plan, "me").await.is_ok());
+    assert!(by(mine, &kept[0]).await, "the sixth of six");
+    assert!(!by(mine, &kept[0]).await, "the seventh");
+    assert!(limits.take(mine, &plan, "me").await.is_err());
+    // A caller who belongs to two tenants has a meter in each.
+    for _ in 0..6 {
+        assert!(by(other, &kept[1]).await);
+    }
+    assert!(!by(other, &kept[1]).await);
+    assert!(!by(mine, &kept[0]).await);
+}
+
 #[test]
 fn a_caller_reads_what_is_left() {
     let number = NonZeroU32::new;

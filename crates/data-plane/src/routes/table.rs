@@ -21,7 +21,10 @@ use tokio::time::Instant;
 
 use super::absence::{Absence, Heard};
 use super::lookup::Lookup;
+use crate::kept::Kept;
 use crate::key_uses::NotedMinute;
+use crate::limits::Limiter;
+use crate::pools::Pool;
 use crate::session::Principal;
 use crate::uses::{Permit, Uses};
 
@@ -35,6 +38,10 @@ pub(crate) struct Served {
     pub(crate) noted: Box<[NotedMinute]>,
     /// The slug, for what is counted and logged.
     pub(crate) label: Arc<str>,
+    /// The tenant's own meter.
+    pub(crate) meter: Kept<Limiter>,
+    /// Its pool.
+    pub(crate) pool: Kept<Pool>,
     /// By requests at work with this version of the route.
     uses: Arc<Uses>,
     /// Another version has taken its place, or none. Set before it is looked whether anybody uses this one.
@@ -87,6 +94,8 @@ impl Served {
             principals,
             noted,
             label,
+            meter: Kept::default(),
+            pool: Kept::default(),
             uses: Arc::default(),
             is_left: AtomicBool::new(false),
             dialled,
@@ -166,8 +175,10 @@ impl RouteTable {
             .max_capacity(max_routes)
             // The default policy may refuse a cold tenant for the sake of warm ones.
             .eviction_policy(EvictionPolicy::lru())
-            .eviction_listener(move |_, served, cause| {
+            .eviction_listener(move |_, served: Arc<Served>, cause| {
                 if cause == RemovalCause::Size {
+                    // At once: news of it is not taken in any more.
+                    served.is_left.store(true, Ordering::SeqCst);
                     told.lock().unwrap_or_else(PoisonError::into_inner).push(served);
                 }
             })
@@ -190,6 +201,20 @@ impl RouteTable {
                 return Some(begun);
             }
         }
+    }
+
+    /// As [`RouteTable::get`], by who asks for the same tenant again and again and keeps what it found.
+    pub(super) fn get_by(&self, tenant: TenantId, kept: &Kept<Served>, now: Instant) -> Option<InUse> {
+        let now = now.saturating_duration_since(self.made);
+        if let Some(served) = kept.get(now) {
+            let begun = InUse::begin(served);
+            if !begun.is_left.load(Ordering::SeqCst) {
+                return Some(begun);
+            }
+        }
+        let found = self.get(tenant)?;
+        kept.keep(&found.0, now);
+        Some(found)
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -247,6 +272,7 @@ impl RouteTable {
                 // A repeated reset of the history that is followed already.
                 return;
             }
+            self.forget_unused(&mut state);
             state.epoch = Some(answer.epoch);
             state.position = answer.position;
             state.heard = answer.position;
@@ -271,6 +297,8 @@ impl RouteTable {
                 self.replace(&mut state, revision, tenant, route);
             }
         }
+        // Before it: what gave way until now may have missed this news, which is not applied while that is in use.
+        self.forget_unused(&mut state);
         state.position = state.position.max(answer.position);
         state.heard = state.heard.max(state.position);
     }

@@ -5,20 +5,33 @@ use std::sync::Arc;
 use tenancy::TenantId;
 use tenancy::route::RouteKey;
 
+use crate::kept::Kept;
+use crate::limits::Limiter;
+
 /// Who calls: subject, scopes, and the tenants that it belongs to. Clones are the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Principal(Arc<Caller>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Caller {
     subject: String,
     scopes: Vec<String>,
     tenants: Box<[TenantId]>,
+    meter: Kept<Limiter>,
 }
+
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        let [one, other] = [self, other].map(|it| (&it.0.subject, &it.0.scopes, &it.0.tenants));
+        one == other
+    }
+}
+
+impl Eq for Principal {}
 
 impl Principal {
     pub(crate) fn new(subject: String, scopes: Vec<String>, tenants: impl Into<Box<[TenantId]>>) -> Self {
-        Self(Arc::new(Caller { subject, scopes, tenants: tenants.into() }))
+        Self(Arc::new(Caller { subject, scopes, tenants: tenants.into(), meter: Kept::default() }))
     }
 
     pub(crate) fn of_key(key: &RouteKey, tenant: TenantId) -> Self {
@@ -34,6 +47,11 @@ impl Principal {
     /// What it may do.
     pub fn scopes(&self) -> &[String] {
         &self.0.scopes
+    }
+
+    /// Its meter at the tenant that it came to last.
+    pub(crate) fn meter(&self) -> &Kept<Limiter> {
+        &self.0.meter
     }
 
     /// The tenants that it belongs to: mostly one, at most 64.

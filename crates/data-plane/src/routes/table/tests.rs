@@ -248,6 +248,42 @@ fn nothing_counts_as_applied_while_an_older_route_or_url_is_in_use() {
 }
 
 #[test]
+fn what_gave_way_to_others_is_not_used_by_who_kept_it_and_holds_back_what_it_missed() {
+    let (epoch, kept, now) = (Epoch(Uuid::from_u128(7)), Kept::default(), Instant::now());
+    let table = RouteTable::new(1);
+    let position = Revision(5);
+    let reset = FeedAnswer { reset: true, items: vec![], ..news(epoch, route(0, position.0, 1)) };
+    table.apply(Revision(0), reset, now);
+    let take = |number| table.take(&RouteAnswer { epoch, as_of: position, route: Some(route(number, 5, 1)) }).unwrap();
+    take(0);
+    let in_use = table.get_by(tenant(0), &kept, now).unwrap();
+    assert!(table.get_by(tenant(0), &kept, now).is_some());
+    for number in 1..4 {
+        take(number);
+        table.served.run_pending_tasks();
+    }
+    assert!(!table.served.contains_key(&tenant(0)), "it gave way");
+    assert!(table.get_by(tenant(0), &kept, now).is_none(), "no news of it would be heard");
+    table.apply(position, news(epoch, route(0, 6, 2)), now);
+    assert_eq!(table.applied(), position, "a request is at work with what missed the news");
+    drop(in_use);
+    assert_eq!(table.applied(), Revision(6));
+}
+
+#[test]
+fn a_route_that_was_replaced_is_not_used_by_who_kept_it() {
+    let (table, epoch) = table_with(route(0, 5, 1));
+    let (kept, now) = (Kept::default(), Instant::now());
+    let revision = || table.get_by(tenant(0), &kept, now).map(|served| served.route.revision.0);
+    assert_eq!([revision(), revision()], [Some(5); 2]);
+    table.apply(Revision(5), news(epoch, route(0, 6, 1)), now);
+    assert_eq!([revision(), revision()], [Some(6); 2]);
+    let gone = FeedItem { tenant: tenant(0), revision: Revision(7), route: None };
+    table.apply(Revision(6), FeedAnswer { items: vec![gone], ..news(epoch, route(0, 7, 1)) }, now);
+    assert_eq!(revision(), None);
+}
+
+#[test]
 fn an_answer_that_the_feed_overtook_is_thrown_away() {
     let (table, epoch) = table_with(route(0, 5, 1));
     table.apply(Revision(5), news(epoch, route(0, 6, 1)), Instant::now());
