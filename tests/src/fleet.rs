@@ -1,8 +1,8 @@
 //! Fleet migrations by the command line, with both planes as processes.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, PATIENCE};
 use crate::cli::freehold;
 use crate::on_both;
 
@@ -63,4 +63,58 @@ async fn drift_is_shown_by_the_command_line(bed: Bed) {
     assert!(text.contains("acme on local differs from version") && text.contains("pets.colour text"), "{text}");
     let only = freehold(&bed, &["fleet", "verify", "--only", "globex"]).await;
     assert!(only.status.success(), "{only:?}");
+}
+
+on_both!(a_canary_whose_requests_fail_holds_the_rollout_until_it_is_resumed, 1, 2);
+async fn a_canary_whose_requests_fail_holds_the_rollout_until_it_is_resumed(bed: Bed) {
+    let acme = bed.tenant("acme").await;
+    let others = [bed.tenant("globex").await, bed.tenant("initech").await];
+    for tenant in others.iter().chain([&acme]) {
+        bed.until(tenant, "/api/pets", 200).await;
+    }
+    let registry = bed.registry().await;
+    let database = sea_orm::Database::connect(bed.database_url(&acme).await).await.unwrap();
+    let behind = "UPDATE tenants SET schema_version = 0, revision = revision";
+    let order = json!({ "settings": {
+        "canary": ["acme"], "waves": [], "health": { "seconds": 1, "requests": 20, "max_error_percent": 10.0 },
+    } });
+    // Its database is not what the product needs, as after a migration that broke it.
+    for (change, status) in [("ALTER TABLE pets RENAME TO gone", 500), ("ALTER TABLE gone RENAME TO pets", 200)] {
+        sea_orm::ConnectionTrait::execute_unprepared(&registry, behind).await.unwrap();
+        sea_orm::ConnectionTrait::execute_unprepared(&database, change).await.unwrap();
+        let rollout = bed.done("POST", "/v1/rollouts", Some(order.clone())).await;
+        let id = rollout["id"].as_str().unwrap();
+        bed.until_rollout(id, |now| now["watched_from"].is_string()).await;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let ended = loop {
+            for node in 0..bed.data.len() {
+                let answer = bed.get(node, &acme, "/api/pets").await;
+                assert_eq!(answer.status, status, "{answer:?}");
+                // Nobody else is counted.
+                bed.get(node, &others[0], "/api/nothing").await;
+            }
+            let now = bed.done("GET", &format!("/v1/rollouts/{id}"), None).await;
+            if now["state"] != "running" {
+                break now;
+            }
+            assert!(std::time::Instant::now() < deadline, "{now}");
+        };
+        let targets = bed.done("GET", &format!("/v1/rollouts/{id}/targets"), None).await;
+        let counted: Vec<(&str, u64, u64)> = targets["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| (it["slug"].as_str().unwrap(), it["requests"].as_u64().unwrap(), it["errors"].as_u64().unwrap()))
+            .collect();
+        assert!(counted.iter().all(|(slug, requests, _)| (*slug == "acme") == (*requests >= 20)), "{counted:?}");
+        if status == 200 {
+            assert_eq!((&ended["state"], counted.iter().map(|it| it.2).sum::<u64>()), (&json!("done"), 0), "{ended}");
+            continue;
+        }
+        assert_eq!((&ended["state"], &ended["counts"]["pending"]), (&json!("paused"), &json!(2)), "{ended}");
+        let note = ended["note"].as_str().unwrap();
+        assert!(note.contains("were answered with a 5xx (100.0%), and 10% may be"), "{note}");
+        bed.done("POST", &format!("/v1/rollouts/{id}/resume"), None).await;
+        bed.until_rollout(id, |now| now["state"] == "done").await;
+    }
 }

@@ -5,6 +5,7 @@
 
 mod budget;
 mod conduct;
+mod health;
 mod held;
 mod lint;
 mod order;
@@ -21,6 +22,7 @@ mod tests;
 mod verify;
 mod waves;
 
+pub(crate) use health::{canaries, count};
 pub(crate) use lint::rehearse;
 pub(crate) use order::{Order, order, plan};
 pub(crate) use runner::run;

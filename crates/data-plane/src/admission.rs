@@ -23,6 +23,7 @@ use service::telemetry::RequestContext;
 use tenancy::TenantId;
 use tower::{Layer, Service, ServiceExt as _};
 
+use crate::canaries::Counted;
 use crate::limits::Allowance;
 use crate::plane::Plane;
 use crate::routes::Lookup;
@@ -77,15 +78,17 @@ where
         let (plane, door, inner) = (self.plane.clone(), self.door, self.inner.clone());
         Box::pin(async move {
             let mut allowance = Allowance::default();
+            let mut counted = Counted { canaries: plane.routes.canaries.clone(), tenant: None };
             let admitted = match door {
-                Door::Admitted => admit(&plane, request, &mut allowance).await,
+                Door::Admitted => admit(&plane, request, &mut allowance, &mut counted.tenant).await,
                 // In a box: few requests take it, and it would be part of every one's future.
-                Door::Public => Box::pin(public::admit(&plane, request, &mut allowance)).await,
+                Door::Public => Box::pin(public::admit(&plane, request, &mut allowance, &mut counted.tenant)).await,
             };
             let mut response = match admitted {
                 Ok((request, permit)) => streamed::keep(inner.oneshot(request).await?, permit),
                 Err(problem) => problem.into_response(),
             };
+            counted.answered(response.status().is_server_error());
             // Nobody who was not authorized has one: it tells of a tenant.
             allowance.tell(response.headers_mut());
             Ok(response)
@@ -94,7 +97,12 @@ where
 }
 
 /// The walk. What it lets pass carries its session, and comes with its permit.
-async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -> Result<(Request, Permit), Problem> {
+async fn admit(
+    plane: &Plane,
+    mut request: Request,
+    allowance: &mut Allowance,
+    whose: &mut Option<TenantId>,
+) -> Result<(Request, Permit), Problem> {
     RequestContext::current(|context| context.set_endpoint(plane.product.mount, &request));
     let identified = request
         .extensions_mut()
@@ -112,6 +120,7 @@ async fn admit(plane: &Plane, mut request: Request, allowance: &mut Allowance) -
         RequestContext::current(|context| context.set_tenant(label));
     }
     let authorized = authorize::authorize(plane, authenticated)?;
+    *whose = Some(authorized.served.route.tenant);
     let limited = limit::limit(plane, authorized, Client::Principal, allowance).await?;
     let permit = limited.permit.clone();
     let session = connect::connect(plane, limited).await?;

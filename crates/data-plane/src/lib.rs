@@ -15,6 +15,7 @@
 
 mod admission;
 mod audit;
+mod canaries;
 mod config;
 #[cfg(fuzzing)]
 #[doc(hidden)]

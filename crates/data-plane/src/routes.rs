@@ -29,6 +29,7 @@ pub(crate) use follow::follow;
 pub(crate) use lookup::Lookup;
 pub(crate) use table::{InUse, RouteTable, Served, Url};
 
+use crate::canaries::Canaries;
 use crate::kept::Kept;
 use crate::strangers::Strangers;
 use absence::Absence;
@@ -49,6 +50,8 @@ pub(crate) struct Routes {
     control: Control,
     strangers: Strangers,
     lookups: Counter<u64>,
+    /// Tenants whose requests the control plane has counted.
+    pub(crate) canaries: Canaries,
 }
 
 /// Whose key ids or names are.
@@ -102,6 +105,7 @@ impl Routes {
             names: found(),
             control,
             strangers,
+            canaries: Canaries::default(),
             lookups: meter
                 .u64_counter("data_plane_route_lookups")
                 .with_description("Routes asked of the control plane.")
@@ -123,6 +127,7 @@ impl Routes {
                 stale_after_seconds: 86_400,
                 nodes: 1,
                 keys: Vec::new(),
+                canaries: Vec::new(),
                 items,
             };
             self.table.apply(Revision(0), reset, tokio::time::Instant::now());

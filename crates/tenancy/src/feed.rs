@@ -34,6 +34,25 @@ pub struct FeedRequest {
     /// How many nodes there are, as far as this one knows: another number is news.
     #[serde(default)]
     pub nodes: u32,
+    /// What was counted of the canaries that the answers before named, and not told yet; at most 100 of them.
+    #[serde(default)]
+    #[schema(max_items = 100)]
+    pub canaries: Vec<CanaryCount>,
+}
+
+/// Most canaries that are counted at once.
+pub const MAX_CANARIES: usize = 100;
+
+/// How a canary of a rollout fared since it was last told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryCount {
+    /// The canary.
+    pub tenant: TenantId,
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Those of them that were answered with a 5xx.
+    pub errors: u64,
 }
 
 /// One tenant that changed. It replaces all that the node held of it.
@@ -64,6 +83,9 @@ pub struct FeedAnswer {
     /// The ids of the keys that tenants' URLs may be sealed with: a node whose ring lacks one says so.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// Tenants whose requests are to be counted, and nobody else's: canaries that a rollout waits for. At most 100.
+    #[serde(default)]
+    pub canaries: Vec<TenantId>,
     /// What changed, oldest first.
     pub items: Vec<FeedItem>,
 }

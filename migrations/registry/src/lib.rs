@@ -16,6 +16,7 @@ mod m0011_key_uses;
 mod m0012_audit;
 mod m0013_limits;
 mod m0014_rollouts;
+mod m0015_canary_health;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0012_audit::Migration),
             Box::new(m0013_limits::Migration),
             Box::new(m0014_rollouts::Migration),
+            Box::new(m0015_canary_health::Migration),
         ]
     }
 }

@@ -46,6 +46,15 @@ pub(crate) struct Options {
     /// Seconds of rest between two waves [default: 0]
     #[arg(long, value_name = "SECONDS")]
     rest: Option<u32>,
+    /// Seconds that the canaries' requests are watched before the next wave [default: 0, not at all]
+    #[arg(long, value_name = "SECONDS")]
+    watch_canaries: Option<u32>,
+    /// Requests that the canaries have to have had before the next wave [default: 0]
+    #[arg(long, value_name = "N")]
+    canary_requests: Option<u32>,
+    /// Percent of the canaries' requests that may be answered with a 5xx; above it the rollout waits for a resume [default: 1]
+    #[arg(long, value_name = "PERCENT")]
+    canary_errors: Option<f64>,
     /// Wait for `freehold fleet resume` before each next wave
     #[arg(long)]
     confirm: bool,
@@ -81,6 +90,11 @@ impl Options {
         put(&mut settings, "budget", self.max_failed.as_deref().map(budget).transpose()?);
         put(&mut settings, "wave_budget", self.max_failed_in_wave.as_deref().map(budget).transpose()?);
         put(&mut settings, "rest_seconds", self.rest);
+        let mut health = Map::new();
+        put(&mut health, "seconds", self.watch_canaries);
+        put(&mut health, "requests", self.canary_requests);
+        put(&mut health, "max_error_percent", self.canary_errors);
+        put(&mut settings, "health", (!health.is_empty()).then_some(health));
         put(&mut settings, "confirm", self.confirm.then_some(true));
         put(&mut settings, "lock_timeout_ms", self.lock_timeout);
         put(&mut settings, "statement_timeout_seconds", self.statement_timeout);
@@ -148,6 +162,10 @@ mod tests {
         assert_eq!(
             body("--canary acme,globex --waves 5,50 --max-failed-in-wave 2"),
             r#"{"settings":{"canary":["acme","globex"],"waves":[5.0,50.0],"wave_budget":{"targets":2}}}"#
+        );
+        assert_eq!(
+            body("--watch-canaries 60 --canary-requests 20 --canary-errors 0.5"),
+            r#"{"settings":{"health":{"seconds":60,"requests":20,"max_error_percent":0.5}}}"#
         );
         assert!(budget("few").is_err() && budget("x%").is_err() && budget("-1").is_err());
     }

@@ -8,11 +8,13 @@ use service::Problem;
 use service::extract::{Json, Query};
 use service::problem::ProblemBody;
 use tenancy::feed::{
-    Asked, FeedAnswer, FeedRequest, KeyUse, KeyUses, MAX_KEY_USES, MAX_WAIT_SECONDS, RouteAnswer, RouteQuery,
+    Asked, FeedAnswer, FeedRequest, KeyUse, KeyUses, MAX_CANARIES, MAX_KEY_USES, MAX_WAIT_SECONDS, RouteAnswer,
+    RouteQuery,
 };
 
 use super::Api;
 use super::auth::Node;
+use crate::fleet;
 use crate::registry::entities::keys;
 
 /// What happened after a revision; waits for news when nothing did.
@@ -31,7 +33,11 @@ pub(super) async fn follow(
     if request.applied > request.after.max(request.heard) {
         return Err(Problem::invalid_field("applied", "must be nothing that the node has not heard of"));
     }
+    if request.canaries.len() > MAX_CANARIES {
+        return Err(Problem::invalid_field("canaries", format!("has at most {MAX_CANARIES} tenants")));
+    }
     let plane = &api.plane;
+    fleet::count(plane.registry.db(), &request.canaries).await?;
     plane.registry.heard(&request, plane.registry.now()).await?;
     let mut answer = plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?;
     answer.keys = plane.tenants_ring.ids().map(str::to_owned).collect();

@@ -79,6 +79,8 @@ pub(crate) struct Rollout {
     wave: i32,
     /// The next wave begins then.
     rest_until: Option<DateTime<Utc>>,
+    /// Since then the canaries' requests are counted, and the next wave waits for what `settings.health` says.
+    watched_from: Option<DateTime<Utc>>,
     /// Tenants that had the version already when it was ordered.
     already: u64,
     counts: Counts,
@@ -107,6 +109,7 @@ impl Rollout {
             note: row.note,
             wave: row.wave,
             rest_until: row.rest_until,
+            watched_from: row.watched_from,
             already: row.already.unsigned_abs(),
             counts,
             waves: Vec::new(),

@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
+use super::health::{self, Verdict};
 use super::order::{CANARY, STRAGGLERS, Wave, add_wave};
 use super::select::Selection;
 use super::settings::Settings;
@@ -72,6 +74,10 @@ async fn go_on(change: &mut Change, rollout: rollouts::Model, settings: &Setting
     end_wave(change, &rollout).await?;
     let next = rollout_waves::Entity::find_by_id((rollout.id, rollout.wave + 1)).one(change.db()).await?;
     let Some(next) = next else { return wind_up(change, rollout).await };
+    // Once: what rests was at the gate before. What was retried passes through again.
+    if next.opened_at.is_none() && rollout.rest_until.is_none() && !is_healthy(change, &rollout, settings).await? {
+        return Ok(false);
+    }
     match rollout.rest_until {
         // It is passed through again, for what was retried.
         _ if next.opened_at.is_some() => {
@@ -98,6 +104,47 @@ async fn go_on(change: &mut Change, rollout: rollouts::Model, settings: &Setting
             Ok(true)
         }
     }
+}
+
+/// Whether the canaries fare well enough for the next wave. Where it is too early to say nothing begins yet, and where they do
+/// not the rollout is held.
+async fn is_healthy(change: &mut Change, rollout: &rollouts::Model, settings: &Settings) -> Result<bool, DbErr> {
+    let wave = rollout_waves::Entity::find_by_id((rollout.id, rollout.wave)).one(change.db()).await?;
+    if !settings.health.is_watched() || wave.is_none_or(|wave| wave.kind != CANARY) {
+        return Ok(true);
+    }
+    let Some(since) = rollout.watched_from else {
+        let watched = [(rollouts::Column::WatchedFrom, Expr::value(change.now()))];
+        set(change, rollout.id, watched).await?;
+        // It is news for data planes, which wait for news.
+        for canary in health::watched_of(change.db(), rollout.id).await? {
+            change.touch(canary);
+        }
+        return Ok(false);
+    };
+    let (requests, errors) = health::counted(change.db(), rollout.id).await?;
+    let why = match health::judge(&settings.health, since, change.now(), requests, errors) {
+        Verdict::Wait => return Ok(false),
+        Verdict::Pass => {
+            tracing::info!(rollout = %rollout.id, requests, errors, "a rollout's canaries fare well");
+            set(change, rollout.id, [(rollouts::Column::WatchedFrom, Expr::value(None::<DateTime<Utc>>))]).await?;
+            return Ok(true);
+        }
+        Verdict::Hold(why) => why,
+    };
+    tracing::warn!(rollout = %rollout.id, "a rollout is held for its canaries: {why}");
+    let note = format!(
+        "{why}. Look at what they answer; POST /v1/rollouts/{0}/resume goes on all the same, and /abort gives it up",
+        rollout.id
+    );
+    let held = [
+        (rollouts::Column::State, Expr::value(State::Paused.as_str())),
+        (rollouts::Column::IsAwaited, Expr::value(true)),
+        (rollouts::Column::WatchedFrom, Expr::value(None::<DateTime<Utc>>)),
+        (rollouts::Column::Note, Expr::value(note)),
+    ];
+    set(change, rollout.id, held).await?;
+    Ok(false)
 }
 
 /// The next wave begins; with the first after the canaries, the fleet follows.

@@ -166,6 +166,7 @@ pub(crate) async fn order(
         wave: Set(0),
         rest_until: Set(None),
         is_awaited: Set(false),
+        watched_from: Set(None),
         has_moved_fleet: Set(false),
         already: Set(i64::try_from(planned.already).unwrap_or(i64::MAX)),
         requested_by: Set(requested_by.to_owned()),

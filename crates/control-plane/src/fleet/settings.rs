@@ -37,6 +37,31 @@ pub(crate) enum Canary {
     Tenants(Vec<String>),
 }
 
+/// How the canaries have to fare before the next wave begins. Nothing is looked at where neither a time nor a number is told.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Health {
+    /// How long they are watched once they have the version, in seconds, at least.
+    pub(crate) seconds: u32,
+    /// How many requests they have to have had in all. An hour after its time the rollout is held if there were fewer.
+    pub(crate) requests: u32,
+    /// The share of those that may be answered with a 5xx, in percent; above it the rollout is held until its `resume`.
+    pub(crate) max_error_percent: f64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { seconds: 0, requests: 0, max_error_percent: 1.0 }
+    }
+}
+
+impl Health {
+    /// Whether anything is looked at.
+    pub(super) const fn is_watched(&self) -> bool {
+        self.seconds > 0 || self.requests > 0
+    }
+}
+
 /// How it is done. What is not told is as `GET /v1/rollouts/{id}` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) wave_budget: Budget,
     /// The pause between two waves, in seconds.
     pub(crate) rest_seconds: u32,
+    /// How the canaries have to fare.
+    pub(crate) health: Health,
     /// Whether each next wave waits for a `resume`.
     pub(crate) confirm: bool,
     /// How long a statement waits for a lock, in milliseconds. No query of a tenant waits behind it for longer.
@@ -78,6 +105,7 @@ impl Default for Settings {
             budget: Budget { targets: None, percent: Some(1.0) },
             wave_budget: Budget::default(),
             rest_seconds: 0,
+            health: Health::default(),
             confirm: false,
             lock_timeout_ms: 500,
             statement_timeout_seconds: 600,
@@ -104,11 +132,17 @@ impl Settings {
         within("concurrency", self.concurrency, 1, MOST_AT_ONCE)?;
         within("per_server", self.per_server, 1, MOST_AT_ONCE)?;
         within("rest_seconds", self.rest_seconds, 0, 7 * DAY)?;
+        within("health.seconds", self.health.seconds, 0, 7 * DAY)?;
+        within("health.requests", self.health.requests, 0, 1_000_000)?;
         within("lock_timeout_ms", self.lock_timeout_ms, 10, 60_000)?;
         within("statement_timeout_seconds", self.statement_timeout_seconds, 1, DAY)?;
         within("target_timeout_seconds", self.target_timeout_seconds, 1, DAY)?;
         within("attempts", self.attempts, 1, 100)?;
-        let percents = [("budget.percent", self.budget.percent), ("wave_budget.percent", self.wave_budget.percent)];
+        let percents = [
+            ("budget.percent", self.budget.percent),
+            ("wave_budget.percent", self.wave_budget.percent),
+            ("health.max_error_percent", Some(self.health.max_error_percent)),
+        ];
         let waves = self.waves.iter().map(|share| ("waves", Some(*share)));
         for (field, percent) in percents.into_iter().chain(waves) {
             if percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {

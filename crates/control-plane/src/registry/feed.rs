@@ -17,6 +17,7 @@ use super::entities::{history, tenants};
 use super::route::routes;
 use super::{Registry, position};
 use crate::audit::{self, Deed};
+use crate::fleet;
 
 /// How often the registry is asked for what other replicas wrote. A change reaches a node within this and one look.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -68,6 +69,7 @@ impl Registry {
         let (epoch, head) = position(&row);
         let stale_after_seconds = stale_after.as_secs();
         let nodes = self.nodes_of_late().await?;
+        let canaries = fleet::canaries(self.db()).await?;
         if request.epoch != Some(epoch) {
             return Ok(FeedAnswer {
                 epoch,
@@ -76,6 +78,7 @@ impl Registry {
                 stale_after_seconds,
                 nodes,
                 keys: Vec::new(),
+                canaries,
                 items: Vec::new(),
             });
         }
@@ -87,6 +90,7 @@ impl Registry {
                 stale_after_seconds,
                 nodes,
                 keys: Vec::new(),
+                canaries,
                 items: Vec::new(),
             });
         }
@@ -108,7 +112,7 @@ impl Registry {
             .collect();
         // A page that is not full reaches the head, and beyond if somebody committed since.
         let position = if is_full { last } else { last.max(head) };
-        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, nodes, keys: Vec::new(), items })
+        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, nodes, keys: Vec::new(), canaries, items })
     }
 
     /// One route as an answer; `as_of` is read first.

@@ -143,7 +143,7 @@ impl Measured {
     pub async fn walk(&self, request: Request) -> Result<(), Problem> {
         let identified =
             self.plane.naming.identify(request).map_err(|_| Problem::internal("no path of the product"))?;
-        super::admit(&self.plane, identified, &mut Allowance::default()).await.map(drop)
+        super::admit(&self.plane, identified, &mut Allowance::default(), &mut None).await.map(drop)
     }
 
     /// Who calls, by the credential of these headers.

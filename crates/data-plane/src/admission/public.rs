@@ -6,7 +6,7 @@
 use axum::extract::Request;
 use service::Problem;
 use service::telemetry::RequestContext;
-use tenancy::Status;
+use tenancy::{Status, TenantId};
 
 use super::authorize::{Authorized, is_named, may_be_served, not_found};
 use super::identify::Identified;
@@ -21,6 +21,7 @@ pub(super) async fn admit(
     plane: &Plane,
     mut request: Request,
     allowance: &mut Allowance,
+    whose: &mut Option<TenantId>,
 ) -> Result<(Request, Permit), Problem> {
     RequestContext::current(|context| context.set_endpoint(plane.product.mount, &request));
     let Identified { names } = request
@@ -35,6 +36,7 @@ pub(super) async fn admit(
     }
     RequestContext::current(|context| context.set_tenant(std::sync::Arc::clone(&served.label)));
     may_be_served(&plane.product, &served.route)?;
+    *whose = Some(served.route.tenant);
     let principal = Principal::new("public".to_owned(), Vec::new(), []);
     let client = Client::Address(RequestContext::current(RequestContext::client).flatten());
     let limited = limit::limit(plane, Authorized { principal, served }, client, allowance).await?;

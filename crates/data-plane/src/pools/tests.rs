@@ -71,6 +71,7 @@ fn table(routes: Vec<Route>) -> RouteTable {
         stale_after_seconds: 60,
         nodes: 1,
         keys: Vec::new(),
+        canaries: Vec::new(),
         items: vec![],
     };
     table.apply(Revision(0), reset, tokio::time::Instant::now());
@@ -83,8 +84,16 @@ fn table(routes: Vec<Route>) -> RouteTable {
 async fn hear(table: &RouteTable, pools: &Pools, route: Route) {
     let (tenant, position) = (route.tenant, route.revision);
     let items = vec![FeedItem { tenant, revision: position, route: Some(route) }];
-    let news =
-        FeedAnswer { epoch: EPOCH, position, reset: false, stale_after_seconds: 60, nodes: 1, keys: Vec::new(), items };
+    let news = FeedAnswer {
+        epoch: EPOCH,
+        position,
+        reset: false,
+        stale_after_seconds: 60,
+        nodes: 1,
+        keys: Vec::new(),
+        canaries: Vec::new(),
+        items,
+    };
     table.apply(Revision(5), news, tokio::time::Instant::now());
     close(table, pools).await;
 }

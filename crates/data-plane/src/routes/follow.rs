@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::node::Node;
 use crate::pools::Pools;
 
-/// The wait while something old is still in use, so that its end is told soon.
+/// The wait while something old is still in use, so that its end is told soon, or while canaries are counted.
 const SHORT_WAIT_SECONDS: u64 = 1;
 /// Tenants asked for at once when the history is another.
 const RELOADS_AT_ONCE: usize = 16;
@@ -70,10 +70,18 @@ async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> R
     let table = &routes.table;
     let (epoch, after, heard) = table.position();
     let applied = table.applied();
-    let wait = if applied < after { SHORT_WAIT_SECONDS } else { MAX_WAIT_SECONDS };
-    let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait, nodes: limits.nodes() };
+    let wait = if applied < after || routes.canaries.is_any() { SHORT_WAIT_SECONDS } else { MAX_WAIT_SECONDS };
+    let (nodes, canaries) = (limits.nodes(), routes.canaries.take());
+    let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait, nodes, canaries };
     let sent = Instant::now();
-    let answer = routes.control.feed(&request).await?;
+    let answer = match routes.control.feed(&request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            routes.canaries.put_back(request.canaries);
+            return Err(error);
+        }
+    };
+    routes.canaries.watch(&answer.canaries);
     limits.set_nodes(answer.nodes);
     pools.compare_rings(&answer.keys);
     table.apply(after, answer, sent);

@@ -36,6 +36,9 @@ pub(crate) struct Target {
     /// Why it failed or waits, and what to do.
     error: Option<String>,
     finished_at: Option<DateTime<Utc>>,
+    /// Requests of a canary that were counted at the health gate, and those of them that were answered with a 5xx.
+    requests: i64,
+    errors: i64,
 }
 
 /// Which targets.
@@ -103,6 +106,8 @@ pub(crate) async fn targets(
         duration_ms: row.duration_ms,
         error: row.error,
         finished_at: row.finished_at,
+        requests: row.requests,
+        errors: row.errors,
     };
     Ok(Json(Page::of(rows, limit, |row| row.tenant_id.to_string(), target)))
 }

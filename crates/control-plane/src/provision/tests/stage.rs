@@ -222,6 +222,7 @@ impl Stage {
             applied: nothing,
             wait: 0,
             nodes: 0,
+            canaries: Vec::new(),
         };
         self.hear(&node).await;
         node

@@ -5,7 +5,8 @@ pub(crate) mod rollouts {
     use sea_orm::entity::prelude::*;
 
     /// `state` is `running`, `paused`, `failed`, `aborted` or `done`. `wave` is the one whose targets are taken; until
-    /// `rest_until` it is over and the next has not begun, and while `is_awaited` somebody has to say that it may.
+    /// `rest_until` it is over and the next has not begun, and while `is_awaited` somebody has to say that it may;
+    /// from `watched_from` its canaries' requests are counted.
     /// `already` counts the tenants that were at the version when it was ordered.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "rollouts")]
@@ -21,6 +22,7 @@ pub(crate) mod rollouts {
         pub wave: i32,
         pub rest_until: Option<DateTimeUtc>,
         pub is_awaited: bool,
+        pub watched_from: Option<DateTimeUtc>,
         pub has_moved_fleet: bool,
         pub already: i64,
         pub requested_by: String,
@@ -63,7 +65,7 @@ pub(crate) mod rollout_waves {
 pub(crate) mod rollout_targets {
     use sea_orm::entity::prelude::*;
 
-    /// `state` is `pending`, `running`, `done`, `failed` or `skipped`.
+    /// `state` is `pending`, `running`, `done`, `failed` or `skipped`. `requests` and `errors` are a canary's.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "rollout_targets")]
     pub(crate) struct Model {
@@ -83,6 +85,8 @@ pub(crate) mod rollout_targets {
         pub lease_until: Option<DateTimeUtc>,
         pub fence: i64,
         pub run_after: DateTimeUtc,
+        pub requests: i64,
+        pub errors: i64,
         pub finished_at: Option<DateTimeUtc>,
     }
 

@@ -83,6 +83,7 @@ impl Registry {
             stale_after_seconds: 60,
             nodes: 1,
             keys: Vec::new(),
+            canaries: Vec::new(),
             items,
         };
         if epoch != Some(self.epoch()) {
@@ -219,6 +220,7 @@ fn table_with(first: Route) -> (RouteTable, Epoch) {
         stale_after_seconds: 60,
         nodes: 1,
         keys: Vec::new(),
+        canaries: Vec::new(),
         items: vec![],
     };
     table.apply(Revision(0), reset, Instant::now());
@@ -229,7 +231,16 @@ fn table_with(first: Route) -> (RouteTable, Epoch) {
 fn news(epoch: Epoch, route: Route) -> FeedAnswer {
     let (tenant, revision) = (route.tenant, route.revision);
     let items = vec![FeedItem { tenant, revision, route: Some(route) }];
-    FeedAnswer { epoch, position: revision, reset: false, stale_after_seconds: 60, nodes: 1, keys: Vec::new(), items }
+    FeedAnswer {
+        epoch,
+        position: revision,
+        reset: false,
+        stale_after_seconds: 60,
+        nodes: 1,
+        keys: Vec::new(),
+        canaries: Vec::new(),
+        items,
+    }
 }
 
 #[test]
@@ -344,6 +355,7 @@ fn a_restored_history_is_followed_whatever_its_numbers_and_applied_never_runs_ah
         stale_after_seconds: 60,
         nodes: 1,
         keys: Vec::new(),
+        canaries: Vec::new(),
         items: vec![],
     };
     table.apply(Revision(100), reset, Instant::now());
