@@ -113,7 +113,7 @@ async fn until_ready(bed: &Bed, count: u64) {
 
 pub(crate) async fn measure(effort: Effort) -> Report {
     let mut report = Report::new("provision");
-    let bed = Bed::start(Store::Postgres, 1, 0).await;
+    let mut bed = Bed::start(Store::Postgres, 1, 0).await;
     let server = |change: serde_json::Value| bed.done("PATCH", "/v1/servers/local", Some(change));
     server(json!({ "capacity": 100_000, "warm": 4 })).await;
     until_ready(&bed, 4).await;
@@ -172,6 +172,12 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     assert!(left_over >= 0, "{} tenants have no database on the server", -left_over);
     #[allow(clippy::cast_precision_loss, reason = "a count of databases")]
     report.at_most(&case, ("left over", "databases"), left_over as f64, Some(0.0));
+    // Each rotation waits for both.
+    let control = bed.control[0].url.clone();
+    for nodes in 1..=2 {
+        bed.add_node(&control);
+        until_nodes(&bed, nodes).await;
+    }
     rotate(&bed, &mut report, effort).await;
     rewrap(&bed, &mut report, effort).await;
     report
@@ -233,6 +239,14 @@ async fn rush(bed: &Bed, numbers: Range<usize>) -> f64 {
     per_second(count, begun.elapsed())
 }
 
+async fn until_nodes(bed: &Bed, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bed.done("GET", "/v1/nodes", None).await["items"].as_array().map(Vec::len) != Some(count) {
+        assert!(Instant::now() < deadline, "a data plane does not report");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn rotate(bed: &Bed, report: &mut Report, effort: Effort) {
     let count = effort.either(500, 50);
     let begun = Instant::now();
@@ -243,7 +257,7 @@ async fn rotate(bed: &Bed, report: &mut Report, effort: Effort) {
             assert_eq!(rotated.status, 200, "{rotated:?}");
         })
         .await;
-    let case = format!("{count} rotations on one server, {CLIENTS} clients");
+    let case = format!("{count} rotations on one server, two data planes, {CLIENTS} clients");
     report.at_least(&case, ("throughput", "tenants/s"), per_second(count, begun.elapsed()), 50.0);
 }
 
