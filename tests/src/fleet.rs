@@ -1,5 +1,7 @@
 //! Fleet migrations by the command line, with both planes as processes.
 
+mod kills;
+
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, PATIENCE};

@@ -186,9 +186,11 @@ impl Runner {
             let Some(kept) = kept.remove(&job.target.tenant_id) else { continue };
             let work = async move {
                 let work = async {
+                    tracing::debug!("a target begins");
                     #[cfg(test)]
                     stops.meet("taken").await;
                     let outcome = job.attempt(&plane).await;
+                    tracing::debug!("a target has ended");
                     #[cfg(test)]
                     stops.meet("migrated").await;
                     outcome
@@ -215,6 +217,7 @@ impl Runner {
             let some = self.ended.len().min(record::AT_ONCE);
             let outcomes = self.ended[..some].iter().map(|(outcome, _)| outcome);
             record(&self.plane, outcomes).await?;
+            tracing::debug!("targets are written down");
             #[cfg(test)]
             self.pace.stops.meet("recorded").await;
             for (outcome, _) in self.ended.drain(..some) {
