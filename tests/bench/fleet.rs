@@ -19,6 +19,9 @@ use crate::report::{Report, median};
 /// How many databases are changed at once by bare statements: the best is what Freehold is compared with.
 const AT_ONCE: [usize; 4] = [2, 4, 8, 16];
 
+/// How long a rollout may take.
+const PATIENCE: Duration = Duration::from_mins(5);
+
 /// The tenants' databases as whoever has their login reaches them, without Freehold.
 struct Databases {
     urls: Vec<String>,
@@ -134,7 +137,7 @@ async fn roll(bed: &Bed, version: u32, is_down: bool) -> Duration {
     let begun = Instant::now();
     let rollout = bed.done("POST", "/v1/rollouts", Some(order)).await;
     let id = rollout["id"].as_str().unwrap();
-    let ended = bed.until_rollout(id, |now| now["state"] != "running").await;
+    let ended = bed.until_rollout_within(PATIENCE, id, |now| now["state"] != "running").await;
     assert_eq!((&ended["state"], &ended["counts"]["failed"]), (&json!("done"), &json!(0)), "{ended}");
     begun.elapsed()
 }
@@ -245,7 +248,7 @@ async fn memory(report: &mut Report, effort: Effort) {
     let rollout = bed.done("POST", "/v1/rollouts", Some(order)).await;
     let id = rollout["id"].as_str().unwrap();
     // Far enough into it: a wave has ended, and the next is at work.
-    bed.until_rollout(id, |now| now["wave"].as_u64() > Some(1)).await;
+    bed.until_rollout_within(PATIENCE, id, |now| now["wave"].as_u64() > Some(1)).await;
     let after = peak(&bed);
     eprintln!("{before:.0} MB before, {after:.0} MB at most with {tenants} targets");
     report.at_most(&format!("{tenants} pending targets"), ("memory", "MB"), after, Some(100.0));

@@ -270,7 +270,12 @@ impl Bed {
 
     /// Until a rollout is as it should be.
     pub async fn until_rollout(&self, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        self.until_rollout_within(PATIENCE, id, is_so).await
+    }
+
+    /// As [`Bed::until_rollout`], of a fleet that takes longer.
+    pub async fn until_rollout_within(&self, patience: Duration, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + patience;
         loop {
             let rollout = self.done("GET", &format!("/v1/rollouts/{id}"), None).await;
             if is_so(&rollout) {
