@@ -5,6 +5,7 @@ mod order;
 mod plan;
 mod rehearsal;
 mod rollout;
+mod selection;
 mod status;
 mod steer;
 mod verify;

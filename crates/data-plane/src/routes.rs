@@ -119,17 +119,7 @@ impl Routes {
         use tenancy::route::{Epoch, Revision};
         let (epoch, position) = (Epoch(uuid::Uuid::nil()), Revision(1));
         if self.table.position().0.is_none() {
-            let items = Vec::new();
-            let reset = FeedAnswer {
-                epoch,
-                position,
-                reset: true,
-                stale_after_seconds: 86_400,
-                nodes: 1,
-                keys: Vec::new(),
-                canaries: Vec::new(),
-                items,
-            };
+            let reset = FeedAnswer { reset: true, ..FeedAnswer::without_news(epoch, position, 86_400) };
             self.table.apply(Revision(0), reset, tokio::time::Instant::now());
         }
         let tenant = route.tenant;

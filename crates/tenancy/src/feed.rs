@@ -90,6 +90,23 @@ pub struct FeedAnswer {
     pub items: Vec<FeedItem>,
 }
 
+impl FeedAnswer {
+    /// Nothing happened: to one node alone, of a control plane without keys or rollouts.
+    #[must_use]
+    pub const fn without_news(epoch: Epoch, position: Revision, stale_after_seconds: u64) -> Self {
+        Self {
+            epoch,
+            position,
+            reset: false,
+            stale_after_seconds,
+            nodes: one(),
+            keys: Vec::new(),
+            canaries: Vec::new(),
+            items: Vec::new(),
+        }
+    }
+}
+
 const fn one() -> u32 {
     1
 }

@@ -3,6 +3,8 @@
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
+use super::selection::Selection;
+
 /// What is to be rolled out, to whom and how. What is not typed is as the control plane has it.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -13,18 +15,8 @@ pub(crate) struct Options {
     /// Take migrations back, down to --to, where they allow it
     #[arg(long, requires = "to")]
     down: bool,
-    /// Only these tenants, by slug or id
-    #[arg(long, value_name = "TENANT,…", value_delimiter = ',')]
-    only: Vec<String>,
-    /// Only tenants on this plan
-    #[arg(long)]
-    plan: Option<String>,
-    /// Only tenants on servers in this region
-    #[arg(long)]
-    region: Option<String>,
-    /// Only tenants on this server
-    #[arg(long)]
-    server: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// Who goes first: a number of tenants, or their slugs or ids; one unless told
     #[arg(long, value_name = "N|TENANT,…")]
     canary: Option<String>,
@@ -77,11 +69,6 @@ impl Options {
         if self.down {
             body.insert("down".to_owned(), json!(true));
         }
-        let mut select = Map::new();
-        put(&mut select, "tenants", (!self.only.is_empty()).then_some(self.only.as_slice()));
-        put(&mut select, "plan", self.plan.as_deref());
-        put(&mut select, "region", self.region.as_deref());
-        put(&mut select, "server", self.server.as_deref());
         let mut settings = Map::new();
         put(&mut settings, "canary", self.canary.as_deref().map(canary));
         put(&mut settings, "waves", self.waves.as_deref());
@@ -99,7 +86,7 @@ impl Options {
         put(&mut settings, "lock_timeout_ms", self.lock_timeout);
         put(&mut settings, "statement_timeout_seconds", self.statement_timeout);
         put(&mut settings, "attempts", self.attempts);
-        for (name, part) in [("select", select), ("settings", settings)] {
+        for (name, part) in [("select", self.selection.select()), ("settings", settings)] {
             if !part.is_empty() {
                 body.insert(name.to_owned(), part.into());
             }

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Map, json};
 
 use super::events::some;
+use super::selection::Selection;
 use crate::client::{Client, path};
 use crate::output::{Output, plain};
 use crate::progress::Progress;
@@ -22,18 +23,8 @@ pub(crate) struct Options {
     /// All of them, which is so unless --sample is told
     #[arg(long)]
     all: bool,
-    /// Only these tenants, by slug or id
-    #[arg(long, value_name = "TENANT,…", value_delimiter = ',')]
-    only: Vec<String>,
-    /// Only tenants on this plan
-    #[arg(long)]
-    plan: Option<String>,
-    /// Only tenants on servers in this region
-    #[arg(long)]
-    region: Option<String>,
-    /// Only tenants on this server
-    #[arg(long)]
-    server: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Deserialize)]
@@ -81,14 +72,12 @@ pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<
         output.show("", || text(&found))?;
     }
     let whole = format!("{} looked at", some(same + differs + unverified, "tenant"));
+    let found = format!("{whole}: {same} as their version says, {differs} otherwise, {unverified} not verified");
     match (differs, unverified) {
         (0, 0) => output.done(&format!("All is well: {whole}, each schema is what its version says.")),
-        (0, _) => bail!(
-            "{unverified} could not be verified: {whole}, {same} as they should be. Put right what is said, and verify again"
-        ),
+        (0, _) => bail!("{found}. Put right what is said, and verify again"),
         _ => bail!(
-            "{differs} differ, {unverified} could not be verified: {whole}, {same} as they should be. Somebody changed what differs by \
-             hand: change it back, or bring it to the others by a migration"
+            "{found}. Somebody changed what differs by hand: change it back, or bring it to the others by a migration"
         ),
     }
 }
@@ -118,16 +107,7 @@ fn examine(client: &Client, options: &Options) -> Result<Report> {
 impl Options {
     /// As the API takes it.
     fn body(&self, cursor: Option<&str>) -> String {
-        let mut select = Map::new();
-        if !self.only.is_empty() {
-            select.insert("tenants".to_owned(), json!(self.only));
-        }
-        for (name, value) in [("plan", &self.plan), ("region", &self.region), ("server", &self.server)] {
-            if let Some(value) = value {
-                select.insert(name.to_owned(), json!(value));
-            }
-        }
-        json!({ "select": select, "sample": self.sample, "cursor": cursor }).to_string()
+        json!({ "select": self.selection.select(), "sample": self.sample, "cursor": cursor }).to_string()
     }
 }
 

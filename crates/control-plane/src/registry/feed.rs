@@ -67,32 +67,16 @@ impl Registry {
             row = self.begin_epoch(row.epoch).await?;
         }
         let (epoch, head) = position(&row);
-        let stale_after_seconds = stale_after.as_secs();
-        let nodes = self.nodes_of_late().await?;
-        let canaries = fleet::canaries(self.db()).await?;
+        let nothing = FeedAnswer {
+            nodes: self.nodes_of_late().await?,
+            canaries: fleet::canaries(self.db()).await?,
+            ..FeedAnswer::without_news(epoch, head, stale_after.as_secs())
+        };
         if request.epoch != Some(epoch) {
-            return Ok(FeedAnswer {
-                epoch,
-                position: head,
-                reset: true,
-                stale_after_seconds,
-                nodes,
-                keys: Vec::new(),
-                canaries,
-                items: Vec::new(),
-            });
+            return Ok(FeedAnswer { reset: true, ..nothing });
         }
         if request.after == head {
-            return Ok(FeedAnswer {
-                epoch,
-                position: head,
-                reset: false,
-                stale_after_seconds,
-                nodes,
-                keys: Vec::new(),
-                canaries,
-                items: Vec::new(),
-            });
+            return Ok(nothing);
         }
         let after = i64::try_from(request.after.0).unwrap_or(i64::MAX);
         let changed = tenants::Entity::find()
@@ -112,7 +96,7 @@ impl Registry {
             .collect();
         // A page that is not full reaches the head, and beyond if somebody committed since.
         let position = if is_full { last } else { last.max(head) };
-        Ok(FeedAnswer { epoch, position, reset: false, stale_after_seconds, nodes, keys: Vec::new(), canaries, items })
+        Ok(FeedAnswer { position, items, ..nothing })
     }
 
     /// One route as an answer; `as_of` is read first.

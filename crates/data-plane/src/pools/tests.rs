@@ -64,16 +64,7 @@ async fn database(folder: &Path, stamp: u128) -> String {
 fn table(routes: Vec<Route>) -> RouteTable {
     let table = RouteTable::new(100);
     let position = Revision(5);
-    let reset = FeedAnswer {
-        epoch: EPOCH,
-        position,
-        reset: true,
-        stale_after_seconds: 60,
-        nodes: 1,
-        keys: Vec::new(),
-        canaries: Vec::new(),
-        items: vec![],
-    };
+    let reset = FeedAnswer { reset: true, ..FeedAnswer::without_news(EPOCH, position, 60) };
     table.apply(Revision(0), reset, tokio::time::Instant::now());
     for route in routes {
         table.take(&RouteAnswer { epoch: EPOCH, as_of: position, route: Some(route) });
@@ -84,16 +75,7 @@ fn table(routes: Vec<Route>) -> RouteTable {
 async fn hear(table: &RouteTable, pools: &Pools, route: Route) {
     let (tenant, position) = (route.tenant, route.revision);
     let items = vec![FeedItem { tenant, revision: position, route: Some(route) }];
-    let news = FeedAnswer {
-        epoch: EPOCH,
-        position,
-        reset: false,
-        stale_after_seconds: 60,
-        nodes: 1,
-        keys: Vec::new(),
-        canaries: Vec::new(),
-        items,
-    };
+    let news = FeedAnswer { items, ..FeedAnswer::without_news(EPOCH, position, 60) };
     table.apply(Revision(5), news, tokio::time::Instant::now());
     close(table, pools).await;
 }

@@ -77,14 +77,9 @@ impl Registry {
 
     fn news(&self, epoch: Option<Epoch>, after: Revision, page: usize) -> FeedAnswer {
         let answer = |position, reset, items| FeedAnswer {
-            epoch: self.epoch(),
-            position: Revision(position),
             reset,
-            stale_after_seconds: 60,
-            nodes: 1,
-            keys: Vec::new(),
-            canaries: Vec::new(),
             items,
+            ..FeedAnswer::without_news(self.epoch(), Revision(position), 60)
         };
         if epoch != Some(self.epoch()) {
             return answer(self.head, true, vec![]);
@@ -213,17 +208,7 @@ fn table_with(first: Route) -> (RouteTable, Epoch) {
     let table = RouteTable::new(100);
     let epoch = Epoch(Uuid::from_u128(7));
     let head = first.revision;
-    let reset = FeedAnswer {
-        epoch,
-        position: head,
-        reset: true,
-        stale_after_seconds: 60,
-        nodes: 1,
-        keys: Vec::new(),
-        canaries: Vec::new(),
-        items: vec![],
-    };
-    table.apply(Revision(0), reset, Instant::now());
+    table.apply(Revision(0), reset(epoch, head), Instant::now());
     assert!(table.take(&RouteAnswer { epoch, as_of: head, route: Some(first) }).is_some());
     (table, epoch)
 }
@@ -231,16 +216,11 @@ fn table_with(first: Route) -> (RouteTable, Epoch) {
 fn news(epoch: Epoch, route: Route) -> FeedAnswer {
     let (tenant, revision) = (route.tenant, route.revision);
     let items = vec![FeedItem { tenant, revision, route: Some(route) }];
-    FeedAnswer {
-        epoch,
-        position: revision,
-        reset: false,
-        stale_after_seconds: 60,
-        nodes: 1,
-        keys: Vec::new(),
-        canaries: Vec::new(),
-        items,
-    }
+    FeedAnswer { items, ..FeedAnswer::without_news(epoch, revision, 60) }
+}
+
+fn reset(epoch: Epoch, position: Revision) -> FeedAnswer {
+    FeedAnswer { reset: true, ..FeedAnswer::without_news(epoch, position, 60) }
 }
 
 #[test]
@@ -263,8 +243,7 @@ fn what_gave_way_to_others_is_not_used_by_who_kept_it_and_holds_back_what_it_mis
     let (epoch, kept, now) = (Epoch(Uuid::from_u128(7)), Kept::default(), Instant::now());
     let table = RouteTable::new(1);
     let position = Revision(5);
-    let reset = FeedAnswer { reset: true, items: vec![], ..news(epoch, route(0, position.0, 1)) };
-    table.apply(Revision(0), reset, now);
+    table.apply(Revision(0), reset(epoch, position), now);
     let take = |number| table.take(&RouteAnswer { epoch, as_of: position, route: Some(route(number, 5, 1)) }).unwrap();
     take(0);
     let in_use = table.get_by(tenant(0), &kept, now).unwrap();
@@ -348,17 +327,7 @@ fn a_restored_history_is_followed_whatever_its_numbers_and_applied_never_runs_ah
     let (table, _) = table_with(route(0, 100, 1));
     let in_use = table.get(tenant(0)).unwrap();
     let epoch = Epoch(Uuid::from_u128(8));
-    let reset = FeedAnswer {
-        epoch,
-        position: Revision(50),
-        reset: true,
-        stale_after_seconds: 60,
-        nodes: 1,
-        keys: Vec::new(),
-        canaries: Vec::new(),
-        items: vec![],
-    };
-    table.apply(Revision(100), reset, Instant::now());
+    table.apply(Revision(100), reset(epoch, Revision(50)), Instant::now());
     assert_eq!(table.awaited(), [tenant(0)]);
     assert_eq!(table.applied(), Revision(0), "what is held is of another history");
     // News comes before the route was asked for again; its number is smaller than the one that is held.
