@@ -55,6 +55,8 @@ impl Dev {
             }
         }
         let mut errors = String::new();
+        // Nothing came in time, if it runs still.
+        let _ = child.kill();
         let ended = child.wait().unwrap();
         child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         assert!(errors.contains("is taken"), "dev did not come up ({ended}):\n{said}\n{errors}");
@@ -86,7 +88,16 @@ impl Dev {
         assert!(self.processes().len() >= 3, "itself and both planes: {:?}", self.processes());
         let sent = Command::new("kill").arg("-INT").arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
-        assert!(self.child.wait().unwrap().success(), "it stopped as it was told");
+        // First the data plane, then the control plane, each within its grace of 20 s.
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let ended = loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(Instant::now() < deadline, "it does not stop: {:#?}", self.processes());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert!(ended.success(), "it stopped as it was told");
         // What was sent a signal may take a moment to end; a plane's grace is 20 s, and well over this.
         let deadline = Instant::now() + Duration::from_secs(5);
         while !self.processes().is_empty() {

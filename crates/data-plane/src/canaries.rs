@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use service::telemetry::RequestContext;
 use tenancy::TenantId;
 use tenancy::feed::{CanaryCount, MAX_CANARIES};
 
@@ -80,7 +81,8 @@ impl Canaries {
     }
 }
 
-/// A request whose answer is counted, if it is a canary's. One that panics has an answer too.
+/// A request whose answer is counted, if it is a canary's. One that panics, or takes too long, has an answer too; one whose
+/// client left has none.
 pub(crate) struct Counted {
     pub(crate) canaries: Canaries,
     /// Whose request it is, once that is known.
@@ -97,7 +99,9 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if let Some(tenant) = self.tenant.take().filter(|_| std::thread::panicking()) {
+        let is_answered =
+            || std::thread::panicking() || RequestContext::current(RequestContext::was_given_up) == Some(true);
+        if let Some(tenant) = self.tenant.take().filter(|_| is_answered()) {
             self.canaries.note(tenant, true);
         }
     }

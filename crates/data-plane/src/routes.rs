@@ -1,6 +1,7 @@
 //! What this node knows of tenants: their routes, kept up to date by the feed, asked for when they are first needed.
 //!
-//! On the path of a request whose tenant is known nothing is asked: no HTTP call, no lock.
+//! On the path of a request whose tenant is known nothing is asked: no HTTP call, and no lock but, for a
+//! moment, that of what is kept (`kept.rs`).
 
 mod absence;
 mod control;
@@ -68,7 +69,8 @@ enum Holder {
     Nobody(Absence),
 }
 
-/// A tenant, and the version of its route that was found last.
+/// A tenant, and the version of its route that was found last. One that gave way keeps its room, some 400 bytes, until it is
+/// looked for again.
 #[derive(Debug)]
 struct Whose {
     tenant: TenantId,

@@ -35,7 +35,8 @@ pub struct FeedRequest {
     #[serde(default)]
     pub nodes: u32,
     /// What was counted of the canaries that the answers before named, and not told yet; at most 100 of them.
-    #[serde(default)]
+    // Not sent where there are none: a control plane that names none may be of a version that knows of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 100)]
     pub canaries: Vec<CanaryCount>,
 }

@@ -39,13 +39,13 @@ pub(crate) struct Limits {
     /// Length of the window, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     window_seconds: Option<u32>,
-    /// Requests that may come at once
+    /// Requests that may come at once; counts only where --requests or the plan limits them
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     burst: Option<u32>,
     /// Requests of one client in each window
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     client_requests: Option<u32>,
-    /// Requests of one client that may come at once
+    /// Requests of one client that may come at once; counts only where --client-requests or the plan limits them
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     client_burst: Option<u32>,
     /// Requests that one data plane serves at once

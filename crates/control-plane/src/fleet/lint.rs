@@ -92,6 +92,6 @@ async fn one(plane: &Plane, server: &servers::Model, from: u32, to: u32) -> Resu
         rehearsed
     };
     let rehearsed: Result<Vec<Rehearsed>, EngineError> = rehearsed.await;
-    scratch.end().await?;
+    scratch.end().await;
     Ok(rehearsed?)
 }

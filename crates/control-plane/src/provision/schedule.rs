@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, LockType, Query, SimpleExpr};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
 use tenancy::Status;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::queue::{Order, enqueue, open};
+use super::queue::{Order, enqueue};
 use super::{Kind, On};
 use crate::audit::Deed;
 use crate::plane::Plane;
@@ -63,13 +65,9 @@ fn since() -> SimpleExpr {
     Expr::expr(databases::Column::RotatedAt.into_expr().if_null(databases::Column::CreatedAt.into_expr()))
 }
 
-/// Those of one look whose credentials are too old, as it seems without a lock.
-pub(super) async fn due(plane: &Plane, age: Duration) -> Result<Vec<databases::Model>, DbErr> {
-    let registry = &plane.registry;
-    let all = databases::Entity::find().count(registry.db()).await?;
-    // As many as become due between two looks when all are spread evenly, and one more to catch up.
-    let looks = Ord::max(age.as_secs() / LOOK.as_secs(), 1);
-    let share = Ord::min(all / looks + 1, MOST);
+/// Databases whose credentials are too old, and that nothing keeps from being rotated.
+fn too_old(plane: &Plane, age: Duration) -> Select<databases::Entity> {
+    let now = plane.registry.now();
     let in_use = Query::select()
         .column(tenants::Column::Id)
         .from(tenants::Entity)
@@ -81,37 +79,31 @@ pub(super) async fn due(plane: &Plane, age: Duration) -> Result<Vec<databases::M
         .column(operations::Column::TenantId)
         .from(operations::Entity)
         .and_where(operations::Column::Kind.eq(Kind::Rotate.as_str()))
-        .and_where(
-            operations::Column::FinishedAt.is_null().or(operations::Column::FinishedAt.gt(registry.now() - LEFT_FOR)),
-        )
+        .and_where(operations::Column::FinishedAt.is_null().or(operations::Column::FinishedAt.gt(now - LEFT_FOR)))
         .to_owned();
     databases::Entity::find()
-        .filter(since().lte(registry.now() - age))
-        .order_by_asc(since())
-        .order_by_asc(databases::Column::Name)
+        .filter(since().lte(now - age))
         .filter(databases::Column::TenantId.in_subquery(in_use))
         .filter(databases::Column::TenantId.not_in_subquery(tried))
-        .limit(share)
-        .all(registry.db())
-        .await
+}
+
+/// Those of one look, as it seems without a lock.
+pub(super) async fn due(plane: &Plane, age: Duration) -> Result<Vec<databases::Model>, DbErr> {
+    let db = plane.registry.db();
+    let all = databases::Entity::find().count(db).await?;
+    // As many as become due between two looks when all are spread evenly, and one more to catch up.
+    let looks = Ord::max(age.as_secs() / LOOK.as_secs(), 1);
+    let share = Ord::min(all / looks + 1, MOST);
+    too_old(plane, age).order_by_asc(since()).order_by_asc(databases::Column::Name).limit(share).all(db).await
 }
 
 /// Orders one rotation; answers whether it did. Another control plane may have looked at the same moment, and its rotation may
 /// even have ended since: what is due is decided under the tenant's lock.
 pub(super) async fn order(plane: &Plane, age: Duration, tenant: Uuid) -> Result<bool, DbErr> {
     let mut change = plane.registry.change().await?;
-    let row = tenants::Entity::find_by_id(tenant)
-        .filter(tenants::Column::Status.is_in(IN_USE.map(Status::as_str)))
-        .lock(LockType::NoKeyUpdate)
-        .one(change.db())
-        .await?;
-    if row.is_none() || open(&change, On::Tenant(tenant), Kind::Rotate).await?.is_some() {
-        return Ok(false);
-    }
-    let still_old = databases::Entity::find()
-        .filter(databases::Column::TenantId.eq(tenant))
-        .filter(since().lte(plane.registry.now() - age));
-    if still_old.one(change.db()).await?.is_none() {
+    tenants::Entity::find_by_id(tenant).lock(LockType::NoKeyUpdate).one(change.db()).await?;
+    let is_due = too_old(plane, age).filter(databases::Column::TenantId.eq(tenant)).one(change.db()).await?;
+    if is_due.is_none() {
         return Ok(false);
     }
     let order = Order {

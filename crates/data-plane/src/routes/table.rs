@@ -1,6 +1,6 @@
 //! The table of routes: what it takes in, in whatever order and however often, it ends up at the registry's state.
 //!
-//! It does no I/O and asks no clock. Reading takes no lock; taking in does, so that an answer is judged against the very
+//! It does no I/O and asks no clock. Reading does not take the state's lock; taking in does, so that an answer is judged against the very
 //! position that it is taken in at.
 
 use std::collections::HashSet;
@@ -297,6 +297,8 @@ impl RouteTable {
                 self.replace(&mut state, revision, tenant, route);
             }
         }
+        // Who lets a route give way tells so after it is gone: what was skipped above has been told of when this has ended.
+        self.served.run_pending_tasks();
         // Before it: what gave way until now may have missed this news, which is not applied while that is in use.
         self.forget_unused(&mut state);
         state.position = state.position.max(answer.position);

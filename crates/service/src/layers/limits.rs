@@ -1,6 +1,6 @@
 //! The time that a request may take, and the bytes that it may bring.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -10,21 +10,26 @@ use axum::{
 use http::StatusCode;
 use http_body_util::Limited;
 
-use crate::Problem;
+use crate::{Problem, telemetry::RequestContext};
 
 /// The largest body that is read: 1 MiB.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
 pub(super) async fn in_time(limit: Duration, answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
-    match tokio::time::timeout(limit, answer).await {
+    // Here still when the time is over: what is dropped with it may ask why.
+    let mut answer = pin!(answer);
+    match tokio::time::timeout(limit, answer.as_mut()).await {
         Ok(Ok(response)) => response,
-        Err(_) => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "timed-out",
-            "The request took too long and was given up. Send it again later.",
-        )
-        .with_retry_after(Duration::from_secs(1))
-        .into_response(),
+        Err(_) => {
+            RequestContext::current(RequestContext::give_up);
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "timed-out",
+                "The request took too long and was given up. Send it again later.",
+            )
+            .with_retry_after(Duration::from_secs(1))
+            .into_response()
+        }
     }
 }
 
@@ -41,4 +46,35 @@ pub(super) fn limit_body(request: Request) -> Result<Request, Response> {
     } else {
         request.map(|body| Body::new(Limited::new(body, BODY_LIMIT)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_dropped_when_the_time_is_over_can_ask_why() {
+        struct Asks<'a>(&'a AtomicBool);
+        impl Drop for Asks<'_> {
+            fn drop(&mut self) {
+                self.0.store(RequestContext::current(RequestContext::was_given_up) == Some(true), Ordering::Relaxed);
+            }
+        }
+        for (is_late, limit) in [(true, Duration::ZERO), (false, Duration::from_mins(1))] {
+            let was_late = AtomicBool::new(!is_late);
+            let answer = async {
+                let _asks = Asks(&was_late);
+                if is_late {
+                    std::future::pending::<()>().await;
+                }
+                Ok(StatusCode::OK.into_response())
+            };
+            let context = RequestContext::of(&Request::new(Body::empty()), None);
+            let response = context.scope(in_time(limit, answer)).await;
+            assert_eq!(response.status().is_server_error(), is_late);
+            assert_eq!(was_late.load(Ordering::Relaxed), is_late);
+        }
+    }
 }

@@ -60,6 +60,6 @@ async fn make(plane: &Plane, server: &servers::Model, version: u32) -> Result<Li
         lines
     };
     let read: Result<Vec<String>, EngineError> = read.await;
-    scratch.end().await?;
+    scratch.end().await;
     Ok(read?.into())
 }

@@ -43,7 +43,8 @@ impl<'a> Scratch<'a> {
             schema_version: Set(i32::try_from(version).unwrap_or(i32::MAX)),
             state: Set(LEAVING.to_owned()),
             sealed_url: Set(sealed.as_stored().to_owned()),
-            lease_holder: Set(Some(plane.id)),
+            // Nobody else's work is in it: whoever drops it ends no sessions of this process' other work.
+            lease_holder: Set(None),
             lease_until: Set(Some(plane.registry.now() + LEASE)),
             created_at: Set(plane.registry.now()),
         };
@@ -59,7 +60,7 @@ impl<'a> Scratch<'a> {
         match made.await {
             Ok(()) => Ok(scratch),
             Err(error) => {
-                scratch.end().await?;
+                scratch.end().await;
                 Err(error.into())
             }
         }
@@ -70,11 +71,16 @@ impl<'a> Scratch<'a> {
     }
 
     /// Drops it. What cannot be dropped now is dropped by the keeper.
-    pub(crate) async fn end(self) -> Result<(), StockError> {
+    pub(crate) async fn end(self) {
         let pace = Pace::default();
         let maker = Maker { plane: self.plane, server: self.server, version: 0, pace: &pace };
-        maker.drop_of(None, self.name.as_str(), true).await?;
-        warm_databases::Entity::delete_by_id(self.name.as_str()).exec(self.plane.registry.db()).await?;
-        Ok(())
+        let dropped: Result<_, StockError> = async {
+            maker.drop_of(None, self.name.as_str(), true).await?;
+            Ok(warm_databases::Entity::delete_by_id(self.name.as_str()).exec(self.plane.registry.db()).await?)
+        }
+        .await;
+        if let Err(error) = dropped {
+            tracing::warn!(database = %self.name, %error, "a scratch database is left to the keeper");
+        }
     }
 }
