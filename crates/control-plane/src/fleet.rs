@@ -19,6 +19,7 @@ mod target;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verify;
 mod waves;
 
@@ -29,6 +30,7 @@ pub(crate) use runner::run;
 pub(crate) use select::{Selection, statuses};
 pub(crate) use settings::Settings;
 pub(crate) use steer::{abort, not_found, pause, resume, retry};
+pub(crate) use told::shortened;
 pub(crate) use verify::{Checked, Extent, From, Schemas, Verified, verify};
 
 /// Where a rollout is.

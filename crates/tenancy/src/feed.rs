@@ -44,7 +44,7 @@ pub struct FeedRequest {
 /// Most canaries that are counted at once.
 pub const MAX_CANARIES: usize = 100;
 
-/// How a canary of a rollout fared since it was last told.
+/// How a canary of a rollout fared since it was last told. Of an answer that is lost on its way it is told twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CanaryCount {

@@ -38,6 +38,11 @@ impl Refusal {
         matches!(self.status, 401 | 403)
     }
 
+    /// What was asked for cannot be had as it is, now or ever.
+    pub(crate) fn is_of_the_order(&self) -> bool {
+        matches!(self.status, 409 | 422)
+    }
+
     /// The control plane could not, for now.
     pub(crate) fn is_of_the_server(&self) -> bool {
         self.status >= 500

@@ -77,6 +77,11 @@ impl Options {
         put(&mut settings, "budget", self.max_failed.as_deref().map(budget).transpose()?);
         put(&mut settings, "wave_budget", self.max_failed_in_wave.as_deref().map(budget).transpose()?);
         put(&mut settings, "rest_seconds", self.rest);
+        if self.canary_errors.is_some() && self.watch_canaries.is_none() && self.canary_requests.is_none() {
+            bail!(
+                "--canary-errors says what is too much: say with --watch-canaries or --canary-requests that they are watched"
+            );
+        }
         let mut health = Map::new();
         put(&mut health, "seconds", self.watch_canaries);
         put(&mut health, "requests", self.canary_requests);

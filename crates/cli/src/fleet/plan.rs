@@ -39,10 +39,18 @@ pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<
     let body = options.body()?;
     let answer = client.post(&path(["rollouts", "plan"]), Some(&body))?;
     let plan: Plan = answer.json("plan")?;
-    let (rehearsals, told) = rehearsal::ask(client, &body)?;
     let mut whole: Map<String, Value> = answer.json("plan")?;
-    whole.extend(told.json::<Map<String, Value>>("rehearsal")?);
-    output.show_all(&whole, || plan.text(&rehearsals.text()))
+    let text = match rehearsal::ask(client, &body) {
+        Ok((rehearsals, told)) => {
+            whole.extend(told.json::<Map<String, Value>>("rehearsal")?);
+            rehearsals.text()
+        }
+        Err(error) => {
+            whole.insert("rehearsals".to_owned(), Value::Null);
+            format!("{}\n", rehearsal::missed(&error).line())
+        }
+    };
+    output.show_all(&whole, || plan.text(&text))
 }
 
 impl Plan {

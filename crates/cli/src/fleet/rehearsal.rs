@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
-use super::events::Event;
-use crate::client::{Answer, Client, path};
-use crate::output::plain;
+use super::events::{Event, some};
+use crate::client::{Answer, Client, Refusal, path};
+use crate::output::{Output, note, plain, print};
 
 /// All rehearsals of an order.
 #[derive(Debug, Deserialize)]
@@ -51,6 +51,42 @@ struct Found {
 pub(super) fn ask(client: &Client, body: &str) -> Result<(Rehearsals, Answer)> {
     let answer = client.post(&path(["rollouts", "rehearse"]), Some(body))?;
     Ok((answer.json("rehearsal")?, answer))
+}
+
+/// Says what the migrations do that holds tenants up, before anything is ordered. Only `strict` refuses for it.
+pub(super) fn lint(client: &Client, output: Output, body: &str, strict: bool) -> Result<()> {
+    let findings = findings(client, body, strict)?;
+    for finding in &findings {
+        if output.is_json {
+            print(&serde_json::to_string(finding)?)?;
+        } else {
+            note(&finding.line());
+        }
+    }
+    if strict && !findings.is_empty() {
+        bail!(
+            "nothing was ordered: {} (`freehold fleet plan` shows them in place; without --strict they are only said)",
+            some(findings.len() as u64, "finding")
+        );
+    }
+    Ok(())
+}
+
+/// What is to be said of the migrations, and that it is not known.
+fn findings(client: &Client, body: &str, strict: bool) -> Result<Vec<Event>> {
+    match ask(client, body) {
+        Ok((rehearsals, _)) => Ok(rehearsals.findings()),
+        Err(error) if strict => Err(error.context("the migrations were not rehearsed, and nothing was ordered")),
+        // What is refused here is refused when it is ordered, and says why.
+        Err(error) if error.downcast_ref::<Refusal>().is_some_and(Refusal::is_of_the_order) => Ok(Vec::new()),
+        Err(error) => Ok(vec![missed(&error)]),
+    }
+}
+
+/// Nobody knows what the migrations do.
+pub(super) fn missed(error: &anyhow::Error) -> Event {
+    let (engine, kind) = ("every engine".to_owned(), "not_rehearsed".to_owned());
+    Event::Finding { engine, migration: None, kind, detail: format!("{error:#}") }
 }
 
 impl Rehearsals {
@@ -116,6 +152,7 @@ impl Rehearsals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::tests::{Act, server};
 
     #[test]
     fn a_rehearsal_is_shown_statement_by_statement_and_each_finding_once() {
@@ -149,5 +186,34 @@ mod tests {
         FINDING m3 (postgres): make it concurrently
         FINDING not rehearsed (sqlite): from version 2: the disk is full
         ");
+    }
+
+    #[test]
+    fn migrations_that_nobody_rehearsed_are_said_and_ordered_only_without_strict() {
+        const JSON: &str = "200 OK\r\ncontent-type: application/json";
+        const MISSING: &str = "404 Not Found\r\ncontent-type: application/problem+json";
+        const REFUSED: &str = "422 Unprocessable Entity\r\ncontent-type: application/problem+json";
+        let found = r#"{"rehearsals":[{"version":1,"engine":"postgres","server":"local","error":null,"migrations":[{"name":"m2",
+            "transaction":true,"statements":[],"locks":[],"rewrites":[],"findings":[{"kind":"index","detail":"it blocks"}]}]}]}"#;
+        let none = r#"{"rehearsals":[]}"#;
+        let unknown = r#"{"type":"urn:freehold:problem:not-found","detail":"no such path","status":404}"#;
+        let refused = r#"{"type":"urn:freehold:problem:invalid-body","detail":"no such version","status":422}"#;
+        let ask = |(head, body), strict| {
+            let (client, asked) = server(vec![Act::Say(head, body), Act::Say(head, body)]);
+            let said = findings(&client, "{}", strict).map(|all| all.iter().map(Event::line).collect::<Vec<_>>());
+            let is_let_through = lint(&client, Output { is_json: true }, "{}", strict).is_ok();
+            asked.join().unwrap();
+            (said.unwrap_or_default(), is_let_through)
+        };
+        let blocks = "FINDING m2 (postgres): it blocks".to_owned();
+        assert_eq!(ask((JSON, found), false), (vec![blocks.clone()], true));
+        assert_eq!(ask((JSON, found), true), (vec![blocks], false));
+        assert_eq!(ask((JSON, none), true), (Vec::new(), true));
+        let (said, is_let_through) = ask((MISSING, unknown), false);
+        let is_said =
+            said[0].starts_with("FINDING not rehearsed (every engine): ") && said[0].contains("not older than this");
+        assert!(is_said && is_let_through, "{said:?}");
+        assert!(!ask((MISSING, unknown), true).1);
+        assert_eq!(ask((REFUSED, refused), false), (Vec::new(), true), "the order itself is refused, and says why");
     }
 }

@@ -22,6 +22,7 @@ pub(super) struct Rollout {
     pub(super) note: Option<String>,
     #[serde(default)]
     pub(super) held: bool,
+    pub(super) awaits: Option<String>,
     #[serde(default)]
     pub(super) wave: usize,
     pub(super) rest_until: Option<String>,
@@ -89,6 +90,11 @@ impl Rollout {
     /// Nothing more happens, unless somebody retries it.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state.as_str(), "done" | "aborted") || self.is_spent() && self.counts.running == 0
+    }
+
+    /// Its canaries' requests fare badly: it waits for somebody, who was not asked to be there.
+    pub(super) fn is_held_by_its_canaries(&self) -> bool {
+        self.state == "paused" && self.awaits.as_deref() == Some("health")
     }
 
     /// Its error budget is spent.

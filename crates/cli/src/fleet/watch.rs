@@ -49,7 +49,7 @@ impl std::error::Error for BudgetSpent {}
 
 pub(super) fn migrate(client: &Client, output: Output, options: &Migrate) -> Result<()> {
     let body = options.order.body()?;
-    lint(client, output, &body, options.strict)?;
+    rehearsal::lint(client, output, &body, options.strict)?;
     let answer = client.post(&path(["rollouts"]), Some(&body))?;
     let rollout: Rollout = answer.json("rollout")?;
     if options.no_wait {
@@ -57,30 +57,6 @@ pub(super) fn migrate(client: &Client, output: Output, options: &Migrate) -> Res
         return output.show(answer.text(), || rollout.facts().to_string() + &watch);
     }
     run(client, output, &rollout.id)
-}
-
-/// Says what the migrations do that holds tenants up, before anything is ordered. Only `strict` refuses for it.
-fn lint(client: &Client, output: Output, body: &str, strict: bool) -> Result<()> {
-    let findings = match rehearsal::ask(client, body) {
-        Ok((rehearsals, _)) => rehearsals.findings(),
-        Err(error) if strict => return Err(error.context("the migrations were not rehearsed, and nothing was ordered")),
-        // What is refused here is refused when it is ordered, and says why.
-        Err(_) => return Ok(()),
-    };
-    for finding in &findings {
-        if output.is_json {
-            print(&serde_json::to_string(finding)?)?;
-        } else {
-            note(&finding.line());
-        }
-    }
-    if strict && !findings.is_empty() {
-        bail!(
-            "nothing was ordered: {} (`freehold fleet plan` shows them in place; without --strict they are only said)",
-            some(findings.len() as u64, "finding")
-        );
-    }
-    Ok(())
 }
 
 /// Watches until nothing more happens by itself.
@@ -106,7 +82,7 @@ pub(super) fn run(client: &Client, output: Output, id: &str) -> Result<()> {
                 }
                 view.see(&now);
                 view.progress(&now, before.as_ref())?;
-                if now.has_ended() {
+                if now.has_ended() || now.is_held_by_its_canaries() {
                     drop(view);
                     return end(&now, output);
                 }
@@ -146,6 +122,12 @@ fn end(rollout: &Rollout, output: Output) -> Result<()> {
         print(rollout.wave_table().to_string().trim_end())?;
     }
     let (id, version, had) = (&rollout.id, rollout.version, rollout.already);
+    if rollout.is_held_by_its_canaries() {
+        bail!(
+            "it is held for its canaries, and nothing more happens by itself\n  `freehold fleet resume {id}` goes on all the same, \
+             `freehold fleet abort {id}` gives it up."
+        );
+    }
     if rollout.is_whole() {
         return output.done(&match (done, skipped) {
             (0, 0) => format!(
@@ -314,6 +296,21 @@ mod tests {
         assert!(end(&spent, output).unwrap_err().is::<BudgetSpent>());
         for other in [r#""state":"aborted""#, r#""state":"done","counts":{"failed":1}"#] {
             assert!(!end(&rollout(other), output).unwrap_err().is::<BudgetSpent>());
+        }
+    }
+
+    #[test]
+    fn who_is_held_by_canaries_is_not_watched_for_ever_and_who_asked_to_be_waited_for_is() {
+        let held = rollout(r#""state":"paused","awaits":"health","counts":{"done":1,"pending":9}"#);
+        assert!(held.is_held_by_its_canaries());
+        let error = end(&held, Output { is_json: true }).unwrap_err();
+        assert!(error.to_string().contains("freehold fleet resume 01a") && !error.is::<BudgetSpent>(), "{error}");
+        for waits in [
+            r#""state":"paused","awaits":"confirm""#,
+            r#""state":"paused","awaits":null"#,
+            r#""state":"running","awaits":"health""#,
+        ] {
+            assert!(!rollout(waits).is_held_by_its_canaries(), "{waits}");
         }
     }
 

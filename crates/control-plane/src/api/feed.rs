@@ -37,9 +37,10 @@ pub(super) async fn follow(
         return Err(Problem::invalid_field("canaries", format!("has at most {MAX_CANARIES} tenants")));
     }
     let plane = &api.plane;
-    fleet::count(plane.registry.db(), &request.canaries).await?;
     plane.registry.heard(&request, plane.registry.now()).await?;
     let mut answer = plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?;
+    // Last: what is not answered the node tells again.
+    fleet::count(&plane.registry, &request.canaries).await?;
     answer.keys = plane.tenants_ring.ids().map(str::to_owned).collect();
     Ok(Json(answer))
 }

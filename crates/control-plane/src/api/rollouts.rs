@@ -75,6 +75,8 @@ pub(crate) struct Rollout {
     /// It was ordered before the registry's history got another identity: it goes on only when it is told to, by its
     /// `resume`.
     held: bool,
+    /// Why it paused by itself until its `resume`: `confirm`, as its settings say, or `health`, for how its canaries fare.
+    awaits: Option<&'static str>,
     /// Which of its waves is at work, from 0.
     wave: i32,
     /// The next wave begins then.
@@ -100,11 +102,14 @@ pub(crate) struct Rollout {
 impl Rollout {
     fn of(row: rollouts::Model, counts: Counts, epoch: Uuid) -> Result<Self, Problem> {
         let has_ended = row.finished_at.is_some();
+        let settings: Settings = serde_json::from_value(row.settings).map_err(Problem::internal)?;
+        let awaits = if settings.confirm { "confirm" } else { "health" };
         Ok(Self {
             id: row.id,
             version: row.target_version,
             down: row.is_down,
             held: !has_ended && row.epoch != epoch,
+            awaits: (!has_ended && row.is_awaited).then_some(awaits),
             state: row.state,
             note: row.note,
             wave: row.wave,
@@ -114,7 +119,7 @@ impl Rollout {
             counts,
             waves: Vec::new(),
             select: serde_json::from_value(row.selection).map_err(Problem::internal)?,
-            settings: serde_json::from_value(row.settings).map_err(Problem::internal)?,
+            settings,
             has_moved_fleet: row.has_moved_fleet,
             requested_by: row.requested_by,
             created_at: row.created_at,

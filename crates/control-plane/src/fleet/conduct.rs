@@ -43,8 +43,10 @@ pub(super) async fn conduct(plane: &Plane, rollout: Uuid) -> Result<bool, DbErr>
     }
     let moved = go_on(&mut change, rollout, &settings).await?;
     change.commit().await?;
-    // A new version of the fleet has a template of its own.
-    plane.restock.notify_one();
+    if moved {
+        // A new version of the fleet has a template of its own.
+        plane.restock.notify_one();
+    }
     Ok(moved)
 }
 
@@ -73,11 +75,12 @@ async fn go_on(change: &mut Change, rollout: rollouts::Model, settings: &Setting
     let now = change.now();
     end_wave(change, &rollout).await?;
     let next = rollout_waves::Entity::find_by_id((rollout.id, rollout.wave + 1)).one(change.db()).await?;
-    let Some(next) = next else { return wind_up(change, rollout).await };
-    // Once: what rests was at the gate before. What was retried passes through again.
-    if next.opened_at.is_none() && rollout.rest_until.is_none() && !is_healthy(change, &rollout, settings).await? {
+    // Once: what rests, or has moved the fleet, was at the gate before. What was retried passes through again.
+    let is_ahead = next.as_ref().map_or(!rollout.has_moved_fleet, |next| next.opened_at.is_none());
+    if is_ahead && rollout.rest_until.is_none() && !is_healthy(change, &rollout, settings).await? {
         return Ok(false);
     }
+    let Some(next) = next else { return wind_up(change, rollout).await };
     match rollout.rest_until {
         // It is passed through again, for what was retried.
         _ if next.opened_at.is_some() => {

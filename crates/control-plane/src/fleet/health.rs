@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::settings::Health;
 use super::{State, TargetState};
+use crate::registry::Registry;
 use crate::registry::entities::{rollout_targets, rollouts};
 
 /// How much longer than its time a rollout waits for the requests that it wants to see.
@@ -80,12 +81,22 @@ async fn done(db: &impl ConnectionTrait, rollouts: Vec<Uuid>) -> Result<Vec<Uuid
         .await
 }
 
-/// Adds what a data plane counted. Of who is no canary any more nothing is kept.
-pub(crate) async fn count(db: &impl ConnectionTrait, counts: &[CanaryCount]) -> Result<(), DbErr> {
+/// Adds what a data plane counted, all or none of it. Of who is no canary any more nothing is kept.
+pub(crate) async fn count(registry: &Registry, counts: &[CanaryCount]) -> Result<(), DbErr> {
     use rollout_targets::Column;
 
-    let watched = watched(db).await?;
-    for count in counts.iter().filter(|_| !watched.is_empty()) {
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let watched = watched(registry.db()).await?;
+    if watched.is_empty() {
+        return Ok(());
+    }
+    let mut counts: Vec<&CanaryCount> = counts.iter().collect();
+    // In the order in which every change locks them.
+    counts.sort_by_key(|count| count.tenant.as_uuid());
+    let db = registry.begin().await?;
+    for count in counts {
         let more = |counted: u64| i64::try_from(counted).unwrap_or(i64::MAX);
         rollout_targets::Entity::update_many()
             .col_expr(Column::Requests, Expr::col(Column::Requests).add(more(count.requests)))
@@ -93,10 +104,10 @@ pub(crate) async fn count(db: &impl ConnectionTrait, counts: &[CanaryCount]) -> 
             .filter(Column::RolloutId.is_in(watched.iter().copied()))
             .filter(Column::TenantId.eq(count.tenant.as_uuid()))
             .filter(Column::Wave.eq(0))
-            .exec(db)
+            .exec(&db)
             .await?;
     }
-    Ok(())
+    db.commit().await
 }
 
 /// All requests of the rollout's canaries, and those that were answered with a 5xx.

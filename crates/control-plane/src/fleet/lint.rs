@@ -18,6 +18,8 @@ use crate::registry::entities::{servers, tenants};
 
 /// All rehearsals together: what is not begun or done in time says so.
 const WHOLE: Duration = Duration::from_secs(20);
+const NO_TIME: &str =
+    "there was no time left in the 20 s of one plan: plan it for a tenant of this version alone (`select`)";
 
 /// The pending migrations of one version, on one kind of server.
 pub(crate) struct Rehearsal {
@@ -40,11 +42,15 @@ pub(crate) async fn rehearse(plane: &Plane, order: &Order) -> Result<Vec<Rehears
     let until = Instant::now() + WHOLE;
     let mut rehearsals = Vec::new();
     for ((version, engine), server) in found(plane, order).await? {
-        let late = |_| Err(StockError::Silent);
-        let done = timeout_at(until, one(plane, &server, version, order.version)).await.unwrap_or_else(late);
-        let (migrations, error) = match done {
-            Ok(migrations) => (migrations, None),
-            Err(error) => {
+        let rehearsed = if Instant::now() < until {
+            timeout_at(until, one(plane, &server, version, order.version)).await.ok()
+        } else {
+            None
+        };
+        let (migrations, error) = match rehearsed {
+            Some(Ok(migrations)) => (migrations, None),
+            None => (Vec::new(), Some(NO_TIME.to_owned())),
+            Some(Err(error)) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(server = server.name, version, source, "migrations were not rehearsed: {error}");
                 (Vec::new(), Some(error.to_string()))

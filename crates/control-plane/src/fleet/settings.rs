@@ -13,6 +13,8 @@ const MOST_AT_ONCE: u32 = 256;
 const MOST_WAVES: usize = 16;
 /// Tenants that may be named as canaries.
 const MOST_CANARIES: usize = 100;
+/// Canaries that can be watched.
+const MOST_WATCHED: u32 = 100;
 const DAY: u32 = 86_400;
 
 /// How many targets may fail: the smaller of both, where both are told.
@@ -157,6 +159,11 @@ impl Settings {
         }
         if matches!(&self.canary, Canary::Tenants(named) if named.is_empty() || named.len() > MOST_CANARIES) {
             let detail = format!("must name 1 to {MOST_CANARIES} tenants, or be a number");
+            return Err(Problem::invalid_field("settings.canary", detail));
+        }
+        let is_watchable = matches!(&self.canary, Canary::Tenants(_) | Canary::Number(1..=MOST_WATCHED));
+        if self.health.is_watched() && !is_watchable {
+            let detail = format!("must be 1 to {MOST_WATCHED} where `health` has them watched");
             return Err(Problem::invalid_field("settings.canary", detail));
         }
         Ok(())

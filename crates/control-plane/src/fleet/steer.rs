@@ -43,6 +43,8 @@ pub(crate) async fn resume(change: &mut Change, id: Uuid) -> Result<rollouts::Mo
             (rollouts::Column::State, Expr::value(State::Running.as_str())),
             (rollouts::Column::Note, Expr::value(None::<String>)),
             (rollouts::Column::Epoch, Expr::value(epoch)),
+            // Nobody counted meanwhile: canaries that were watched are watched anew.
+            (rollouts::Column::WatchedFrom, Expr::value(None::<chrono::DateTime<chrono::Utc>>)),
         ],
     )
     .await?;

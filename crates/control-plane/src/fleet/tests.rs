@@ -1,6 +1,7 @@
 //! Rollouts on real databases, on SQLite and on Postgres.
 
 mod budget;
+mod gate;
 mod kill;
 mod lint;
 mod order;

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::told::shortened;
 use super::{Selection, TargetState};
 use crate::engine::{DatabaseName, Engine, EngineError, diff, hash};
 use crate::plane::Plane;
@@ -130,7 +131,7 @@ pub(crate) async fn verify(plane: &Plane, selection: &Selection, from: From) -> 
             Seen::Differs { version, diff, fingerprint } => {
                 checked.differs += 1;
                 verified.version = Some(version);
-                verified.diff = shortened(diff);
+                verified.diff = shortened(diff, MOST_LINES, LONGEST_LINE);
                 verified.fingerprint = Some(fingerprint);
             }
             Seen::Unverified(detail) => {
@@ -152,6 +153,8 @@ struct Look<'a> {
     turns: HashMap<Uuid, Semaphore>,
     /// Servers that were found not to answer: none of their databases is waited for again.
     silent: Mutex<HashSet<Uuid>>,
+    /// Why there is nothing to compare a version on a server with: it is not tried again for each tenant.
+    unmade: Mutex<HashMap<(Uuid, u32), String>>,
 }
 
 impl<'a> Look<'a> {
@@ -164,7 +167,7 @@ impl<'a> Look<'a> {
         let rows = servers::Entity::find().filter(servers::Column::Id.is_in(on)).all(db).await?;
         let servers: HashMap<Uuid, servers::Model> = rows.into_iter().map(|row| (row.id, row)).collect();
         let turns = servers.keys().map(|id| (*id, Semaphore::new(ON_SERVER))).collect();
-        Ok(Self { plane, databases, servers, turns, silent: Mutex::default() })
+        Ok(Self { plane, databases, servers, turns, silent: Mutex::default(), unmade: Mutex::default() })
     }
 
     async fn at(&self, tenants: &[tenants::Model], number: usize) -> (usize, Seen) {
@@ -191,7 +194,7 @@ impl<'a> Look<'a> {
         let mut before = None;
         loop {
             let (version, found) = self.read(server, name, tenant.id).await?;
-            let expected = expected::of(self.plane, server, version).await?;
+            let expected = self.expected(server, version).await?;
             let mut lines = diff(&expected, &found);
             let known = self.known_version(tenant.id).await?;
             if known != version {
@@ -212,6 +215,16 @@ impl<'a> Look<'a> {
             }
             before = Some(lines);
         }
+    }
+
+    /// What the schema of the version is on the server.
+    async fn expected(&self, server: &servers::Model, version: u32) -> Result<Lines, String> {
+        let unmade = || self.unmade.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = unmade().get(&(server.id, version)) {
+            return Err(why.clone());
+        }
+        let expected = expected::of(self.plane, server, version).await;
+        expected.inspect_err(|why| drop(unmade().insert((server.id, version), why.clone())))
     }
 
     /// The version that the database has, and its schema.
@@ -291,36 +304,5 @@ async fn read(engine: &dyn Engine, name: &DatabaseName, tenant: Uuid) -> Result<
     read
 }
 
-/// As much of a difference as is told.
-fn shortened(diff: Vec<String>) -> Vec<String> {
-    let left_out = diff.len().saturating_sub(MOST_LINES);
-    let mut lines: Vec<String> = diff.into_iter().take(MOST_LINES).map(cut).collect();
-    if left_out > 0 {
-        lines.push(format!("… and {left_out} more"));
-    }
-    lines
-}
-
-fn cut(line: String) -> String {
-    match line.char_indices().nth(LONGEST_LINE) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
-}
-
 /// Shared texts of a schema, an object a line.
 type Lines = Arc<[String]>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_long_difference_only_so_much_is_told() {
-        let diff = vec!["+ ä".repeat(LONGEST_LINE); MOST_LINES + 7];
-        let told = shortened(diff);
-        assert_eq!((told.len(), told[MOST_LINES].as_str()), (MOST_LINES + 1, "… and 7 more"));
-        assert_eq!(told[0].chars().count(), LONGEST_LINE + 1);
-        assert_eq!(shortened(vec!["+ table more".to_owned()]), ["+ table more"]);
-    }
-}

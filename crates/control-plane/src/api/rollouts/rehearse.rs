@@ -96,15 +96,10 @@ pub(crate) async fn rehearse(
 }
 
 fn migration(rehearsed: Rehearsed) -> Migration {
-    let left_out = rehearsed.statements.len().saturating_sub(MOST_STATEMENTS);
-    let mut statements: Vec<String> = rehearsed.statements.into_iter().take(MOST_STATEMENTS).map(cut).collect();
-    if left_out > 0 {
-        statements.push(format!("… and {left_out} more"));
-    }
     Migration {
         name: rehearsed.migration,
         transaction: rehearsed.transaction,
-        statements,
+        statements: fleet::shortened(rehearsed.statements, MOST_STATEMENTS, LONGEST_STATEMENT),
         locks: rehearsed.locks.into_iter().map(|(table, mode)| Lock { table, mode }).collect(),
         rewrites: rehearsed.rewrites,
         findings: rehearsed
@@ -112,12 +107,5 @@ fn migration(rehearsed: Rehearsed) -> Migration {
             .into_iter()
             .map(|found| Found { kind: found.kind.as_str(), detail: found.detail })
             .collect(),
-    }
-}
-
-fn cut(statement: String) -> String {
-    match statement.char_indices().nth(LONGEST_STATEMENT) {
-        Some((end, _)) => format!("{}…", &statement[..end]),
-        None => statement,
     }
 }

@@ -63,20 +63,25 @@ async fn no_target_is_taken_by_two(stage: &Stage) {
     }
 }
 
+/// What came of a first attempt at a target.
+fn outcome(target: &rollout_targets::Model, end: target::End) -> target::Outcome {
+    target::Outcome {
+        rollout: target.rollout_id,
+        tenant: target.tenant_id,
+        fence: target.fence,
+        attempts: 1,
+        is_last: false,
+        has: None,
+        took: Duration::ZERO,
+        end,
+    }
+}
+
 async fn whoever_was_taken_over_writes_nothing(stage: &Stage) {
     let fleet = Fleet::of(stage, 1).await;
     let rollout = fleet.start(&Fleet::order()).await.unwrap();
     let taken = take::take(&fleet.plane, rollout.id, 1, Duration::from_secs(8)).await.unwrap().unwrap();
-    let late = target::Outcome {
-        rollout: rollout.id,
-        tenant: of(&fleet.tenants[0]),
-        fence: taken.targets[0].0.fence,
-        attempts: 1,
-        is_last: false,
-        has: Some(7),
-        took: Duration::ZERO,
-        end: target::End::Done,
-    };
+    let late = target::Outcome { has: Some(7), ..outcome(&taken.targets[0].0, target::End::Done) };
     fleet.lapse().await;
     let other = stage.plane_with_schema(Arc::new(Newer));
     let again = take::take(&other, rollout.id, 1, Duration::from_secs(8)).await.unwrap().unwrap();
@@ -141,16 +146,7 @@ async fn nothing_of_a_rollout_that_was_given_up_stays_open(stage: &Stage) {
     change.commit().await.unwrap();
     // Of one somebody was in the way; of the other the holder dies.
     let target = &taken.targets[0].0;
-    let outcome = target::Outcome {
-        rollout: rollout.id,
-        tenant: target.tenant_id,
-        fence: target.fence,
-        attempts: 1,
-        is_last: false,
-        has: None,
-        took: Duration::ZERO,
-        end: target::End::Again("somebody was in the way".to_owned()),
-    };
+    let outcome = outcome(target, target::End::Again("somebody was in the way".to_owned()));
     record::record(&fleet.plane, [&outcome].into_iter()).await.unwrap();
     fleet.lapse().await;
     take::sweep(&fleet.plane).await.unwrap();
@@ -165,16 +161,7 @@ async fn what_a_dead_holder_left_of_a_failed_rollout_waits_for_its_retry(stage: 
     let rollout = fleet.start(&order).await.unwrap();
     let taken = take::take(&fleet.plane, rollout.id, 8, Duration::from_secs(8)).await.unwrap().unwrap();
     let target = &taken.targets[0].0;
-    let failed = target::Outcome {
-        rollout: rollout.id,
-        tenant: target.tenant_id,
-        fence: target.fence,
-        attempts: 1,
-        is_last: false,
-        has: None,
-        took: Duration::ZERO,
-        end: target::End::Failed("its data does not fit".to_owned()),
-    };
+    let failed = outcome(target, target::End::Failed("its data does not fit".to_owned()));
     record::record(&fleet.plane, [&failed].into_iter()).await.unwrap();
     assert!(take::take(&fleet.plane, rollout.id, 8, Duration::from_secs(8)).await.unwrap().is_none());
     assert_eq!(fleet.read(rollout.id).await.state, "failed");
