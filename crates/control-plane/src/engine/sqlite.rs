@@ -62,7 +62,8 @@ impl Sqlite {
     }
 
     async fn open(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
-        let mut options = ConnectOptions::new(format!("sqlite://{}", self.home(database).join(FILE).display()));
+        let file = self.home(database).join(FILE);
+        let mut options = ConnectOptions::new(format!("sqlite://{}", file.display()));
         without_upkeep(&mut options).max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| {
             options
                 // A file that is gone is not replaced by an empty one.
@@ -71,7 +72,12 @@ impl Sqlite {
                 .busy_timeout(PATIENCE)
                 .foreign_keys(true)
         });
-        Database::connect(options).await.map_err(|error| EngineError::of("open the database", error))
+        Database::connect(options).await.map_err(|error| match file.try_exists() {
+            Ok(false) => {
+                EngineError::unavailable("could not open the database: its file is gone; put it back from a backup")
+            }
+            _ => EngineError::of("open the database", error),
+        })
     }
 }
 
