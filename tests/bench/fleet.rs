@@ -1,13 +1,16 @@
 //! What a fleet migration costs: each tenant's database changed by one ALTER, against the bare statements, and against
 //! `sea-orm-migration` run over the tenants one after the other.
 
+mod databases;
+mod held_up;
+mod size;
+
 use std::time::{Duration, Instant};
 
 use end_to_end::bed::{Bed, Store};
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use sea_orm::sqlx::sqlite::SqliteJournalMode;
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::ConnectionTrait as _;
 use sea_orm_migration::prelude::{
     Alias, ColumnDef, DbErr, MigrationName, MigrationTrait, MigratorTrait, SchemaManager, Table,
 };
@@ -15,65 +18,13 @@ use serde_json::json;
 
 use crate::Effort;
 use crate::report::{Report, median};
+use databases::Databases;
 
 /// How many databases are changed at once by bare statements: the best is what Freehold is compared with.
 const AT_ONCE: [usize; 4] = [2, 4, 8, 16];
 
 /// How long a rollout may take.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-/// The tenants' databases as whoever has their login reaches them, without Freehold.
-struct Databases {
-    urls: Vec<String>,
-    store: Store,
-}
-
-impl Databases {
-    async fn of(bed: &Bed) -> Self {
-        let registry = bed.registry().await;
-        let names = Statement::from_string(registry.get_database_backend(), "SELECT name FROM databases ORDER BY name");
-        let rows = registry.query_all_raw(names).await.unwrap();
-        let name = |row: &sea_orm::QueryResult| row.try_get_by_index::<String>(0).unwrap();
-        let urls = rows.iter().map(name).map(|name| match bed.store {
-            Store::Postgres => {
-                let admin = std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap();
-                format!("{}/{name}", admin.rsplit_once('/').unwrap().0)
-            }
-            Store::Sqlite => {
-                format!("sqlite://{}", bed.folder.path().join("tenants").join(name).join("database.db").display())
-            }
-        });
-        let urls = urls.collect();
-        registry.close().await.unwrap();
-        Self { urls, store: bed.store }
-    }
-
-    /// One connection, as Freehold makes it.
-    async fn connect(&self, url: &str) -> DatabaseConnection {
-        let mut options = ConnectOptions::new(url);
-        options.max_connections(1).sqlx_logging(false);
-        match self.store {
-            Store::Postgres => options.map_sqlx_postgres_opts(|options| options.options([("role", "freehold_owner")])),
-            Store::Sqlite => options.map_sqlx_sqlite_opts(|options| {
-                options.journal_mode(SqliteJournalMode::Wal).busy_timeout(Duration::from_secs(5)).foreign_keys(true)
-            }),
-        };
-        Database::connect(options).await.unwrap()
-    }
-
-    /// One statement in each of so many, so many at once; answers how many a second.
-    async fn run(&self, sql: &str, count: usize, at_once: usize) -> f64 {
-        let begun = Instant::now();
-        stream::iter(self.urls.iter().take(count))
-            .for_each_concurrent(at_once, |url| async move {
-                let db = self.connect(url).await;
-                db.execute_unprepared(sql).await.unwrap();
-                db.close().await.unwrap();
-            })
-            .await;
-        per_second(count.min(self.urls.len()), begun.elapsed())
-    }
-}
 
 /// What a product without Freehold would run over its tenants.
 struct Loop;
@@ -146,8 +97,9 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     let mut report = Report::new("fleet");
     Box::pin(one_alter_each(&mut report, Store::Postgres, effort.either(1_000, 50), effort)).await;
     Box::pin(one_alter_each(&mut report, Store::Sqlite, effort.either(10_000, 100), effort)).await;
-    Box::pin(nothing_to_do(&mut report, effort)).await;
-    Box::pin(memory(&mut report, effort)).await;
+    Box::pin(size::nothing_to_do(&mut report, effort)).await;
+    Box::pin(size::memory(&mut report, effort)).await;
+    Box::pin(held_up::by_a_lock(&mut report, effort)).await;
     report
 }
 
@@ -205,58 +157,4 @@ async fn one_alter_each(report: &mut Report, store: Store, tenants: usize, effor
         let case = format!("{store:?}, {tenants} tenants, one ALTER each, against sea-orm-migration in a loop");
         report.compared(&case, ("throughput", "tenants/s"), ours, serial, Some(2.0));
     }
-}
-
-/// Tenants that are in the registry alone: whoever tried to enter a database of theirs would fail.
-async fn plant(bed: &Bed, count: usize, version: u32) {
-    let registry = bed.registry().await;
-    for part in (0..count).collect::<Vec<_>>().chunks(1_000) {
-        let rows: Vec<String> = part
-            .iter()
-            .map(|number| {
-                let id = uuid::Uuid::now_v7();
-                format!(
-                    "('{id}', 'planted-{number}', 'Planted', 'suspended', 'free', {version}, 1, 0, 1, now(), now())"
-                )
-            })
-            .collect();
-        let insert = format!(
-            "INSERT INTO tenants (id, slug, name, status, plan, schema_version, generation, revision, version, created_at, \
-             updated_at) VALUES {}",
-            rows.join(", ")
-        );
-        registry.execute_unprepared(&insert).await.unwrap();
-    }
-    registry.close().await.unwrap();
-}
-
-async fn nothing_to_do(report: &mut Report, effort: Effort) {
-    let tenants = effort.either(10_000, 1_000);
-    let bed = Bed::start(Store::Postgres, 1, 0).await;
-    plant(&bed, tenants, 2).await;
-    let took = roll(&bed, 2, true).await;
-    report.at_most(&format!("nothing to do for {tenants} tenants"), ("time", "s"), took.as_secs_f64(), Some(2.0));
-}
-
-/// The most that the control plane had in memory while it planned and worked through so many targets.
-async fn memory(report: &mut Report, effort: Effort) {
-    let tenants = effort.either(100_000, 5_000);
-    let bed = Bed::start(Store::Postgres, 1, 0).await;
-    let before = peak(&bed);
-    plant(&bed, tenants, 1).await;
-    let order = json!({ "version": 3, "settings": { "canary": 0 } });
-    let rollout = bed.done("POST", "/v1/rollouts", Some(order)).await;
-    let id = rollout["id"].as_str().unwrap();
-    // Far enough into it: a wave has ended, and the next is at work.
-    bed.until_rollout_within(PATIENCE, id, |now| now["wave"].as_u64() > Some(1)).await;
-    let after = peak(&bed);
-    eprintln!("{before:.0} MB before, {after:.0} MB at most with {tenants} targets");
-    report.at_most(&format!("{tenants} pending targets"), ("memory", "MB"), after, Some(100.0));
-}
-
-/// The peak resident memory of the control plane, in MB.
-fn peak(bed: &Bed) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", bed.control[0].id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1_024.0
 }

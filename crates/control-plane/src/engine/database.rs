@@ -174,12 +174,12 @@ pub(super) async fn has_table(db: &impl ConnectionTrait, table: &str) -> Result<
 /// Whose the database is, by its stamp; none if it has none.
 pub(super) async fn stamped(db: &DatabaseConnection) -> Result<Option<String>, EngineError> {
     let failed = |error| EngineError::of("read the stamp of the database", error);
-    let backend = db.get_database_backend();
-    if !has_table(db, SEEDED).await.map_err(failed)? {
-        return Ok(None);
+    match db.query_one_raw(Statement::from_string(db.get_database_backend(), stamp::SELECT)).await {
+        Ok(row) => row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed),
+        // Looked for when it is missed: it mostly is there, and each look costs a new session as much as a migration's record.
+        Err(_) if !has_table(db, stamp::TABLE).await.map_err(failed)? => Ok(None),
+        Err(error) => Err(failed(error)),
     }
-    let row = db.query_one_raw(Statement::from_string(backend, stamp::SELECT)).await.map_err(failed)?;
-    row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed)
 }
 
 /// Writes the stamp, or finds it right.

@@ -107,8 +107,7 @@ impl<'a> Work<'a> {
 
     /// The caller keeps others away.
     async fn run_alone(&self, db: &DatabaseExecutor<'_>) -> Result<Rolled, EngineError> {
-        state::prepare(db, self.has_roles).await?;
-        let state = State::read(db).await?;
+        let state = State::read(db, self.has_roles).await?;
         state.check(&self.migrations)?;
         if state.begun.is_some() {
             unfinished::repair(db, self.patience).await?;
@@ -142,8 +141,7 @@ impl Pending {
         let patience = Patience::default();
         let work = Work::new(schema, to, Way::Up, &patience, has_roles)?;
         let db = DatabaseExecutor::Connection(db);
-        state::prepare(&db, has_roles).await?;
-        let state = State::read(&db).await?;
+        let state = State::read(&db, has_roles).await?;
         state.check(&work.migrations)?;
         Ok(Self { steps: state.steps(work.to, work.way), migrations: work.migrations })
     }

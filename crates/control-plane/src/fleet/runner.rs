@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
 use sea_orm::DbErr;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -21,6 +21,8 @@ use crate::plane::Plane;
 
 /// How often it is looked for targets that nobody takes any more.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How long what ended waits for others that end: they are written down, and what is next is taken, for all of them at once.
+const LINGER: Duration = Duration::from_millis(20);
 /// The longest pause after looks that failed.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -126,11 +128,24 @@ impl Runner {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = self.plane.fleet.notified() => {}
-                Some(ended) = self.at_work.join_next() => self.note(ended),
+                Some(ended) = self.at_work.join_next() => {
+                    self.note(ended);
+                    self.gather().await;
+                }
                 () = sleep(pause) => {}
             }
         }
         self.drain().await;
+    }
+
+    /// Waits for more that ends, while most are at work still: a step asks the registry as much for one as for many, and that
+    /// is more than a short migration asks of its database.
+    async fn gather(&mut self) {
+        let deadline = Instant::now() + LINGER;
+        while self.ended.len() < self.at_work.len() {
+            let Ok(Some(ended)) = timeout_at(deadline, self.at_work.join_next()).await else { break };
+            self.note(ended);
+        }
     }
 
     /// What was begun is finished and written down: nobody has to wait until its lease is over.

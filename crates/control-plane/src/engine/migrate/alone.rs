@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseExecutor, DatabaseTransaction, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseExecutor, DatabaseTransaction, DbErr, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::time::sleep;
 
@@ -18,17 +18,18 @@ const KEY: i64 = 0x6672_6565_686f_6c64;
 /// On Postgres: the lock is the session's, and ends with it, whatever becomes of us.
 pub(super) async fn under_lock(db: &DatabaseConnection, work: &Work<'_>) -> Result<Rolled, EngineError> {
     let failed = |error| EngineError::of("lock the database's migrations", error);
-    let lock = format!("SELECT pg_try_advisory_lock({KEY})");
+    let [lock, statement] = limits(work.patience);
+    // Not what the database has as well: a statement sees what was committed before it began, and so before the lock was ours.
+    let lock = format!(
+        "SELECT pg_try_advisory_lock({KEY}), set_config('lock_timeout', '{lock}', false), \
+         set_config('statement_timeout', '{statement}', false)"
+    );
     let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), lock)).await.map_err(failed)?;
     let is_ours: bool = row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed)?.unwrap_or_default();
     if !is_ours {
         return Err(EngineError::busy("somebody else migrates the database now: try again when that has ended"));
     }
-    let done = async {
-        db.execute_unprepared(&limits(work.patience)).await.map_err(failed)?;
-        work.run_alone(&DatabaseExecutor::Connection(db)).await
-    };
-    let done = done.await;
+    let done = work.run_alone(&DatabaseExecutor::Connection(db)).await;
     let freed = format!("SELECT pg_advisory_unlock({KEY}); RESET lock_timeout; RESET statement_timeout");
     if let Err(error) = db.execute_unprepared(&freed).await {
         // It is free all the same, for it was the session's that is gone.
@@ -37,10 +38,15 @@ pub(super) async fn under_lock(db: &DatabaseConnection, work: &Work<'_>) -> Resu
     done
 }
 
-/// For this session, until they are taken back. In whole milliseconds, of which 0 would be no limit at all.
-pub(super) fn limits(patience: &Patience) -> String {
-    let [lock, statement] = [patience.lock, patience.statement].map(|limit| limit.as_millis().max(1));
-    format!("SET lock_timeout = {lock}; SET statement_timeout = {statement}")
+/// Sets the session's limits, until they are taken back.
+pub(super) async fn limit(db: &impl ConnectionTrait, patience: &Patience) -> Result<(), DbErr> {
+    let [lock, statement] = limits(patience);
+    db.execute_unprepared(&format!("SET lock_timeout = {lock}; SET statement_timeout = {statement}")).await.map(drop)
+}
+
+/// On locks and on statements. In whole milliseconds, of which 0 would be no limit at all.
+fn limits(patience: &Patience) -> [u128; 2] {
+    [patience.lock, patience.statement].map(|limit| limit.as_millis().max(1))
 }
 
 /// On SQLite: nobody else writes meanwhile, and readers see nothing of it before its end.

@@ -24,17 +24,42 @@ pub(in crate::engine) struct Step {
     pub(super) is_up: bool,
     /// Whether the database says that it has it.
     pub(super) is_recorded: bool,
+    /// Whether the database says that one is unfinished.
+    pub(super) is_marked: bool,
 }
 
 impl State {
-    pub(super) async fn read(db: &DatabaseExecutor<'_>) -> Result<Self, EngineError> {
+    /// Makes what it is read from where that is not there yet.
+    pub(super) async fn read(db: &DatabaseExecutor<'_>, has_roles: bool) -> Result<Self, EngineError> {
         let failed = |error| EngineError::of(WHAT, error);
-        let select = format!("SELECT position, name FROM {UNFINISHED} ORDER BY position");
-        let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), select)).await.map_err(failed)?;
-        let begun = row.map(|row| Ok((row.try_get_by_index::<i32>(0)?, row.try_get_by_index(1)?))).transpose();
-        let begun = begun.map_err(|error: DbErr| failed(error))?;
-        let begun = begun.map(|(position, name)| (usize::try_from(position).unwrap_or_default(), name));
-        Ok(Self { done: Self::read_done(db).await?, begun })
+        match Self::find(db).await {
+            Ok(state) => Ok(state),
+            // Looked for when they are missed: they mostly are there.
+            Err(_) if !has_table(db, UNFINISHED).await.map_err(failed)? => {
+                prepare(db, has_roles).await?;
+                Self::find(db).await.map_err(failed)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn find(db: &DatabaseExecutor<'_>) -> Result<Self, DbErr> {
+        // In one statement: in a session that was just made each costs more than what it reads.
+        let select = format!(
+            "SELECT 0 AS begun, position, name FROM {MIGRATIONS} UNION ALL SELECT 1, position, name FROM {UNFINISHED} \
+             ORDER BY 1, 2"
+        );
+        let mut state = Self { done: Vec::new(), begun: None };
+        for row in db.query_all_raw(Statement::from_string(db.get_database_backend(), select)).await? {
+            let (is_begun, position): (i32, i32) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+            let name = row.try_get_by_index(2)?;
+            if is_begun == 0 {
+                state.done.push(name);
+            } else if state.begun.is_none() {
+                state.begun = Some((usize::try_from(position).unwrap_or_default(), name));
+            }
+        }
+        Ok(state)
     }
 
     pub(super) async fn read_done(db: &DatabaseExecutor<'_>) -> Result<Vec<String>, EngineError> {
@@ -64,29 +89,30 @@ impl State {
     /// What is to be done, in this order.
     pub(super) fn steps(&self, to: usize, way: Way) -> Vec<Step> {
         let done = self.done.len();
+        let is_marked = self.begun.is_some();
+        let step = |position, is_up, is_recorded| Step { position, is_up, is_recorded, is_marked };
         let mut steps = Vec::new();
         match self.begun.as_ref().map(|(position, _)| *position) {
             // It was being taken back, and is wanted: what is gone of it is made again.
             Some(position) if position <= done && position <= to.max(if way == Way::Up { done } else { to }) => {
-                steps.push(Step { position, is_up: true, is_recorded: true });
+                steps.push(step(position, true, true));
             }
             // It was being taken, and is not wanted: what is there of it is taken back.
             Some(position) if position > done && position > to && way == Way::UpOrDown => {
-                steps.push(Step { position, is_up: false, is_recorded: false });
+                steps.push(step(position, false, false));
             }
             _ => {}
         }
-        steps.extend((done + 1..=to).map(|position| Step { position, is_up: true, is_recorded: false }));
+        steps.extend((done + 1..=to).map(|position| step(position, true, false)));
         if way == Way::UpOrDown {
-            let down = (to + 1..=done).rev();
-            steps.extend(down.map(|position| Step { position, is_up: false, is_recorded: true }));
+            steps.extend((to + 1..=done).rev().map(|position| step(position, false, true)));
         }
         steps
     }
 }
 
 impl Step {
-    /// Writes that it was done, where that changes something; and that nothing is unfinished any more.
+    /// Writes that it was done, where that changes something; and that nothing is unfinished any more, where something was.
     pub(in crate::engine) async fn record(self, db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
         let position = i32::try_from(self.position).unwrap_or(i32::MAX);
         let backend = db.get_database_backend();
@@ -98,7 +124,10 @@ impl Step {
             let delete = format!("DELETE FROM {MIGRATIONS} WHERE position = $1 AND name = $2");
             db.execute_raw(Statement::from_sql_and_values(backend, delete, [position.into(), name.into()])).await?;
         }
-        db.execute_unprepared(&format!("DELETE FROM {UNFINISHED}")).await.map(drop)
+        if self.is_marked {
+            db.execute_unprepared(&format!("DELETE FROM {UNFINISHED}")).await?;
+        }
+        Ok(())
     }
 }
 
@@ -109,11 +138,8 @@ pub(super) async fn has_records(db: &DatabaseExecutor<'_>) -> Result<bool, Engin
 
 /// Makes our own tables, which tenants may read and not change. A copy of a template has them; one that was made by an older
 /// program lacks the youngest.
-pub(super) async fn prepare(db: &DatabaseExecutor<'_>, has_roles: bool) -> Result<(), EngineError> {
+async fn prepare(db: &DatabaseExecutor<'_>, has_roles: bool) -> Result<(), EngineError> {
     let failed = |error| EngineError::of("prepare the database", error);
-    if has_table(db, UNFINISHED).await.map_err(failed)? {
-        return Ok(());
-    }
     // In one transaction, on either engine: none is ever there and open to tenants.
     let transaction = db.begin().await.map_err(failed)?;
     let is_postgres = transaction.get_database_backend() != DbBackend::Sqlite;

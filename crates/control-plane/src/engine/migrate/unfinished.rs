@@ -40,10 +40,10 @@ pub(super) async fn run(
             db.execute_unprepared(WAIT).await.map_err(|error| of(migration, step, error))?;
         }
     }
-    db.execute_unprepared(&alone::limits(patience)).await.map_err(|error| of(migration, step, error))?;
+    alone::limit(db, patience).await.map_err(|error| of(migration, step, error))?;
     let recorded = async {
         let transaction = db.begin().await?;
-        step.record(&transaction, migration.name()).await?;
+        Step { is_marked: true, ..step }.record(&transaction, migration.name()).await?;
         transaction.commit().await
     };
     recorded.await.map_err(|error| of(migration, step, error))
@@ -86,7 +86,7 @@ pub(super) async fn repair(db: &DatabaseExecutor<'_>, patience: &Patience) -> Re
             let index: String = row.try_get_by_index(0)?;
             db.execute_unprepared(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await?;
         }
-        db.execute_unprepared(&alone::limits(patience)).await?;
+        alone::limit(db, patience).await?;
         Ok(true)
     };
     repaired.await.map_err(|error: DbErr| EngineError::of("drop an index that was not made to its end", error))

@@ -1,0 +1,68 @@
+//! How long a tenant's requests wait for a migration.
+
+use std::time::Duration;
+
+use end_to_end::bed::{Bed, Store, Tenant};
+use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{PATIENCE, fleet};
+use crate::Effort;
+use crate::load::Call;
+use crate::report::Report;
+
+/// Longest wait for a lock, as a rollout has it that says nothing else.
+const LOCK_TIMEOUT: f64 = 500.0;
+
+/// Requests at once, each as many as its tenant's pool has connections: what waits does so in the database.
+const AT_ONCE: usize = 2;
+
+/// Brings one tenant to version 2, and answers for how long its last attempt was at work, in milliseconds.
+async fn roll_one(bed: &Bed, tenant: &Tenant) -> f64 {
+    let order = json!({ "version": 2, "select": { "tenants": [tenant.slug] }, "settings": { "attempts": 100 } });
+    let rollout = bed.done("POST", "/v1/rollouts", Some(order)).await;
+    let id = rollout["id"].as_str().unwrap();
+    let ended = bed.until_rollout_within(PATIENCE, id, |now| now["state"] != "running").await;
+    assert_eq!((&ended["state"], &ended["counts"]["done"]), (&json!("done"), &json!(1)), "{ended}");
+    let targets = bed.done("GET", &format!("/v1/rollouts/{id}/targets"), None).await;
+    targets["items"][0]["duration_ms"].as_f64().unwrap()
+}
+
+/// A transaction of somebody else has a table of a tenant in use for ten seconds, while requests of that tenant go on and a
+/// rollout wants to change the table: none of them waits for longer than a migration waits for its lock, and runs.
+pub(super) async fn by_a_lock(report: &mut Report, effort: Effort) {
+    let held = Duration::from_secs(effort.either(10, 3));
+    let mut bed = fleet(Store::Postgres, 0).await;
+    let control = bed.control[0].url.clone();
+    bed.add_node(&control);
+    let [quiet, busy] = [bed.tenant("quiet").await, bed.tenant("busy").await];
+    bed.until(&busy, "/api/pets", 200).await;
+    let call = Call {
+        url: bed.data[0].url.clone(),
+        path: "/api/pets".to_owned(),
+        credential: Some(busy.key.clone()),
+        process: bed.data[0].id(),
+    };
+    let longest = |latencies: &[f64]| latencies.iter().copied().fold(0.0, f64::max);
+    let undisturbed = longest(&call.load(AT_ONCE, held).await.latencies);
+    let own = roll_one(&bed, &quiet).await;
+
+    let somebody = Database::connect(bed.database_url(&busy).await).await.unwrap();
+    let transaction = somebody.begin().await.unwrap();
+    transaction.execute_unprepared("SELECT count(*) FROM pets").await.unwrap();
+    let lock = async {
+        sleep(held).await;
+        transaction.rollback().await.unwrap();
+    };
+    // Until some time after the migration, wherever that is.
+    let load = call.load(AT_ONCE, held * 2);
+    let ((), measured, _) = tokio::join!(lock, load, roll_one(&bed, &busy));
+    let longest = longest(&measured.latencies);
+    eprintln!(
+        "{} requests, the longest {longest:.0} ms; {undisturbed:.0} ms undisturbed; a migration by itself {own:.0} ms",
+        measured.latencies.len()
+    );
+    let case = format!("a table is in use for {} s: the longest request", held.as_secs());
+    report.at_most(&case, ("latency", "ms"), longest, Some(LOCK_TIMEOUT + own + undisturbed));
+}
