@@ -5,6 +5,7 @@ mod registry;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, stream};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -303,6 +304,12 @@ impl Bed {
         }
     }
 
+    /// So many of [`Bed::tenant`], `tenant-0` and on; some are made at once.
+    pub async fn tenants(&self, count: usize) -> Vec<Tenant> {
+        let slugs = (0..count).map(|number| format!("tenant-{number}"));
+        stream::iter(slugs).map(|slug| async move { self.tenant(&slug).await }).buffered(8).collect().await
+    }
+
     /// A request to a data plane, to be completed.
     pub fn request(&self, node: usize, method: &str, path: &str) -> RequestBuilder {
         let method: Method = method.parse().unwrap();
@@ -340,9 +347,14 @@ impl Bed {
 
 /// Sends a request and reads its answer.
 pub async fn send(request: RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
+    try_send(request).await.unwrap()
+}
+
+/// As [`send`], where no answer at all is to be told of.
+pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
+    let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Answer { status, headers, text: response.text().await.unwrap() }
+    Ok(Answer { status, headers, text: response.text().await? })
 }
 
 fn common() -> String {

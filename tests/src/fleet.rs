@@ -1,12 +1,23 @@
 //! Fleet migrations by the command line, with both planes as processes.
 
 mod kills;
+mod load;
 
+use sea_orm::{ConnectionTrait as _, Database, Statement};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, PATIENCE};
+use crate::bed::{Bed, PATIENCE, Tenant};
 use crate::cli::freehold;
 use crate::on_both;
+
+/// How many rows a table of a tenant's database has.
+async fn rows(bed: &Bed, tenant: &Tenant, table: &str) -> usize {
+    let database = Database::connect(bed.database_url(tenant).await).await.unwrap();
+    let count = Statement::from_string(database.get_database_backend(), format!("SELECT count(*) FROM {table}"));
+    let count: i64 = database.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    database.close().await.unwrap();
+    usize::try_from(count).unwrap()
+}
 
 on_both!(a_fleet_is_rolled_out_by_the_command_line, 2, 1);
 async fn a_fleet_is_rolled_out_by_the_command_line(bed: Bed) {

@@ -1,6 +1,5 @@
 //! A rollout in the middle: one product serves tenants whose databases are at different schema versions.
 
-use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use crate::bed::{Answer, Bed, Tenant, send};
@@ -14,9 +13,7 @@ async fn call(bed: &Bed, tenant: &Tenant, method: &str, path: &str, body: Value)
 
 /// A tenant whose database is made at this version.
 async fn tenant_at(bed: &Bed, version: u32, slug: &str) -> Tenant {
-    let registry = bed.registry().await;
-    registry.execute_unprepared(&format!("UPDATE history SET schema_version = {version}")).await.unwrap();
-    registry.close().await.unwrap();
+    bed.new_tenants_get(version).await;
     let tenant = bed.tenant(slug).await;
     let made = bed.done("GET", &format!("/v1/tenants/{slug}"), None).await;
     assert_eq!(made["schema_version"].as_u64(), Some(version.into()), "{made}");

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::bed::{Bed, PATIENCE, Store, Tenant, send};
+use crate::bed::{Bed, PATIENCE, Store, send};
 use crate::on_both;
 
 on_both!(sixty_four_first_requests_to_one_tenant_open_one_pool, 1, 1);
@@ -24,14 +24,9 @@ async fn sixty_four_first_requests_to_one_tenant_open_one_pool(bed: Bed) {
     assert!((bed.metric(0, "data_plane_route_lookups_total").await - 1.0).abs() < 0.1);
 }
 
-async fn tenants(bed: &Bed, count: usize) -> Vec<Tenant> {
-    let slugs = (0..count).map(|number| format!("tenant-{number}"));
-    stream::iter(slugs).map(|slug| async move { bed.tenant(&slug).await }).buffered(8).collect().await
-}
-
 on_both!(sixty_four_cold_tenants_at_once_are_all_served, 1, 1);
 async fn sixty_four_cold_tenants_at_once_are_all_served(bed: Bed) {
-    let tenants = tenants(&bed, 64).await;
+    let tenants = bed.tenants(64).await;
     let answers = join_all(tenants.iter().map(|tenant| bed.get(0, tenant, "/api/pets"))).await;
     assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
     assert!((bed.metric(0, "data_plane_pool_dials_total").await - 64.0).abs() < 0.1);
@@ -59,7 +54,7 @@ async fn silent_server() -> (String, tokio::sync::mpsc::UnboundedReceiver<TcpStr
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_silent_database_of_sixty_four_cold_ones_keeps_no_other_waiting() {
     let bed = Arc::new(Bed::start(Store::Postgres, 1, 1).await);
-    let mut tenants = tenants(&bed, 64).await;
+    let mut tenants = bed.tenants(64).await;
     let (address, mut spoken_to) = silent_server().await;
     let silent = tenants.swap_remove(31);
     bed.point_to(&silent, &address).await;
@@ -82,7 +77,7 @@ async fn one_silent_database_of_sixty_four_cold_ones_keeps_no_other_waiting() {
 
 on_both!(fifty_tenants_and_twenty_thousand_requests_never_mix, 1, 2);
 async fn fifty_tenants_and_twenty_thousand_requests_never_mix(bed: Bed) {
-    let tenants = Arc::new(tenants(&bed, 50).await);
+    let tenants = Arc::new(bed.tenants(50).await);
     for tenant in tenants.iter() {
         let pet = json!({ "name": tenant.slug, "species": "cat" });
         let made = send(bed.request(0, "POST", "/api/pets").bearer_auth(&tenant.key).json(&pet)).await;

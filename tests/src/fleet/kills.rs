@@ -53,9 +53,7 @@ async fn done(bed: &Bed, at: usize, slug: &str) -> Value {
 async fn a_target_survives_the_death_of_its_control_plane_at_every_point(store: Store) {
     let mut bed = Bed::start_of("counted-control-plane", store, 2, TUNING).await;
     // New tenants have the first version, and a rollout has something to do.
-    let registry = bed.registry().await;
-    registry.execute_unprepared("UPDATE history SET schema_version = 1").await.unwrap();
-    registry.close().await.unwrap();
+    bed.new_tenants_get(1).await;
     for (number, point) in POINTS.into_iter().enumerate() {
         let tenant = bed.tenant(&format!("acme-{number}")).await;
         let (sprung, heard) = channel();
