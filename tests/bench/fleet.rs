@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use end_to_end::bed::{Bed, Store};
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use sea_orm::ConnectionTrait as _;
 use sea_orm_migration::prelude::{
     Alias, ColumnDef, DbErr, MigrationName, MigrationTrait, MigratorTrait, SchemaManager, Table,
 };
@@ -61,9 +60,7 @@ fn per_second(count: usize, took: Duration) -> f64 {
 /// A fleet of so many tenants at version 1.
 async fn fleet(store: Store, tenants: usize) -> Bed {
     let bed = Bed::start(store, 1, 0).await;
-    let registry = bed.registry().await;
-    registry.execute_unprepared("UPDATE history SET schema_version = 1").await.unwrap();
-    registry.close().await.unwrap();
+    bed.new_tenants_get(1).await;
     bed.done("PATCH", "/v1/servers/local", Some(json!({ "capacity": 200_000, "warm": 0 }))).await;
     stream::iter(0..tenants)
         .for_each_concurrent(16, |number| {
@@ -100,6 +97,7 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     Box::pin(size::nothing_to_do(&mut report, effort)).await;
     Box::pin(size::memory(&mut report, effort)).await;
     Box::pin(held_up::by_a_lock(&mut report, effort)).await;
+    Box::pin(held_up::by_a_rollout(&mut report, effort)).await;
     report
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use end_to_end::bed::{Bed, Store, Tenant};
+use end_to_end::under_load;
 use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
 use serde_json::json;
 use tokio::time::sleep;
@@ -65,4 +66,31 @@ pub(super) async fn by_a_lock(report: &mut Report, effort: Effort) {
     );
     let case = format!("a table is in use for {} s: the longest request", held.as_secs());
     report.at_most(&case, ("latency", "ms"), longest, Some(LOCK_TIMEOUT + own + undisturbed));
+}
+
+/// Every tenant of a fleet is written to and read from while it is rolled out: nobody's request fails.
+pub(super) async fn by_a_rollout(report: &mut Report, effort: Effort) {
+    let count = effort.either(300, 20);
+    let (bed, tenants) = under_load::fleet(count).await;
+    let loaded = under_load::roll(&bed, &tenants).await;
+    let (every, newest) = (&loaded.every, &loaded.newest);
+    eprintln!(
+        "{count} tenants rolled out in {:.1} s under load: {} requests, the longest {:.0} ms; of {} at a product that needs \
+         the newest version {} were told to come again, the longest {:.0} ms",
+        loaded.took.as_secs_f64(),
+        every.requests,
+        every.longest.as_secs_f64() * 1_000.0,
+        newest.requests,
+        newest.behind,
+        newest.longest.as_secs_f64() * 1_000.0,
+    );
+    for failure in every.failures.iter().chain(&newest.failures).take(10) {
+        eprintln!("{failure}");
+    }
+    let case = format!("{count} tenants are rolled out under load: requests that fail");
+    let failures = every.behind + every.failures.len() + newest.failures.len();
+    #[allow(clippy::cast_precision_loss, reason = "a count of requests")]
+    report.at_most(&case, ("failures", "requests"), failures as f64, Some(0.0));
+    #[allow(clippy::cast_precision_loss, reason = "a count of requests")]
+    report.at_most("the longest of them", ("latency", "ms"), every.longest.as_secs_f64() * 1_000.0, None);
 }
