@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use control_plane::{NewTenant, TenantSchema};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr, Statement};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 use tenancy::Product;
 
-/// Writes its row, unless the tenant's data does not fit or makes it panic.
+/// Writes its row. The first makes a table of words for the tenant, of which the third bears none twice, and panics of one.
 struct Counted(&'static str);
 
 impl MigrationName for Counted {
@@ -27,7 +27,16 @@ impl MigrationTrait for Counted {
         db.execute_unprepared("CREATE TABLE IF NOT EXISTS effects (migration TEXT NOT NULL)").await?;
         db.execute_unprepared(&format!("INSERT INTO effects VALUES ('{}')", self.0)).await?;
         tracing::info!("the {} migration is at work", self.0);
-        Ok(())
+        match self.0 {
+            "first" => db.execute_unprepared("CREATE TABLE words (word TEXT NOT NULL)").await.map(drop),
+            "third" => {
+                let panics = "SELECT word FROM words WHERE word = 'panic'";
+                let panics = db.query_one_raw(Statement::from_string(db.get_database_backend(), panics)).await?;
+                assert!(panics.is_none(), "a word of the tenant's");
+                db.execute_unprepared("CREATE UNIQUE INDEX words_once ON words (word)").await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn use_transaction(&self) -> Option<bool> {

@@ -1,7 +1,9 @@
 //! Fleet migrations by the command line, with both planes as processes.
 
+mod faults;
 mod kills;
 mod load;
+mod truth;
 
 use sea_orm::{ConnectionTrait as _, Database, Statement};
 use serde_json::{Value, json};
