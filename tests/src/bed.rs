@@ -307,7 +307,7 @@ impl Bed {
     /// So many of [`Bed::tenant`], `tenant-0` and on; some are made at once.
     pub async fn tenants(&self, count: usize) -> Vec<Tenant> {
         let slugs = (0..count).map(|number| format!("tenant-{number}"));
-        stream::iter(slugs).map(|slug| async move { self.tenant(&slug).await }).buffered(8).collect().await
+        stream::iter(slugs).map(|slug| async move { self.tenant(&slug).await }).buffered(4).collect().await
     }
 
     /// A request to a data plane, to be completed.

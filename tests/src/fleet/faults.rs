@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait as _, Database};
 use serde_json::{Value, json};
 
 use super::truth::{all, told_truly};
-use crate::bed::{Bed, PATIENCE, Store, Tenant, Tuning};
+use crate::bed::{Bed, PATIENCE, Store, Tuning};
 use crate::cli::freehold;
 use crate::on_both;
 use crate::postgres::Postgres;
@@ -74,11 +74,11 @@ async fn a_tenant_whose_table_is_held_keeps_no_other_waiting_and_is_served(bed: 
     let held = &tenants[1];
     let database = Database::connect(bed.database_url(held).await).await.unwrap();
     let long = sea_orm::TransactionTrait::begin(&database).await.unwrap();
-    let hold = match bed.store {
+    let lock = match bed.store {
         Store::Postgres => "LOCK TABLE pets IN ACCESS SHARE MODE",
         Store::Sqlite => "UPDATE pets SET name = name",
     };
-    long.execute_unprepared(hold).await.unwrap();
+    long.execute_unprepared(lock).await.unwrap();
     let order = json!({ "settings": { "canary": 0, "waves": [], "lock_timeout_ms": 50, "attempts": 100 } });
     let rollout = bed.done("POST", "/v1/rollouts", Some(order)).await;
     let id = rollout["id"].as_str().unwrap();
@@ -118,7 +118,7 @@ async fn of_two_operators_one_begins_and_what_makes_no_sense_changes_nothing(bed
     let (one, other) = tokio::join!(freehold(&bed, &migrate), freehold(&bed, &migrate));
     let lost = if one.status.success() { other } else { one };
     let text = said(&lost, 1);
-    assert!(text.contains("is at work on tenants of this one") && text.contains("`freehold fleet watch "), "{text}");
+    assert!(text.contains("is at work on tenants of this one") && text.contains("`freehold fleet watch"), "{text}");
     let begun = all(&bed, "/v1/rollouts").await;
     assert_eq!(begun.len(), 1, "{begun:?}");
     let late = freehold(&bed, &migrate).await;

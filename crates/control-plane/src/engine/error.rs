@@ -81,6 +81,10 @@ impl EngineError {
             )
         } else if matches!(code.as_str(), "53100" | "13") {
             format!("could not {what}: the server's disk is full; make room on it, or place on another server")
+        } else if is_input_output(&code) {
+            format!(
+                "could not {what}: its files could not be read or written; see whether the disk is full, or failing"
+            )
         } else if code == "53300" {
             format!(
                 "could not {what}: the server has no connection left; raise its max_connections or the role's or database's \
@@ -136,6 +140,11 @@ const LONGEST_WORDS: usize = 300;
 fn is_busy(code: &str) -> bool {
     let sqlite = if code.len() < 5 { code.parse::<i32>().ok() } else { None };
     matches!(code, "55P03" | "40P01") || sqlite.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+/// SQLite's primary code of a file that could not be read or written, or not be made as long as it must be.
+fn is_input_output(code: &str) -> bool {
+    code.len() < 5 && code.parse::<i32>().is_ok_and(|code| code & 0xff == 10)
 }
 
 /// Why a migration failed, for operators: what it says itself, or what the server calls it and where that was. The server's

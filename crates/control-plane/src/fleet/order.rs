@@ -280,10 +280,11 @@ async fn in_the_way(db: &impl ConnectionTrait, selected: &Selected) -> Result<Op
 /// Another rollout goes first.
 pub(super) fn at_work(other: Option<Uuid>) -> Problem {
     let which = other.map_or_else(|| "Another rollout".to_owned(), |id| format!("The rollout {id}"));
-    let id = other.map_or_else(|| "ID".to_owned(), |id| id.to_string());
+    // Without a name it is the newest that is watched and given up.
+    let id = other.map_or_else(String::new, |id| format!(" {id}"));
     let detail = format!(
-        "{which} is at work on tenants of this one. Wait for its end (`freehold fleet watch {id}`), or give it up \
-         (`freehold fleet abort {id}`), then order this one again."
+        "{which} is at work on tenants of this one. Wait for its end (`freehold fleet watch{id}`), or give it up \
+         (`freehold fleet abort{id}`), then order this one again."
     );
     Problem::new(StatusCode::CONFLICT, "rollout-at-work", detail)
 }

@@ -6,6 +6,7 @@ mod kill;
 mod lint;
 mod order;
 mod roll;
+mod room;
 mod steer;
 mod verify;
 

@@ -4,6 +4,7 @@ mod activate;
 mod admin;
 mod clock;
 mod delete;
+pub(crate) mod disk;
 mod fix;
 mod held;
 mod kill;

@@ -14,7 +14,7 @@ on_both! {
 
 const BAD: &str = "UPDATE notes SET text = 'bad'";
 
-fn bearing(targets: u32) -> Order {
+pub(super) fn bearing(targets: u32) -> Order {
     let mut order = Fleet::order();
     order.settings.budget = Budget { targets: Some(targets), percent: None };
     order

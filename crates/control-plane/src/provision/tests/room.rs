@@ -2,8 +2,6 @@
 //! once there is room.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,87 +9,12 @@ use sea_orm::{ConnectionTrait, Database, DatabaseConnection, EntityTrait, Statem
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::disk::{Disk, again_within_a_namespace, not_tried};
 use super::stage::{Stage, in_time};
 use crate::engine::EngineKind;
 use crate::provision::Kind;
 use crate::provision::faults::{Fault, Faults, Point, Side};
 use crate::registry::entities::{operation_steps, operations, templates};
-
-/// A disk of its own and of a settable size. It goes with the value.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// Or why this machine lets us mount none.
-    fn of(kibibytes: u32) -> Result<Self, String> {
-        let folder = std::env::temp_dir().join(format!("freehold-disk-{}", Uuid::new_v4().simple()));
-        std::fs::create_dir(&folder).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={kibibytes}k"), "none"])
-            .arg(&folder)
-            .output();
-        match mounted {
-            Ok(output) if output.status.success() => Ok(Self(folder)),
-            other => {
-                std::fs::remove_dir(&folder).unwrap();
-                Err(format!("to mount one takes root's rights, and this machine refuses: {other:?}"))
-            }
-        }
-    }
-
-    /// Leaves no byte free.
-    fn fill(&self) {
-        let mut filler = std::fs::File::create(self.filler()).unwrap();
-        while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.filler()).unwrap();
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Also while a file in it is open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
-
-/// Says aloud what was not tried, and writes it where `cargo xtask test` sums it up.
-#[allow(clippy::print_stderr, reason = "what was not tried is told to whoever runs the tests")]
-fn not_tried(what: &str, why: &str) {
-    eprintln!("NOT TRIED: {what}: {why}");
-    if let Some(file) = std::env::var_os("FREEHOLD_TEST_NOT_TRIED") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
-        std::io::Write::write_all(&mut file, format!("{what}: {why}\n").as_bytes()).unwrap();
-    }
-}
-
-/// Set where a test runs again as the root of a namespace of its own.
-const WITHIN: &str = "FREEHOLD_TEST_WITHIN_A_NAMESPACE";
-
-/// Runs one of these tests again as the root of a user namespace of its own, where it may mount what nobody else sees. Many
-/// machines allow that to anybody.
-fn again_within_a_namespace(test: &str, why: &str) {
-    assert!(std::env::var_os(WITHIN).is_none(), "{why}");
-    let is_allowed = Command::new("unshare").args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"]).output();
-    if !is_allowed.as_ref().is_ok_and(|output| output.status.success()) {
-        return not_tried(test, &format!("{why}; nor in a user namespace: {is_allowed:?}"));
-    }
-    let name = format!("provision::tests::room::{test}");
-    let own = std::env::current_exe().unwrap();
-    let again = Command::new("unshare").arg("-rm").arg(own).args(["--exact", &name]).env(WITHIN, "1").output().unwrap();
-    let said = String::from_utf8_lossy(&again.stdout);
-    assert!(again.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&again.stderr));
-}
 
 /// The steps that were tried again and again.
 async fn given_up(stage: &Stage, operation: &operations::Model) -> Vec<(String, i32)> {
@@ -107,7 +30,7 @@ async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_ther
         Ok(disk) => disk,
         Err(why) => {
             let test = "a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_there_is_room_on_sqlite";
-            return again_within_a_namespace(test, &why);
+            return again_within_a_namespace(module_path!(), test, &why);
         }
     };
     let stage = Stage::sqlite().await;

@@ -206,7 +206,12 @@ impl Stage {
 
     /// A tenant that is active.
     pub(crate) async fn built(&self, slug: &str) -> operations::Model {
-        let operation = self.create(slug, None).await;
+        self.built_in(slug, None).await
+    }
+
+    /// A tenant that is active, in a region.
+    pub(crate) async fn built_in(&self, slug: &str, region: Option<&str>) -> operations::Model {
+        let operation = self.create(slug, region).await;
         assert_eq!(self.work_until_ended(&operation, &Faults::default()).await.state, "done");
         operation
     }

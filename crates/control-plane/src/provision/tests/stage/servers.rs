@@ -31,7 +31,7 @@ impl Stage {
         self.add_server_at(name, region, kind, capacity, &self.admin_url).await
     }
 
-    pub(in crate::provision::tests) async fn add_server_at(
+    pub(crate) async fn add_server_at(
         &self,
         name: &str,
         region: &str,

@@ -1,0 +1,84 @@
+//! A small disk that a test fills, where the machine lets it mount one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use uuid::Uuid;
+
+/// A disk of its own and of a settable size. It goes with the value.
+pub(crate) struct Disk(PathBuf);
+
+impl Disk {
+    /// Or why this machine lets us mount none.
+    pub(crate) fn of(kibibytes: u32) -> Result<Self, String> {
+        let folder = std::env::temp_dir().join(format!("freehold-disk-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={kibibytes}k"), "none"])
+            .arg(&folder)
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self(folder)),
+            other => {
+                std::fs::remove_dir(&folder).unwrap();
+                Err(format!("to mount one takes root's rights, and this machine refuses: {other:?}"))
+            }
+        }
+    }
+
+    /// Leaves no byte free.
+    pub(crate) fn fill(&self) {
+        let mut filler = std::fs::File::create(self.filler()).unwrap();
+        while std::io::Write::write_all(&mut filler, &[7; 4096]).is_ok() {}
+    }
+
+    pub(crate) fn make_room(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+
+    pub(crate) fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Also while a file in it is open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Says aloud what was not tried, and writes it where `cargo xtask test` sums it up.
+#[allow(clippy::print_stderr, reason = "what was not tried is told to whoever runs the tests")]
+pub(crate) fn not_tried(what: &str, why: &str) {
+    eprintln!("NOT TRIED: {what}: {why}");
+    if let Some(file) = std::env::var_os("FREEHOLD_TEST_NOT_TRIED") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+        std::io::Write::write_all(&mut file, format!("{what}: {why}\n").as_bytes()).unwrap();
+    }
+}
+
+/// Set where a test runs again as the root of a namespace of its own.
+const WITHIN: &str = "FREEHOLD_TEST_WITHIN_A_NAMESPACE";
+
+/// Runs a test of this module again as the root of a user namespace of its own, where it may mount what nobody else sees. Many
+/// machines allow that to anybody.
+pub(crate) fn again_within_a_namespace(module: &str, test: &str, why: &str) {
+    assert!(std::env::var_os(WITHIN).is_none(), "{why}");
+    let is_allowed = Command::new("unshare").args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"]).output();
+    if !is_allowed.as_ref().is_ok_and(|output| output.status.success()) {
+        return not_tried(test, &format!("{why}; nor in a user namespace: {is_allowed:?}"));
+    }
+    // Test programs leave the crate's name out.
+    let (_, module) = module.split_once("::").unwrap();
+    let name = format!("{module}::{test}");
+    let own = std::env::current_exe().unwrap();
+    let again = Command::new("unshare").arg("-rm").arg(own).args(["--exact", &name]).env(WITHIN, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&again.stderr));
+}
