@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbErr, Statement};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 use tenancy::Product;
 
-/// Writes its row. The first makes a table of words for the tenant, of which the third bears none twice, and panics of one.
+/// Writes its row. The first makes a table of words; the third fails where a word is there twice, and panics where one is `panic`.
 struct Counted(&'static str);
 
 impl MigrationName for Counted {

@@ -209,6 +209,18 @@ impl Bed {
         path
     }
 
+    /// All items of a list, whose path may have a query; page by page, of so many at most.
+    pub async fn all(&self, path: &str, limit: usize) -> Vec<Value> {
+        let begins = if path.contains('?') { '&' } else { '?' };
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.done("GET", &format!("{path}{begins}limit={limit}{cursor}"), None).await;
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+            let Some(next) = page["next_cursor"].as_str() else { return items };
+            cursor = format!("&cursor={next}");
+        }
+    }
+
     /// What differs between the registry and the servers.
     pub async fn findings(&self) -> Vec<Value> {
         let (mut findings, mut cursor) = (Vec::new(), Value::Null);

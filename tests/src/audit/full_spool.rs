@@ -13,13 +13,7 @@ const ATTEMPTS: usize = 100;
 
 /// All records of an action, the newest first.
 async fn all(bed: &Bed, action: &str) -> Vec<Value> {
-    let (mut all, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = bed.done("GET", &format!("/v1/audit?limit=200&chain=platform&action={action}{cursor}"), None).await;
-        all.extend(page["items"].as_array().unwrap().iter().cloned());
-        let Some(next) = page["next_cursor"].as_str() else { return all };
-        cursor = format!("&cursor={next}");
-    }
+    bed.all(&format!("/v1/audit?chain=platform&action={action}"), 200).await
 }
 
 async fn a_full_spool_keeps_the_newest_and_the_trail_says_how_many_are_gone(store: Store) {

@@ -18,24 +18,13 @@ pub(super) async fn version(bed: &Bed, tenant: &Tenant) -> Option<u64> {
     Some(count.unsigned_abs())
 }
 
-/// All items of a list.
-pub(super) async fn all(bed: &Bed, path: &str) -> Vec<Value> {
-    let (mut items, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = bed.done("GET", &format!("{path}?limit=200{cursor}"), None).await;
-        items.extend(page["items"].as_array().unwrap().iter().cloned());
-        let Some(next) = page["next_cursor"].as_str() else { return items };
-        cursor = format!("&cursor={next}");
-    }
-}
-
 /// The rollout's targets by slug. Each one's state and version, and the tenant's, are what its database says; and so are the
 /// numbers of `freehold fleet status`. What has no database is not done, and has the version that it had.
 pub(super) async fn told_truly(bed: &Bed, rollout: &Value, tenants: &[Tenant]) -> BTreeMap<String, Value> {
-    let targets = all(bed, &format!("/v1/rollouts/{}/targets", rollout["id"].as_str().unwrap())).await;
+    let targets = bed.all(&format!("/v1/rollouts/{}/targets", rollout["id"].as_str().unwrap()), 200).await;
     let targets: BTreeMap<String, Value> =
         targets.into_iter().map(|it| (it["slug"].as_str().unwrap().to_owned(), it)).collect();
-    let known = all(bed, "/v1/tenants").await;
+    let known = bed.all("/v1/tenants", 200).await;
     let mut versions = BTreeMap::<String, u64>::new();
     for tenant in tenants {
         let has = version(bed, tenant).await;
