@@ -135,16 +135,19 @@ const CANCELED: &str = "57014";
 /// Longest part of a migration's own words that is told.
 const LONGEST_WORDS: usize = 300;
 
-/// SQLSTATEs of a lock that was not had in time, and of a deadlock; SQLite's primary codes (the low byte) of a database and of
-/// a table that are locked.
-fn is_busy(code: &str) -> bool {
-    let sqlite = if code.len() < 5 { code.parse::<i32>().ok() } else { None };
-    matches!(code, "55P03" | "40P01") || sqlite.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+/// SQLite's primary code (the low byte), where it is one of SQLite's and no SQLSTATE.
+fn of_sqlite(code: &str) -> Option<i32> {
+    if code.len() < 5 { code.parse().ok().map(|code: i32| code & 0xff) } else { None }
 }
 
-/// SQLite's primary code of a file that could not be read or written, or not be made as long as it must be.
+/// SQLSTATEs of a lock that was not had in time, and of a deadlock; SQLite's of a database and of a table that are locked.
+fn is_busy(code: &str) -> bool {
+    matches!(code, "55P03" | "40P01") || matches!(of_sqlite(code), Some(5 | 6))
+}
+
+/// SQLite's of a file that could not be read or written, or not be made as long as it must be.
 fn is_input_output(code: &str) -> bool {
-    code.len() < 5 && code.parse::<i32>().is_ok_and(|code| code & 0xff == 10)
+    of_sqlite(code) == Some(10)
 }
 
 /// Why a migration failed, for operators: what it says itself, or what the server calls it and where that was. The server's
@@ -172,6 +175,7 @@ fn reason(error: &DbErr) -> String {
 fn may_pass(code: &str) -> bool {
     // Class 53: no room on the disk, no memory, no connection left.
     code.starts_with("53")
+        || is_input_output(code)
         || matches!(code, "13" | "28P01" | "40001" | "40P01" | "55006" | "55P03" | "57014" | "58030" | "XX000")
 }
 

@@ -3,18 +3,13 @@
 use super::budget::bearing;
 use super::*;
 use crate::engine::EngineKind;
-use crate::provision::tests::disk::{Disk, again_within_a_namespace};
+use crate::provision::tests::disk::Disk;
 use crate::provision::tests::stage::in_time;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_on_a_full_disk_is_told_and_is_done_once_there_is_room_on_sqlite() {
-    let disk = match Disk::of(16 * 1024) {
-        Ok(disk) => disk,
-        Err(why) => {
-            let test = "a_target_on_a_full_disk_is_told_and_is_done_once_there_is_room_on_sqlite";
-            return again_within_a_namespace(module_path!(), test, &why);
-        }
-    };
+    let name = "a_target_on_a_full_disk_is_told_and_is_done_once_there_is_room_on_sqlite";
+    let Some(disk) = Disk::or_within_a_namespace(16 * 1024, module_path!(), name) else { return };
     let stage = Stage::sqlite().await;
     in_time(async {
         let mut fleet = Fleet::of(&stage, 1).await;

@@ -26,6 +26,12 @@ impl Disk {
         }
     }
 
+    /// For a test on SQLite, by its module's path and its name. Where this machine lets us mount none, the test is run again as the
+    /// root of a user namespace of its own, if it allows that, and there is nothing left to do here.
+    pub(crate) fn or_within_a_namespace(kibibytes: u32, module: &str, test: &str) -> Option<Self> {
+        Self::of(kibibytes).map_err(|why| again_within_a_namespace(module, test, &why)).ok()
+    }
+
     /// Leaves no byte free.
     pub(crate) fn fill(&self) {
         let mut filler = std::fs::File::create(self.filler()).unwrap();
@@ -36,7 +42,7 @@ impl Disk {
         std::fs::remove_file(self.filler()).unwrap();
     }
 
-    pub(crate) fn filler(&self) -> PathBuf {
+    fn filler(&self) -> PathBuf {
         self.0.join("filler")
     }
 
@@ -66,9 +72,9 @@ pub(crate) fn not_tried(what: &str, why: &str) {
 /// Set where a test runs again as the root of a namespace of its own.
 const WITHIN: &str = "FREEHOLD_TEST_WITHIN_A_NAMESPACE";
 
-/// Runs a test of this module again as the root of a user namespace of its own, where it may mount what nobody else sees. Many
-/// machines allow that to anybody.
-pub(crate) fn again_within_a_namespace(module: &str, test: &str, why: &str) {
+/// Runs a test again as the root of a user namespace of its own, where it may mount what nobody else sees. Many machines allow
+/// that to anybody.
+fn again_within_a_namespace(module: &str, test: &str, why: &str) {
     assert!(std::env::var_os(WITHIN).is_none(), "{why}");
     let is_allowed = Command::new("unshare").args(["-rm", "sh", "-c", "mount -t tmpfs none /mnt"]).output();
     if !is_allowed.as_ref().is_ok_and(|output| output.status.success()) {

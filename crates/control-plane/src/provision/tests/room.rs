@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait, Database, DatabaseConnection, EntityTrait, Statem
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::disk::{Disk, again_within_a_namespace, not_tried};
+use super::disk::{Disk, not_tried};
 use super::stage::{Stage, in_time};
 use crate::engine::EngineKind;
 use crate::provision::Kind;
@@ -26,13 +26,8 @@ async fn given_up(stage: &Stage, operation: &operations::Model) -> Vec<(String, 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_there_is_room_on_sqlite() {
-    let disk = match Disk::of(16 * 1024) {
-        Ok(disk) => disk,
-        Err(why) => {
-            let test = "a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_there_is_room_on_sqlite";
-            return again_within_a_namespace(module_path!(), test, &why);
-        }
-    };
+    let name = "a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_there_is_room_on_sqlite";
+    let Some(disk) = Disk::or_within_a_namespace(16 * 1024, module_path!(), name) else { return };
     let stage = Stage::sqlite().await;
     in_time(async {
         let url = format!("sqlite://{}", disk.path().display()).into();
