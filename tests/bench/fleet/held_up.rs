@@ -16,7 +16,7 @@ use crate::report::Report;
 /// Longest wait for a lock, as a rollout has it that says nothing else.
 const LOCK_TIMEOUT: f64 = 500.0;
 
-/// Requests at once, each as many as its tenant's pool has connections: what waits does so in the database.
+/// Requests at once: as many as the tenant's pool has connections, so that what waits does so in the database.
 const AT_ONCE: usize = 2;
 
 /// Brings one tenant to version 2, and answers for how long its last attempt was at work, in milliseconds.

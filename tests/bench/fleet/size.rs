@@ -34,8 +34,8 @@ async fn plant(bed: &Bed, count: usize, version: u32) {
 pub(super) async fn nothing_to_do(report: &mut Report, effort: Effort) {
     let tenants = effort.either(10_000, 1_000);
     let bed = Bed::start(Store::Postgres, 1, 0).await;
-    plant(&bed, tenants, 2).await;
-    let took = roll(&bed, 2, true).await;
+    plant(&bed, tenants, 3).await;
+    let took = roll(&bed, 3, false).await;
     report.at_most(&format!("nothing to do for {tenants} tenants"), ("time", "s"), took.as_secs_f64(), Some(2.0));
 }
 
