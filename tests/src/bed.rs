@@ -1,5 +1,6 @@
 //! Planes for one test, their registry, and the calls that tests make of them.
 
+mod answer;
 mod registry;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::Process;
+pub use answer::{Answer, send, try_send};
 
 /// The token that makes the first admin.
 pub const BOOTSTRAP: &str = "operator-token-of-the-tests";
@@ -91,35 +93,6 @@ pub struct Tenant {
     pub slug: String,
     /// Its first key.
     pub key: String,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// All headers.
-    pub headers: reqwest::header::HeaderMap,
-    /// The body as text.
-    pub text: String,
-}
-
-impl Answer {
-    /// The body as JSON; null if it is none.
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or(Value::Null)
-    }
-
-    /// The kind of a problem.
-    pub fn kind(&self) -> String {
-        let body = self.json();
-        body["type"].as_str().unwrap_or_default().trim_start_matches("urn:freehold:problem:").to_owned()
-    }
-
-    /// One header's text.
-    pub fn header(&self, name: &str) -> String {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-    }
 }
 
 impl Bed {
@@ -355,18 +328,6 @@ impl Bed {
             answer.text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
-}
-
-/// Sends a request and reads its answer.
-pub async fn send(request: RequestBuilder) -> Answer {
-    try_send(request).await.unwrap()
-}
-
-/// As [`send`], where no answer at all is to be told of.
-pub async fn try_send(request: RequestBuilder) -> reqwest::Result<Answer> {
-    let response = request.send().await?;
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Ok(Answer { status, headers, text: response.text().await? })
 }
 
 fn common() -> String {
