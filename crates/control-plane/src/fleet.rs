@@ -68,7 +68,7 @@ impl State {
 }
 
 /// Where a target is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TargetState {
     /// Its turn has not come, or comes again.
     Pending,

@@ -5,6 +5,7 @@
 
 pub(crate) mod change;
 mod clock;
+pub(crate) mod each;
 pub(crate) mod entities;
 pub(crate) mod feed;
 pub(crate) mod nodes;

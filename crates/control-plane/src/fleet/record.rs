@@ -1,8 +1,9 @@
 //! What came of attempts, written down for many of them in one commit: a commit costs more than most migrations do.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use super::target::{End, Outcome};
 use super::{State, TargetState, stored};
 use crate::plane::Plane;
 use crate::registry::change::Change;
+use crate::registry::each::each;
 use crate::registry::entities::{rollout_targets, rollouts, tenants};
 
 /// Outcomes that are written down together, at most.
@@ -26,65 +28,106 @@ fn pause(attempts: i32, jitter: f64) -> Duration {
     FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE).mul_f64(0.5 + jitter / 2.0)
 }
 
+/// Outcomes that are written down alike: their rollout, where their targets are then and why, and the version that was seen.
+type Alike<'a> = (Uuid, TargetState, Option<&'a str>, Option<u32>);
+
 /// Writes down what came of attempts whose leases are still this process'. Others' are nobody's news.
 pub(super) async fn record<'a>(plane: &Plane, outcomes: impl Iterator<Item = &'a Outcome>) -> Result<(), DbErr> {
-    use rollout_targets::Column;
-
-    let mut outcomes: Vec<&Outcome> = outcomes.collect();
-    // In the order in which every change locks tenants.
-    outcomes.sort_by_key(|outcome| outcome.tenant);
     let mut change = plane.registry.change().await?;
-    let now = change.now();
+    let outcomes: Vec<&Outcome> = outcomes.collect();
+    // Rollouts before their targets, as whoever takes targets locks them.
     let given_up = given_up(&change, &outcomes).await?;
+    let outcomes = ours(plane, &change, outcomes).await?;
+    let mut groups: BTreeMap<Alike<'a>, Vec<&Outcome>> = BTreeMap::new();
     for outcome in outcomes {
         let (state, text) = match &outcome.end {
             End::Done => (TargetState::Done, None),
-            End::Failed(text) => (TargetState::Failed, Some(text)),
-            End::Again(text) if given_up.contains(&outcome.rollout) => (TargetState::Skipped, Some(text)),
-            End::Again(text) if outcome.is_last => (TargetState::Failed, Some(text)),
-            End::Again(text) => (TargetState::Pending, Some(text)),
-            End::Skipped(text) => (TargetState::Skipped, Some(text)),
+            End::Failed(text) => (TargetState::Failed, Some(text.as_str())),
+            End::Again(text) if given_up.contains(&outcome.rollout) => (TargetState::Skipped, Some(text.as_str())),
+            End::Again(text) if outcome.is_last => (TargetState::Failed, Some(text.as_str())),
+            End::Again(text) => (TargetState::Pending, Some(text.as_str())),
+            End::Skipped(text) => (TargetState::Skipped, Some(text.as_str())),
         };
-        let ended = (state != TargetState::Pending).then_some(now);
-        let took = i64::try_from(outcome.took.as_millis()).unwrap_or(i64::MAX);
-        let mut write = rollout_targets::Entity::update_many();
-        if let Some(has) = outcome.has {
-            write = write.col_expr(Column::VersionAfter, Expr::value(stored(has)));
-        }
-        let written = write
-            .col_expr(Column::State, Expr::value(state.as_str()))
-            .col_expr(Column::Error, Expr::value(text.map(String::as_str)))
-            .col_expr(Column::DurationMs, Expr::value(took))
-            .col_expr(Column::FinishedAt, Expr::value(ended))
-            .col_expr(Column::RunAfter, plane.registry.after(pause(outcome.attempts, rand::random_range(0.0..1.0))))
-            .col_expr(Column::LeaseHolder, Expr::value(None::<Uuid>))
-            .col_expr(Column::LeaseUntil, Expr::value(None::<chrono::DateTime<chrono::Utc>>))
-            .filter(Column::RolloutId.eq(outcome.rollout))
-            .filter(Column::TenantId.eq(outcome.tenant))
-            .filter(Column::Fence.eq(outcome.fence))
-            .filter(Column::LeaseHolder.eq(plane.id))
-            .filter(Column::State.eq(TargetState::Running.as_str()))
-            .exec(change.db())
-            .await?;
-        if written.rows_affected == 0 {
-            tracing::info!(tenant = %outcome.tenant, rollout = %outcome.rollout, "a target was taken over meanwhile");
+        groups.entry((outcome.rollout, state, text, outcome.has)).or_default().push(outcome);
+    }
+    let seen = groups.iter().filter(|((.., has), _)| has.is_some()).flat_map(|(_, outcomes)| outcomes);
+    let versions: HashMap<Uuid, i32> = change.lock(seen.map(|outcome| outcome.tenant)).await?.into_iter().collect();
+    for (alike, outcomes) in groups {
+        end(plane, &change, alike, &outcomes).await?;
+        let Some(has) = alike.3.map(stored) else { continue };
+        let is_news = |tenant: &Uuid| versions.get(tenant).is_some_and(|version| *version != has);
+        let changed: Vec<Uuid> = outcomes.iter().map(|outcome| outcome.tenant).filter(is_news).collect();
+        if changed.is_empty() {
             continue;
         }
-        if let Some(has) = outcome.has {
-            let changed = tenants::Entity::update_many()
-                .col_expr(tenants::Column::SchemaVersion, Expr::value(stored(has)))
-                .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))
-                .col_expr(tenants::Column::UpdatedAt, Expr::value(now))
-                .filter(tenants::Column::Id.eq(outcome.tenant))
-                .filter(tenants::Column::SchemaVersion.ne(stored(has)))
-                .exec(change.db())
-                .await?;
-            if changed.rows_affected > 0 {
-                change.touch(outcome.tenant);
-            }
+        tenants::Entity::update_many()
+            .col_expr(tenants::Column::SchemaVersion, Expr::value(has))
+            .col_expr(tenants::Column::Version, Expr::col(tenants::Column::Version).add(1))
+            .col_expr(tenants::Column::UpdatedAt, Expr::value(change.now()))
+            .filter(tenants::Column::Id.is_in(changed.iter().copied()))
+            .exec(change.db())
+            .await?;
+        for tenant in changed {
+            change.touch(tenant);
         }
     }
     change.commit().await.map(drop)
+}
+
+/// Those whose targets are still this process', which they are until the change ends.
+async fn ours<'a>(plane: &Plane, change: &Change, outcomes: Vec<&'a Outcome>) -> Result<Vec<&'a Outcome>, DbErr> {
+    use rollout_targets::Column;
+
+    let held: HashSet<(Uuid, Uuid, i64)> = rollout_targets::Entity::find()
+        .select_only()
+        .columns([Column::RolloutId, Column::TenantId, Column::Fence])
+        .filter(Column::RolloutId.is_in(outcomes.iter().map(|outcome| outcome.rollout).collect::<BTreeSet<_>>()))
+        .filter(Column::TenantId.is_in(outcomes.iter().map(|outcome| outcome.tenant)))
+        .filter(Column::LeaseHolder.eq(plane.id))
+        .filter(Column::State.eq(TargetState::Running.as_str()))
+        .order_by_asc(Column::TenantId)
+        .lock(LockType::NoKeyUpdate)
+        .into_tuple()
+        .all(change.db())
+        .await?
+        .into_iter()
+        .collect();
+    let is_ours = |outcome: &&Outcome| held.contains(&(outcome.rollout, outcome.tenant, outcome.fence));
+    let (ours, others): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(is_ours);
+    for outcome in others {
+        tracing::info!(tenant = %outcome.tenant, rollout = %outcome.rollout, "a target was taken over meanwhile");
+    }
+    Ok(ours)
+}
+
+/// Lets go of targets, in the state that they are in from now on.
+async fn end(plane: &Plane, change: &Change, alike: Alike<'_>, outcomes: &[&Outcome]) -> Result<(), DbErr> {
+    use rollout_targets::Column;
+
+    let (rollout, state, text, has) = alike;
+    let took = |outcome: &&Outcome| (outcome.tenant, i64::try_from(outcome.took.as_millis()).unwrap_or(i64::MAX));
+    let mut write = rollout_targets::Entity::update_many()
+        .col_expr(Column::State, Expr::value(state.as_str()))
+        .col_expr(Column::Error, Expr::value(text))
+        .col_expr(Column::DurationMs, each(Column::TenantId, outcomes.iter().map(took)))
+        .col_expr(Column::LeaseHolder, Expr::value(None::<Uuid>))
+        .col_expr(Column::LeaseUntil, Expr::value(None::<DateTime<Utc>>));
+    if let Some(has) = has {
+        write = write.col_expr(Column::VersionAfter, Expr::value(stored(has)));
+    }
+    write = if state == TargetState::Pending {
+        let rest = |outcome: &&Outcome| pause(outcome.attempts, rand::random_range(0.0..1.0));
+        let due = outcomes.iter().map(|outcome| (outcome.tenant, plane.registry.after(rest(outcome))));
+        write.col_expr(Column::RunAfter, each(Column::TenantId, due))
+    } else {
+        write.col_expr(Column::FinishedAt, Expr::value(change.now()))
+    };
+    write
+        .filter(Column::RolloutId.eq(rollout))
+        .filter(Column::TenantId.is_in(outcomes.iter().map(|outcome| outcome.tenant)))
+        .exec(change.db())
+        .await
+        .map(drop)
 }
 
 /// Which of their rollouts were given up: nothing of those is tried again. None is, before the change has ended.

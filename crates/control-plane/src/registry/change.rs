@@ -13,6 +13,7 @@ use tenancy::route::Revision;
 use uuid::Uuid;
 
 use super::Registry;
+use super::each::each;
 use super::entities::{history, tenants};
 use crate::audit::{self, Account, Deed};
 
@@ -24,6 +25,8 @@ pub(crate) struct Change {
     registry: Registry,
     transaction: DatabaseTransaction,
     touched: BTreeSet<Uuid>,
+    /// Tenants whose rows nobody else changes until the change ends.
+    locked: BTreeSet<Uuid>,
     /// The operator whose call this is part of: its change says what it did, or does not commit.
     account: Option<Account>,
     events: Vec<(Chain, Event)>,
@@ -37,8 +40,9 @@ impl Registry {
     /// Begins a change.
     pub(crate) async fn change(&self) -> Result<Change, DbErr> {
         let (transaction, account) = (self.begin().await?, Account::current());
-        let (touched, events) = (BTreeSet::new(), Vec::new());
-        Ok(Change { registry: self.clone(), transaction, touched, account, events, fleet: None, fleet_at_most: None })
+        let (touched, locked, events) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let (fleet, fleet_at_most) = (None, None);
+        Ok(Change { registry: self.clone(), transaction, touched, locked, account, events, fleet, fleet_at_most })
     }
 }
 
@@ -61,6 +65,14 @@ impl Change {
     /// The epoch that the registry's history is in.
     pub(crate) async fn epoch(&self) -> Result<Uuid, DbErr> {
         Ok(self.registry.history_in(&self.transaction).await?.epoch)
+    }
+
+    /// Locks tenants, in the order in which every change does; answers those that there are, with their schema versions.
+    pub(crate) async fn lock(&mut self, tenants: impl IntoIterator<Item = Uuid>) -> Result<Vec<(Uuid, i32)>, DbErr> {
+        let tenants: BTreeSet<Uuid> = tenants.into_iter().collect();
+        let found = lock(&self.transaction, tenants.iter().copied()).await?;
+        self.locked.extend(tenants);
+        Ok(found)
     }
 
     /// Notes that data planes have news of this tenant: it gets the next revision at the commit.
@@ -98,7 +110,7 @@ impl Change {
 
     /// Gives out the revisions and commits; answers the newest of them, or none when nobody was touched.
     pub(crate) async fn commit(self) -> Result<Option<Revision>, DbErr> {
-        let Self { registry, transaction, touched, account, events, fleet, fleet_at_most } = self;
+        let Self { registry, transaction, touched, locked, account, events, fleet, fleet_at_most } = self;
         if let Some(account) = &account {
             if events.is_empty() {
                 return Err(DbErr::Custom(
@@ -120,17 +132,7 @@ impl Change {
             return Ok(None);
         }
         // All of them before the history's row: who holds a tenant waits for that row.
-        for some in touched.iter().copied().collect::<Vec<_>>().chunks(AT_ONCE) {
-            tenants::Entity::find()
-                .select_only()
-                .column(tenants::Column::Id)
-                .filter(tenants::Column::Id.is_in(some.iter().copied()))
-                .order_by_asc(tenants::Column::Id)
-                .lock(LockType::NoKeyUpdate)
-                .into_tuple::<Uuid>()
-                .all(&transaction)
-                .await?;
-        }
+        lock(&transaction, touched.difference(&locked).copied()).await?;
         // After tenants and before the history, wherever both are locked.
         audit::append(&transaction, events).await?;
         let count = i64::try_from(touched.len()).unwrap_or(i64::MAX);
@@ -144,10 +146,11 @@ impl Change {
         if fleet_at_most.is_some_and(|version| row.schema_version > version) {
             return Err(DbErr::Custom("the fleet's schema version moved meanwhile".to_owned()));
         }
-        for (revision, tenant) in (row.head - count + 1..).zip(touched) {
+        let revisions: Vec<(Uuid, i64)> = touched.into_iter().zip(row.head - count + 1..).collect();
+        for some in revisions.chunks(AT_ONCE) {
             tenants::Entity::update_many()
-                .col_expr(tenants::Column::Revision, Expr::value(revision))
-                .filter(tenants::Column::Id.eq(tenant))
+                .col_expr(tenants::Column::Revision, each(tenants::Column::Id, some.iter().copied()))
+                .filter(tenants::Column::Id.is_in(some.iter().map(|(tenant, _)| *tenant)))
                 .exec(&transaction)
                 .await?;
         }
@@ -156,4 +159,25 @@ impl Change {
         registry.announce(head);
         Ok(Some(head))
     }
+}
+
+/// Locks the rows of tenants one after the other, in the order of their ids, which is that of what is given.
+async fn lock(
+    transaction: &DatabaseTransaction,
+    tenants: impl Iterator<Item = Uuid>,
+) -> Result<Vec<(Uuid, i32)>, DbErr> {
+    let mut found = Vec::new();
+    for some in tenants.collect::<Vec<_>>().chunks(AT_ONCE) {
+        let rows = tenants::Entity::find()
+            .select_only()
+            .columns([tenants::Column::Id, tenants::Column::SchemaVersion])
+            .filter(tenants::Column::Id.is_in(some.iter().copied()))
+            .order_by_asc(tenants::Column::Id)
+            .lock(LockType::NoKeyUpdate)
+            .into_tuple::<(Uuid, i32)>()
+            .all(transaction)
+            .await?;
+        found.extend(rows);
+    }
+    Ok(found)
 }
