@@ -22,7 +22,7 @@ use crate::plane::Plane;
 /// How often it is looked for targets that nobody takes any more.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long what ended waits for others that end: they are written down, and what is next is taken, for all of them at once.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(100);
 /// The longest pause after looks that failed.
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -180,15 +180,23 @@ impl Runner {
         Ok(is_news)
     }
 
-    /// Moves one rollout on, and begins targets of it.
+    /// Begins targets of one rollout, or moves it on where none is to be begun.
     async fn go_on(&mut self, rollout: Uuid) -> Result<bool, DbErr> {
-        let is_news = conduct::conduct(&self.plane, rollout).await?;
         let free = self.pace.at_once.saturating_sub(self.at_work.len());
-        if free == 0 {
-            return Ok(is_news);
+        if free > 0 && self.begin(rollout, free).await? {
+            // Its wave is at work.
+            return Ok(false);
         }
+        conduct::conduct(&self.plane, rollout).await
+    }
+
+    /// Begins so many targets of a rollout at most; answers whether it began any.
+    async fn begin(&mut self, rollout: Uuid, at_most: usize) -> Result<bool, DbErr> {
         let term = self.held.take(self.pace.lease);
-        let Some(taken) = take::take(&self.plane, rollout, free, self.pace.lease).await? else { return Ok(is_news) };
+        let Some(taken) = take::take(&self.plane, rollout, at_most, self.pace.lease).await? else { return Ok(false) };
+        if taken.targets.is_empty() {
+            return Ok(false);
+        }
         // From here on each is renewed: reading what the work needs takes its time.
         let mut kept: HashMap<Uuid, Kept> =
             taken.targets.iter().map(|(it, _)| (it.tenant_id, self.held.keep(it.tenant_id))).collect();
@@ -214,7 +222,7 @@ impl Runner {
             };
             self.at_work.spawn(work.instrument(span));
         }
-        Ok(is_news)
+        Ok(true)
     }
 
     fn note(&mut self, ended: Result<Option<(Outcome, Kept)>, tokio::task::JoinError>) {

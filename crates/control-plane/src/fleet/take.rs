@@ -12,7 +12,7 @@ use super::{State, TargetState, conduct};
 use crate::plane::Plane;
 use crate::registry::Registry;
 use crate::registry::change::Change;
-use crate::registry::entities::{rollout_targets, rollouts};
+use crate::registry::entities::{history, rollout_targets, rollouts};
 
 /// Targets that are looked at for each one that may be begun: others may be of servers that are full.
 const LOOKED_AT: u64 = 4;
@@ -27,18 +27,24 @@ pub(super) struct Taken {
 
 /// Rollouts that go on now: none of another epoch does, until it is told to.
 pub(super) async fn running(plane: &Plane) -> Result<Vec<Uuid>, DbErr> {
-    let epoch = plane.registry.history().await?.epoch;
     rollouts::Entity::find()
         .select_only()
         .column(rollouts::Column::Id)
-        .filter(rollouts::Column::State.eq(State::Running.as_str()))
-        .filter(rollouts::Column::Epoch.eq(epoch))
+        .filter(goes_on())
         // What a newer program brought is left to those who contain it.
         .filter(rollouts::Column::TargetVersion.lte(contained(plane)))
         .order_by_asc(rollouts::Column::Id)
         .into_tuple()
         .all(plane.registry.db())
         .await
+}
+
+/// Running, and of the epoch that the registry's history is in.
+fn goes_on() -> Condition {
+    let epoch = Query::select().column(history::Column::Epoch).from(history::Entity).to_owned();
+    Condition::all()
+        .add(rollouts::Column::State.eq(State::Running.as_str()))
+        .add(rollouts::Column::Epoch.in_subquery(epoch))
 }
 
 /// How many migrations this program contains.
@@ -48,13 +54,7 @@ fn contained(plane: &Plane) -> i32 {
 
 /// The rollout, if it goes on now; nobody else decides anything of it until the change ends.
 pub(super) async fn lock_running(change: &Change, rollout: Uuid) -> Result<Option<rollouts::Model>, DbErr> {
-    let epoch = change.epoch().await?;
-    rollouts::Entity::find_by_id(rollout)
-        .filter(rollouts::Column::State.eq(State::Running.as_str()))
-        .filter(rollouts::Column::Epoch.eq(epoch))
-        .lock(LockType::Update)
-        .one(change.db())
-        .await
+    rollouts::Entity::find_by_id(rollout).filter(goes_on()).lock(LockType::Update).one(change.db()).await
 }
 
 /// Nobody is at work on it any more: its holder's time is over.
