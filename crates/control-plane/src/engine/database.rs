@@ -172,13 +172,22 @@ pub(super) async fn has_table(db: &impl ConnectionTrait, table: &str) -> Result<
 }
 
 /// Whose the database is, by its stamp; none if it has none.
-pub(super) async fn stamped(db: &DatabaseConnection) -> Result<Option<String>, EngineError> {
+pub(super) async fn stamped(db: &impl ConnectionTrait) -> Result<Option<String>, EngineError> {
     let failed = |error| EngineError::of("read the stamp of the database", error);
     match db.query_one_raw(Statement::from_string(db.get_database_backend(), stamp::SELECT)).await {
         Ok(row) => row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed),
         // Looked for when it is missed: it mostly is there, and each look costs a new session as much as a migration's record.
         Err(_) if !has_table(db, stamp::TABLE).await.map_err(failed)? => Ok(None),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Refuses a database by what its stamp says.
+pub(super) fn belongs_to(stamp: Option<&str>, tenant: TenantId) -> Result<(), EngineError> {
+    match stamp {
+        Some(stamp) if stamp == tenant.to_string() => Ok(()),
+        Some(_) => Err(EngineError::refused("the database is stamped for another tenant; it is not touched")),
+        None => Err(EngineError::refused("the database has no stamp, and may be anybody's; it is not touched")),
     }
 }
 
@@ -196,10 +205,7 @@ pub(super) async fn stamp(db: &DatabaseConnection, tenant: TenantId) -> Result<(
     }
     let row = db.query_one_raw(Statement::from_string(backend, stamp::SELECT)).await.map_err(failed)?;
     let found: Option<String> = row.map(|row| row.try_get_by_index(0)).transpose().map_err(failed)?;
-    if found == Some(tenant.to_string()) {
-        return Ok(());
-    }
-    Err(EngineError::refused("the database is stamped for another tenant; it is not touched"))
+    belongs_to(found.as_deref(), tenant)
 }
 
 /// Fills the database in one transaction with its mark; a marked one is left as it is.

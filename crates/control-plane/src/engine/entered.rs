@@ -27,20 +27,22 @@ impl Entered {
     /// Brings the schema up to a version; answers the version that it has now, which may be a later one.
     pub(crate) async fn migrate(&self, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
         let patience = Patience::default();
-        let work = Work::new(schema, to, Way::Up, &patience, self.has_roles)?;
+        let work = Work::new(None, schema, to, Way::Up, &patience, self.has_roles)?;
         work.run(&self.db).await.map(|rolled| rolled.after)
     }
 
     /// Takes the schema to a version, up or down, while tenants use the database: no query of theirs waits behind a migration
-    /// for longer than `patience.lock` and its own run time. Tells what came of it by [`EngineError::kind`].
+    /// for longer than `patience.lock` and its own run time. Refuses a database that is not stamped for the tenant, if one is
+    /// given. Tells what came of it by [`EngineError::kind`].
     pub(crate) async fn roll(
         &self,
+        whose: Option<TenantId>,
         schema: &dyn TenantSchema,
         to: u32,
         way: Way,
         patience: &Patience,
     ) -> Result<Rolled, EngineError> {
-        Work::new(schema, to, way, patience, self.has_roles)?.run(&self.db).await
+        Work::new(whose, schema, to, way, patience, self.has_roles)?.run(&self.db).await
     }
 
     /// The schema version that the database has; 0 of one that was never migrated.
@@ -62,11 +64,7 @@ impl Entered {
 
     /// Refuses a database that is not stamped for this tenant.
     pub(crate) async fn belongs_to(&self, tenant: TenantId) -> Result<(), EngineError> {
-        match self.stamped().await? {
-            Some(stamp) if stamp == tenant.to_string() => Ok(()),
-            Some(_) => Err(EngineError::refused("the database is stamped for another tenant; it is not touched")),
-            None => Err(EngineError::refused("the database has no stamp, and may be anybody's; it is not touched")),
-        }
+        database::belongs_to(self.stamped().await?.as_deref(), tenant)
     }
 
     /// Says in a migrated database whose it is; refuses one that says otherwise.

@@ -13,8 +13,9 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use sea_orm::{DatabaseConnection, DatabaseExecutor, DbBackend};
 use sea_orm_migration::MigrationTrait;
+use tenancy::TenantId;
 
-use super::EngineError;
+use super::{EngineError, database};
 use crate::schema::TenantSchema;
 pub(super) use one::guarded;
 use state::State;
@@ -68,6 +69,8 @@ pub(crate) enum Way {
 
 /// What is to be done to one database.
 pub(super) struct Work<'a> {
+    /// Another tenant's is refused.
+    whose: Option<TenantId>,
     migrations: Vec<Box<dyn MigrationTrait>>,
     to: usize,
     way: Way,
@@ -79,6 +82,7 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// Refused where the program does not contain the version.
     pub(super) fn new(
+        whose: Option<TenantId>,
         schema: &dyn TenantSchema,
         to: u32,
         way: Way,
@@ -94,7 +98,7 @@ impl<'a> Work<'a> {
                 migrations.len()
             )));
         }
-        Ok(Self { migrations, to, way, patience, has_roles })
+        Ok(Self { whose, migrations, to, way, patience, has_roles })
     }
 
     /// Does it. What was done before a failure stays done.
@@ -105,9 +109,13 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The caller keeps others away.
-    async fn run_alone(&self, db: &DatabaseExecutor<'_>) -> Result<Rolled, EngineError> {
-        let state = State::read(db, self.has_roles).await?;
+    /// Refuses a database that is not stamped for the tenant.
+    fn is_on(&self, stamp: Option<&str>) -> Result<(), EngineError> {
+        self.whose.map_or(Ok(()), |tenant| database::belongs_to(stamp, tenant))
+    }
+
+    /// The caller keeps others away, and has read the state since.
+    async fn run_alone(&self, db: &DatabaseExecutor<'_>, state: State) -> Result<Rolled, EngineError> {
         state.check(&self.migrations)?;
         if state.begun.is_some() {
             unfinished::repair(db, self.patience).await?;
@@ -139,7 +147,7 @@ impl Pending {
         to: u32,
     ) -> Result<Self, EngineError> {
         let patience = Patience::default();
-        let work = Work::new(schema, to, Way::Up, &patience, has_roles)?;
+        let work = Work::new(None, schema, to, Way::Up, &patience, has_roles)?;
         let db = DatabaseExecutor::Connection(db);
         let state = State::read(&db, has_roles).await?;
         state.check(&work.migrations)?;

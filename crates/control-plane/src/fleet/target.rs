@@ -190,8 +190,9 @@ impl Job {
     }
 
     async fn roll(&self, plane: &Plane, entered: &Entered) -> Result<u32, Stopped> {
-        entered.belongs_to(self.target.tenant_id.into()).await?;
+        let tenant = self.target.tenant_id.into();
         if self.is_down {
+            entered.belongs_to(tenant).await?;
             tell(plane, &self.target, stored(self.version)).await?;
         }
         let patience = Patience {
@@ -200,6 +201,6 @@ impl Job {
             lock_attempts: LOCK_ATTEMPTS,
         };
         let way = if self.is_down { Way::UpOrDown } else { Way::Up };
-        Ok(entered.roll(plane.schema.as_ref(), self.version, way, &patience).await?.after)
+        Ok(entered.roll(Some(tenant), plane.schema.as_ref(), self.version, way, &patience).await?.after)
     }
 }

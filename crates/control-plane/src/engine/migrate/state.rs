@@ -1,6 +1,11 @@
 //! What a database says of its migrations, and what follows from it.
 
-use sea_orm::{ConnectionTrait, DatabaseExecutor, DbBackend, DbErr, Statement, TransactionTrait};
+use std::collections::BTreeMap;
+
+use sea_orm::sea_query::{Expr, Query};
+use sea_orm::{
+    ConnectionTrait, DatabaseExecutor, DbBackend, DbErr, ExprTrait, QueryResult, Statement, TransactionTrait,
+};
 use sea_orm_migration::MigrationTrait;
 
 use super::Way;
@@ -44,22 +49,27 @@ impl State {
     }
 
     async fn find(db: &DatabaseExecutor<'_>) -> Result<Self, DbErr> {
-        // In one statement: in a session that was just made each costs more than what it reads.
-        let select = format!(
-            "SELECT 0 AS begun, position, name FROM {MIGRATIONS} UNION ALL SELECT 1, position, name FROM {UNFINISHED} \
-             ORDER BY 1, 2"
-        );
-        let mut state = Self { done: Vec::new(), begun: None };
-        for row in db.query_all_raw(Statement::from_string(db.get_database_backend(), select)).await? {
-            let (is_begun, position): (i32, i32) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
-            let name = row.try_get_by_index(2)?;
-            if is_begun == 0 {
-                state.done.push(name);
-            } else if state.begun.is_none() {
-                state.begun = Some((usize::try_from(position).unwrap_or_default(), name));
-            }
-        }
-        Ok(state)
+        let read = async |table| {
+            db.query_all_raw(Statement::from_string(db.get_database_backend(), Self::select(table))).await
+        };
+        Self::of(&read(MIGRATIONS).await?, &read(UNFINISHED).await?)
+    }
+
+    /// Reads [`MIGRATIONS`] or [`UNFINISHED`]. Nothing else is asked for: a session that was just made looks up every operator,
+    /// and a sort or a union of the two costs it as much as a migration's record.
+    pub(super) fn select(table: &str) -> String {
+        format!("SELECT position, name FROM {table}")
+    }
+
+    /// From the rows of both, in any order.
+    pub(super) fn of(done: &[QueryResult], begun: &[QueryResult]) -> Result<Self, DbErr> {
+        let read = |row: &QueryResult| Ok((row.try_get_by_index::<i32>(0)?, row.try_get_by_index::<String>(1)?));
+        let sorted = |rows: &[QueryResult]| rows.iter().map(read).collect::<Result<BTreeMap<i32, String>, DbErr>>();
+        let begun = sorted(begun)?.into_iter().next();
+        Ok(Self {
+            done: sorted(done)?.into_values().collect(),
+            begun: begun.map(|(position, name)| (usize::try_from(position).unwrap_or_default(), name)),
+        })
     }
 
     pub(super) async fn read_done(db: &DatabaseExecutor<'_>) -> Result<Vec<String>, EngineError> {
@@ -115,14 +125,24 @@ impl Step {
     /// Writes that it was done, where that changes something; and that nothing is unfinished any more, where something was.
     pub(in crate::engine) async fn record(self, db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
         let position = i32::try_from(self.position).unwrap_or(i32::MAX);
+        // Each is sent as it stands: the session runs it once, and to prepare it would be to send another message.
+        let send = async |statement: Statement| db.execute_unprepared(&statement.to_string()).await.map(drop);
         let backend = db.get_database_backend();
         if self.is_up && !self.is_recorded {
-            let insert = format!("INSERT INTO {MIGRATIONS} (position, name) VALUES ($1, $2)");
-            db.execute_raw(Statement::from_sql_and_values(backend, insert, [position.into(), name.into()])).await?;
+            let insert = Query::insert()
+                .into_table(MIGRATIONS)
+                .columns(["position", "name"])
+                .values_panic([position.into(), name.into()])
+                .to_owned();
+            send(backend.build(&insert)).await?;
         }
         if !self.is_up && self.is_recorded {
-            let delete = format!("DELETE FROM {MIGRATIONS} WHERE position = $1 AND name = $2");
-            db.execute_raw(Statement::from_sql_and_values(backend, delete, [position.into(), name.into()])).await?;
+            let delete = Query::delete()
+                .from_table(MIGRATIONS)
+                .and_where(Expr::col("position").eq(position))
+                .and_where(Expr::col("name").eq(name))
+                .to_owned();
+            send(backend.build(&delete)).await?;
         }
         if self.is_marked {
             db.execute_unprepared(&format!("DELETE FROM {UNFINISHED}")).await?;

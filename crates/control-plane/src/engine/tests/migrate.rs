@@ -136,7 +136,7 @@ impl Stage {
 
     async fn roll_with(&self, schema: &Schema, to: u32, patience: &Patience) -> Result<Rolled, EngineError> {
         let entered = self.enter().await;
-        let rolled = entered.roll(schema, to, Way::UpOrDown, patience).await;
+        let rolled = entered.roll(None, schema, to, Way::UpOrDown, patience).await;
         entered.leave().await.unwrap();
         rolled
     }
@@ -271,12 +271,12 @@ async fn a_migration_that_fails_leaves_nothing_and_those_before_it_stay(kind: En
     // One that panics likewise, in a session that goes on.
     let panics = Schema::of([Told::new("m2", []), Told::new("m3", [twice.as_str()]).panics()]);
     let entered = stage.enter().await;
-    let error = entered.roll(&panics, 3, Way::UpOrDown, &Patience::default()).await.unwrap_err();
+    let error = entered.roll(None, &panics, 3, Way::UpOrDown, &Patience::default()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Failed, "{error}");
     assert!(error.to_string().contains("m3: it panicked"), "{error}");
     let repaired = Schema::of([Told::new("m2", []), Told::new("m3", [twice.as_str()])]);
     assert_eq!(
-        entered.roll(&repaired, 3, Way::UpOrDown, &Patience::default()).await.unwrap(),
+        entered.roll(None, &repaired, 3, Way::UpOrDown, &Patience::default()).await.unwrap(),
         Rolled { before: 2, after: 3 },
         "the session holds nothing of what failed"
     );

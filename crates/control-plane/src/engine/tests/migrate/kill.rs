@@ -56,7 +56,7 @@ async fn roll(stage: &Stage, schema: &Schema, to: u32) -> (u32, bool) {
     let (mut killed, mut was_half_made) = (0, false);
     loop {
         let entered = stage.enter().await;
-        let rolled = entered.roll(schema, to, Way::UpOrDown, &Patience::default()).await;
+        let rolled = entered.roll(None, schema, to, Way::UpOrDown, &Patience::default()).await;
         let _ = entered.leave().await;
         match rolled {
             Ok(rolled) => {

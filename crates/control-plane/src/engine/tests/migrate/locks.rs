@@ -100,7 +100,7 @@ async fn limits_and_lock_are_those_of_the_migrations_alone() {
     let stage = Stage::on(EngineKind::Postgres, &schema).await;
     let patience = Patience { statement: Duration::from_millis(1500), ..hasty() };
     let entered = stage.enter().await;
-    let error = entered.roll(&schema, 3, Way::UpOrDown, &patience).await.unwrap_err();
+    let error = entered.roll(None, &schema, 3, Way::UpOrDown, &patience).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
     assert!(error.to_string().contains("ran for longer than a statement may"), "{error}");
     assert_eq!(stage.effects().await, "200ms 1500ms");
