@@ -256,11 +256,22 @@ impl Bed {
 
     /// Until a rollout is as it should be.
     pub async fn until_rollout(&self, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        self.until_rollout_within(PATIENCE, id, is_so).await
+        self.look_at_rollout(PATIENCE, Duration::from_millis(20), id, is_so).await
     }
 
-    /// As [`Bed::until_rollout`], of a fleet that takes longer.
+    /// As [`Bed::until_rollout`], of a fleet that takes longer: it is looked at as often as `freehold fleet watch` does, for a
+    /// look costs the registry as much as a target or two.
     pub async fn until_rollout_within(&self, patience: Duration, id: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        self.look_at_rollout(patience, Duration::from_millis(300), id, is_so).await
+    }
+
+    async fn look_at_rollout(
+        &self,
+        patience: Duration,
+        pause: Duration,
+        id: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Value {
         let deadline = Instant::now() + patience;
         loop {
             let rollout = self.done("GET", &format!("/v1/rollouts/{id}"), None).await;
@@ -268,7 +279,7 @@ impl Bed {
                 return rollout;
             }
             assert!(Instant::now() < deadline, "it does not get there: {rollout}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -8,7 +8,7 @@ use reqwest::RequestBuilder;
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::bed::{Answer, Bed, Store, Tenant, Tuning, try_send};
+use crate::bed::{Answer, Bed, Store, Tenant, try_send};
 
 /// Requests that are under way at once, at most.
 const CALLERS: usize = 16;
@@ -46,9 +46,9 @@ pub struct Loaded {
 
 /// So many tenants on Postgres at the oldest schema version, and the two data planes.
 pub async fn fleet(tenants: usize) -> (Bed, Vec<Tenant>) {
-    // Of a large fleet not all are connected to at once: the server bears some hundred connections.
-    let tuning = Tuning { data: "[pools]\nmax = 200\n", ..Tuning::DEFAULT };
-    let mut bed = Bed::start_with(Store::Postgres, 1, 1, tuning).await;
+    let mut bed = Bed::start(Store::Postgres, 1, 1).await;
+    // The server has room for a connection to every tenant's database from each data plane.
+    bed.done("PUT", "/v1/plans/test", Some(json!({ "connections": 1, "concurrency": 256 }))).await;
     let control = bed.control[0].url.clone();
     bed.add_node_of("next-data-plane", &control);
     bed.new_tenants_get(1).await;

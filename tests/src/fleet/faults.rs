@@ -95,7 +95,7 @@ mod what_fails_is_told_and_a_retry_ends_it {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn on_postgres() {
-        super::what_fails_is_told_and_a_retry_ends_it(Store::Postgres, 60).await;
+        super::what_fails_is_told_and_a_retry_ends_it(Store::Postgres, 16).await;
     }
 }
 

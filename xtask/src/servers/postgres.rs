@@ -48,7 +48,7 @@ impl Postgres {
         for setting in [
             "listen_addresses=127.0.0.1",
             &format!("unix_socket_directories={sockets}"),
-            "max_connections=500",
+            "max_connections=1000",
             "fsync=off",
             "synchronous_commit=off",
             "full_page_writes=off",
