@@ -80,7 +80,7 @@ async fn fleet(store: Store, tenants: usize) -> Bed {
 
 /// Rolls out, and answers how long that took.
 async fn roll(bed: &Bed, version: u32, is_down: bool) -> Duration {
-    let settings = json!({ "canary": 0, "waves": [], "concurrency": 16, "per_server": 16 });
+    let settings = json!({ "canary": 0, "waves": [], "concurrency": 32, "per_server": 32 });
     let order = json!({ "version": version, "down": is_down, "settings": settings });
     let begun = Instant::now();
     let rollout = bed.done("POST", "/v1/rollouts", Some(order)).await;

@@ -1,6 +1,7 @@
 //! How a rollout goes on: from wave to wave, to its end, or to a stop when too much failed.
 //!
-//! Every control plane conducts every rollout, under its row's lock: whoever comes second finds it done.
+//! Every control plane conducts every rollout of which it finds nothing to take, under its row's lock: whoever comes second finds
+//! it done.
 
 use std::time::Duration;
 

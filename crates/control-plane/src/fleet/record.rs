@@ -28,8 +28,16 @@ fn pause(attempts: i32, jitter: f64) -> Duration {
     FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE).mul_f64(0.5 + jitter / 2.0)
 }
 
-/// Outcomes that are written down alike: their rollout, where their targets are then and why, and the version that was seen.
-type Alike<'a> = (Uuid, TargetState, Option<&'a str>, Option<u32>);
+/// What is the same of outcomes that are written down together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Alike<'a> {
+    rollout: Uuid,
+    /// Where their targets are then, and why.
+    state: TargetState,
+    text: Option<&'a str>,
+    /// The version that was seen.
+    has: Option<i32>,
+}
 
 /// Writes down what came of attempts whose leases are still this process'. Others' are nobody's news.
 pub(super) async fn record<'a>(plane: &Plane, outcomes: impl Iterator<Item = &'a Outcome>) -> Result<(), DbErr> {
@@ -48,13 +56,14 @@ pub(super) async fn record<'a>(plane: &Plane, outcomes: impl Iterator<Item = &'a
             End::Again(text) => (TargetState::Pending, Some(text.as_str())),
             End::Skipped(text) => (TargetState::Skipped, Some(text.as_str())),
         };
-        groups.entry((outcome.rollout, state, text, outcome.has)).or_default().push(outcome);
+        let alike = Alike { rollout: outcome.rollout, state, text, has: outcome.has.map(stored) };
+        groups.entry(alike).or_default().push(outcome);
     }
-    let seen = groups.iter().filter(|((.., has), _)| has.is_some()).flat_map(|(_, outcomes)| outcomes);
+    let seen = groups.iter().filter(|(alike, _)| alike.has.is_some()).flat_map(|(_, outcomes)| outcomes);
     let versions: HashMap<Uuid, i32> = change.lock(seen.map(|outcome| outcome.tenant)).await?.into_iter().collect();
     for (alike, outcomes) in groups {
-        end(plane, &change, alike, &outcomes).await?;
-        let Some(has) = alike.3.map(stored) else { continue };
+        let_go(plane, &change, alike, &outcomes).await?;
+        let Some(has) = alike.has else { continue };
         let is_news = |tenant: &Uuid| versions.get(tenant).is_some_and(|version| *version != has);
         let changed: Vec<Uuid> = outcomes.iter().map(|outcome| outcome.tenant).filter(is_news).collect();
         if changed.is_empty() {
@@ -101,10 +110,10 @@ async fn ours<'a>(plane: &Plane, change: &Change, outcomes: Vec<&'a Outcome>) ->
 }
 
 /// Lets go of targets, in the state that they are in from now on.
-async fn end(plane: &Plane, change: &Change, alike: Alike<'_>, outcomes: &[&Outcome]) -> Result<(), DbErr> {
+async fn let_go(plane: &Plane, change: &Change, alike: Alike<'_>, outcomes: &[&Outcome]) -> Result<(), DbErr> {
     use rollout_targets::Column;
 
-    let (rollout, state, text, has) = alike;
+    let Alike { rollout, state, text, has } = alike;
     let took = |outcome: &&Outcome| (outcome.tenant, i64::try_from(outcome.took.as_millis()).unwrap_or(i64::MAX));
     let mut write = rollout_targets::Entity::update_many()
         .col_expr(Column::State, Expr::value(state.as_str()))
@@ -113,7 +122,7 @@ async fn end(plane: &Plane, change: &Change, alike: Alike<'_>, outcomes: &[&Outc
         .col_expr(Column::LeaseHolder, Expr::value(None::<Uuid>))
         .col_expr(Column::LeaseUntil, Expr::value(None::<DateTime<Utc>>));
     if let Some(has) = has {
-        write = write.col_expr(Column::VersionAfter, Expr::value(stored(has)));
+        write = write.col_expr(Column::VersionAfter, Expr::value(has));
     }
     write = if state == TargetState::Pending {
         let rest = |outcome: &&Outcome| pause(outcome.attempts, rand::random_range(0.0..1.0));

@@ -1,5 +1,5 @@
 //! The runner: takes targets of rollouts that go on, works on several at once, writes down what came of them, and moves
-//! rollouts on.
+//! rollouts on of which nothing is to be taken.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -158,7 +158,8 @@ impl Runner {
         }
     }
 
-    /// Writes down what ended, moves rollouts on, takes what is next; answers whether there may be more to take at once.
+    /// Writes down what ended, takes what is next, and moves rollouts on of which nothing is to be taken; answers whether there may be
+    /// more to take at once.
     async fn step(&mut self) -> Result<bool, DbErr> {
         while let Some(ended) = self.at_work.try_join_next() {
             self.note(ended);

@@ -14,9 +14,6 @@ use crate::registry::Registry;
 use crate::registry::change::Change;
 use crate::registry::entities::{history, rollout_targets, rollouts};
 
-/// Targets that are looked at for each one that may be begun: others may be of servers that are full.
-const LOOKED_AT: u64 = 4;
-
 /// Targets that were taken, of one rollout.
 pub(super) struct Taken {
     pub(super) rollout: rollouts::Model,
@@ -108,7 +105,7 @@ pub(super) async fn take(
         let is_full = |at_work: u64| at_work >= u64::from(settings.per_server);
         let full: Vec<Uuid> = at_work.iter().filter(|(_, count)| is_full(**count)).map(|(server, _)| *server).collect();
         let seen: HashSet<Uuid> = targets.iter().map(|it: &rollout_targets::Model| it.tenant_id).collect();
-        let limit = (free - targets.len() as u64) * LOOKED_AT;
+        let limit = free - targets.len() as u64;
         let next = rollout_targets::Entity::find()
             .filter(rollout_targets::Column::RolloutId.eq(rollout.id))
             .filter(rollout_targets::Column::Wave.eq(rollout.wave))

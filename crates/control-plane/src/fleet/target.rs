@@ -1,12 +1,13 @@
 //! One target: a tenant's database is brought to the version, and what came of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::sea_query::Query;
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use tenancy::Status;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -84,22 +85,24 @@ pub(super) enum End {
 /// Reads what the work on targets needs, for all of them together.
 pub(super) async fn jobs(plane: &Plane, taken: Taken) -> Result<Vec<Job>, DbErr> {
     let db = plane.registry.db();
-    let ids: Vec<Uuid> = taken.targets.iter().map(|(target, _)| target.tenant_id).collect();
-    let tenants: HashMap<Uuid, tenants::Model> = tenants::Entity::find()
-        .filter(tenants::Column::Id.is_in(ids.iter().copied()))
-        .all(db)
-        .await?
-        .into_iter()
-        .map(|row| (row.id, row))
-        .collect();
-    let databases: HashMap<Uuid, databases::Model> = databases::Entity::find()
+    let ids = taken.targets.iter().map(|(target, _)| target.tenant_id);
+    let there = Query::select()
+        .column(tenants::Column::Id)
+        .from(tenants::Entity)
+        .and_where(tenants::Column::Status.ne(Status::Deleted.as_str()))
+        .to_owned();
+    let databases: HashMap<Uuid, (String, Uuid)> = databases::Entity::find()
+        .select_only()
+        .columns([databases::Column::TenantId, databases::Column::Name, databases::Column::ServerId])
         .filter(databases::Column::TenantId.is_in(ids))
+        .filter(databases::Column::TenantId.in_subquery(there))
+        .into_tuple::<(Uuid, String, Uuid)>()
         .all(db)
         .await?
         .into_iter()
-        .map(|row| (row.tenant_id, row))
+        .map(|(tenant, name, server)| (tenant, (name, server)))
         .collect();
-    let on: Vec<Uuid> = databases.values().map(|row| row.server_id).collect();
+    let on: BTreeSet<Uuid> = databases.values().map(|(_, server)| *server).collect();
     let servers: HashMap<Uuid, servers::Model> = servers::Entity::find()
         .filter(servers::Column::Id.is_in(on))
         .all(db)
@@ -109,9 +112,8 @@ pub(super) async fn jobs(plane: &Plane, taken: Taken) -> Result<Vec<Job>, DbErr>
         .collect();
     let settings = Arc::new(taken.settings);
     let job = |(target, before): (rollout_targets::Model, Option<Uuid>)| {
-        let is_there = tenants.get(&target.tenant_id).is_some_and(|row| row.status != Status::Deleted.as_str());
-        let database = databases.get(&target.tenant_id).filter(|_| is_there);
-        let on = database.and_then(|row| Some((row.name.parse().ok()?, servers.get(&row.server_id)?.clone())));
+        let database = databases.get(&target.tenant_id);
+        let on = database.and_then(|(name, server)| Some((name.parse().ok()?, servers.get(server)?.clone())));
         let (version, is_down) = (taken.rollout.target_version.unsigned_abs(), taken.rollout.is_down);
         Job { target, before, version, is_down, settings: Arc::clone(&settings), place: on }
     };

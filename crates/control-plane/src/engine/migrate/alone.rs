@@ -16,34 +16,48 @@ use tokio::time::sleep;
 use super::state::State;
 use super::{Patience, Rolled, Work};
 use crate::engine::database::{MIGRATIONS, UNFINISHED};
+use crate::engine::error::sqlstate;
 use crate::engine::{EngineError, database, sqlite};
 
 /// `freehold`, in ASCII: of all keys of advisory locks in a tenant's database this one is ours.
 const KEY: i64 = 0x6672_6565_686f_6c64;
 
+/// The code of what names a table that is not there.
+const UNDEFINED_TABLE: &str = "42P01";
+
 /// On Postgres: the lock is the session's, and ends with it, whatever becomes of us.
 pub(super) async fn under_lock(db: &DatabaseConnection, work: &Work<'_>) -> Result<Rolled, EngineError> {
-    let opened = match Opened::at_once(db, work).await {
-        Ok(opened) => opened,
-        // Mostly what is read is not there yet.
-        Err(_) => Opened::one_by_one(db, work).await?,
+    let done = match open(db, work).await {
+        Ok(Some(state)) => work.run_alone(&DatabaseExecutor::Connection(db), state).await,
+        Ok(None) => Err(EngineError::busy("somebody else migrates the database now: try again when that has ended")),
+        Err(error) => Err(error),
     };
-    let done = match opened {
-        Opened::Busy => {
-            Err(EngineError::busy("somebody else migrates the database now: try again when that has ended"))
-        }
-        Opened::Ours { stamp, state } => match work.is_on(stamp.as_deref()) {
-            Ok(()) => work.run_alone(&DatabaseExecutor::Connection(db), state).await,
-            Err(error) => Err(error),
-        },
-    };
-    // However often it was taken.
+    // However often the lock was taken, and the limits where it was not.
     let freed = "SELECT pg_advisory_unlock_all(); RESET lock_timeout; RESET statement_timeout";
     if let Err(error) = db.execute_unprepared(freed).await {
         // It is free all the same, for it was the session's that is gone.
         tracing::debug!(%error, "the session that migrated a database ended before it was told to");
     }
     done
+}
+
+/// Takes the lock, and answers the state since; none where somebody else has it. Refuses a database that is another tenant's.
+async fn open(db: &DatabaseConnection, work: &Work<'_>) -> Result<Option<State>, EngineError> {
+    let failed = |error| EngineError::of("lock the database's migrations", error);
+    match open_at_once(db, work).await {
+        Ok(Opened::Busy) => Ok(None),
+        Ok(Opened::Ours { stamp, state }) => work.is_on(stamp.as_deref()).map(|()| Some(state)),
+        // A database that was never migrated, or by an older program: one thing after the other, and what is missed is made.
+        Err(error) if sqlstate(&error).as_deref() == Some(UNDEFINED_TABLE) => {
+            let lock = Statement::from_string(db.get_database_backend(), lock(work.patience));
+            if !is_ours(db.query_one_raw(lock).await.map_err(failed)?.as_ref()).map_err(failed)? {
+                return Ok(None);
+            }
+            check_stamp(db, work).await?;
+            State::read(&DatabaseExecutor::Connection(db), work.has_roles).await.map(Some)
+        }
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// How a database was found.
@@ -54,38 +68,27 @@ enum Opened {
     Ours { stamp: Option<String>, state: State },
 }
 
-impl Opened {
-    /// In one message: a session that was just made is asked three things in the time of one.
-    async fn at_once(db: &DatabaseConnection, work: &Work<'_>) -> Result<Self, DbErr> {
-        // A statement of its own for each: what one sees was committed before it began, and so before the lock was ours.
-        let mut sql = vec![lock(work.patience), State::select(MIGRATIONS), State::select(UNFINISHED)];
-        sql.extend(work.whose.map(|_| stamp::SELECT.to_owned()));
-        let mut answers = raw_sql(AssertSqlSafe(sql.join("; "))).fetch_many(db.get_postgres_connection_pool());
-        let (mut statement, mut rows) = (0, [const { Vec::new() }; 4]);
-        while let Some(answer) = answers.next().await {
-            match answer.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))? {
-                Either::Left(_) => statement = (statement + 1) % rows.len(),
-                Either::Right(row) => rows[statement].push(QueryResult::from(row)),
-            }
+/// All in one message: a session that was just made answers it as soon as it would one statement.
+async fn open_at_once(db: &DatabaseConnection, work: &Work<'_>) -> Result<Opened, DbErr> {
+    // Each statement sees what was committed before it began, and so before the lock was ours: whatever the database's own
+    // isolation is, in which the first might be the last to see anything.
+    let isolation = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned();
+    let mut sql = vec![isolation, lock(work.patience), State::select(MIGRATIONS), State::select(UNFINISHED)];
+    sql.extend(work.whose.map(|_| stamp::SELECT.to_owned()));
+    let mut answers = raw_sql(AssertSqlSafe(sql.join("; "))).fetch_many(db.get_postgres_connection_pool());
+    let mut rows = vec![Vec::new()];
+    while let Some(answer) = answers.next().await {
+        match (answer.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))?, rows.last_mut()) {
+            (Either::Right(row), Some(rows)) => rows.push(QueryResult::from(row)),
+            _ => rows.push(Vec::new()),
         }
-        let [locked, done, begun, stamp] = rows;
-        if !is_ours(locked.first())? {
-            return Ok(Self::Busy);
-        }
-        let stamp = stamp.first().map(|row| row.try_get_by_index(0)).transpose()?;
-        Ok(Self::Ours { stamp, state: State::of(&done, &begun)? })
     }
-
-    /// One thing after the other: makes what is not there, and says what goes wrong.
-    async fn one_by_one(db: &DatabaseConnection, work: &Work<'_>) -> Result<Self, EngineError> {
-        let failed = |error| EngineError::of("lock the database's migrations", error);
-        let lock = Statement::from_string(db.get_database_backend(), lock(work.patience));
-        if !is_ours(db.query_one_raw(lock).await.map_err(failed)?.as_ref()).map_err(failed)? {
-            return Ok(Self::Busy);
-        }
-        let stamp = stamp_of(db, work).await?;
-        Ok(Self::Ours { stamp, state: State::read(&DatabaseExecutor::Connection(db), work.has_roles).await? })
+    let of = |statement: usize| rows.get(statement).map_or(&[][..], Vec::as_slice);
+    if !is_ours(of(1).first())? {
+        return Ok(Opened::Busy);
     }
+    let stamp = of(4).first().map(|row| row.try_get_by_index(0)).transpose()?;
+    Ok(Opened::Ours { stamp, state: State::of(of(2), of(3))? })
 }
 
 /// Takes the lock if nobody has it, and sets the session's limits.
@@ -97,10 +100,10 @@ fn lock(patience: &Patience) -> String {
     )
 }
 
-/// The stamp, where it matters whose the database is: nothing is made in one that is another's.
-async fn stamp_of(db: &impl ConnectionTrait, work: &Work<'_>) -> Result<Option<String>, EngineError> {
+/// Where it matters whose the database is: nothing is made in one that is another's.
+async fn check_stamp(db: &impl ConnectionTrait, work: &Work<'_>) -> Result<(), EngineError> {
     let stamp = if work.whose.is_some() { database::stamped(db).await? } else { None };
-    work.is_on(stamp.as_deref()).map(|()| stamp)
+    work.is_on(stamp.as_deref())
 }
 
 fn is_ours(row: Option<&QueryResult>) -> Result<bool, DbErr> {
@@ -136,7 +139,7 @@ pub(super) async fn in_one_transaction(db: &DatabaseConnection, work: &Work<'_>)
 }
 
 async fn open_and_run(transaction: &DatabaseTransaction, work: &Work<'_>) -> Result<Rolled, EngineError> {
-    stamp_of(transaction, work).await?;
+    check_stamp(transaction, work).await?;
     let db = DatabaseExecutor::Transaction(transaction);
     let state = State::read(&db, work.has_roles).await?;
     work.run_alone(&db, state).await

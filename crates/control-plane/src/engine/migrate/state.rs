@@ -125,7 +125,7 @@ impl Step {
     /// Writes that it was done, where that changes something; and that nothing is unfinished any more, where something was.
     pub(in crate::engine) async fn record(self, db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
         let position = i32::try_from(self.position).unwrap_or(i32::MAX);
-        // Each is sent as it stands: the session runs it once, and to prepare it would be to send another message.
+        // Each with its values in it: the session runs it once, and to prepare it would be to send another message.
         let send = async |statement: Statement| db.execute_unprepared(&statement.to_string()).await.map(drop);
         let backend = db.get_database_backend();
         if self.is_up && !self.is_recorded {

@@ -306,6 +306,14 @@ async fn what_the_program_does_not_know_is_refused(kind: EngineKind) {
     entered.stamp(mine).await.unwrap();
     entered.belongs_to(mine).await.unwrap();
     assert_eq!(entered.belongs_to(others).await.unwrap_err().kind(), Kind::Refused, "another's");
+    let roll = async |whose| entered.roll(Some(whose), &schema, 1, Way::UpOrDown, &Patience::default()).await;
+    assert_eq!(roll(others).await.unwrap_err().kind(), Kind::Refused, "another's");
+    entered.execute("DELETE FROM freehold_stamp").await;
+    assert_eq!(roll(mine).await.unwrap_err().kind(), Kind::Refused, "it has no stamp");
+    entered.execute("DROP TABLE freehold_stamp").await;
+    assert_eq!(roll(mine).await.unwrap_err().kind(), Kind::Refused, "there never was one");
+    assert_eq!((stage.effects().await.as_str(), stage.version().await), ("m2", 2));
+    stage.roll(&schema, 2).await.expect("what was refused keeps no lock though its session goes on");
     entered.leave().await.unwrap();
     stage.end().await;
 }
