@@ -29,6 +29,31 @@ async fn who_comes_while_a_database_is_migrated_is_told_that_it_is_busy() {
     Arc::into_inner(stage).unwrap().end().await;
 }
 
+/// Its own isolation would have a message see nothing that was committed after its first statement. What is recorded meanwhile is
+/// recorded by somebody who holds the table until then, so that the message waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_recorded_before_the_lock_was_ours_is_seen_in_every_isolation() {
+    let schema = Schema::of([Told::new("m2", [effect("m2").as_str()])]);
+    let stage = Arc::new(Stage::on(EngineKind::Postgres, &schema).await);
+    let (somebody, gate) = (stage.other().await, stage.other().await);
+    let isolation = format!("ALTER DATABASE \"{}\" SET default_transaction_isolation = 'repeatable read'", stage.name);
+    gate.execute_unprepared(&isolation).await.unwrap();
+    let recording = somebody.begin().await.unwrap();
+    let record = "LOCK TABLE freehold_migrations; INSERT INTO freehold_migrations (position, name) VALUES (2, 'm2')";
+    recording.execute_unprepared(record).await.unwrap();
+    let patient = Patience { lock: Duration::from_mins(1), ..Patience::default() };
+    let (rolling, of) = (Arc::clone(&stage), schema.clone());
+    let rolling = tokio::spawn(async move { rolling.roll_with(&of, 2, &patient).await });
+    until(&gate, "EXISTS (SELECT FROM pg_locks WHERE relation = 'freehold_migrations'::regclass AND NOT granted)")
+        .await;
+    recording.commit().await.unwrap();
+    assert_eq!(rolling.await.unwrap().unwrap(), Rolled { before: 2, after: 2 });
+    assert_eq!(stage.effects().await, "");
+    somebody.close().await.unwrap();
+    gate.close().await.unwrap();
+    Arc::into_inner(stage).unwrap().end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sqlite_database_that_somebody_writes_to_is_busy() {
     let schema = Schema::of([Told::new("m2", [effect("m2").as_str()]).outside()]);
