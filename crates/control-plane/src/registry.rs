@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::{Expr, OnConflict, Query, SelectStatement};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
     DbBackend, DbErr, EntityTrait, QueryFilter, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -196,6 +196,11 @@ impl Registry {
     pub(crate) fn announce_again(&self) {
         self.head.send_modify(|_| {});
     }
+}
+
+/// The epoch that the registry's history is in, to compare with in a statement.
+pub(crate) fn present_epoch() -> SelectStatement {
+    Query::select().column(history::Column::Epoch).from(history::Entity).to_owned()
 }
 
 /// Identity and head as the language has them.

@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::settings::Settings;
 use super::{State, TargetState, conduct};
 use crate::plane::Plane;
-use crate::registry::Registry;
 use crate::registry::change::Change;
-use crate::registry::entities::{history, rollout_targets, rollouts};
+use crate::registry::entities::{rollout_targets, rollouts};
+use crate::registry::{Registry, present_epoch};
 
 /// Targets that were taken, of one rollout.
 pub(super) struct Taken {
@@ -38,10 +38,9 @@ pub(super) async fn running(plane: &Plane) -> Result<Vec<Uuid>, DbErr> {
 
 /// Running, and of the epoch that the registry's history is in.
 fn goes_on() -> Condition {
-    let epoch = Query::select().column(history::Column::Epoch).from(history::Entity).to_owned();
     Condition::all()
         .add(rollouts::Column::State.eq(State::Running.as_str()))
-        .add(rollouts::Column::Epoch.in_subquery(epoch))
+        .add(rollouts::Column::Epoch.in_subquery(present_epoch()))
 }
 
 /// How many migrations this program contains.

@@ -4,7 +4,7 @@
 //! off. Nobody goes on with it until an operator says so.
 
 use http::StatusCode;
-use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, Query, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, SimpleExpr};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use service::Problem;
 use uuid::Uuid;
@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::State;
 use super::queue::unfinished;
 use crate::registry::change::Change;
-use crate::registry::entities::{history, operations, tenants};
+use crate::registry::entities::{operations, tenants};
+use crate::registry::present_epoch;
 
 /// Whether nobody goes on with an operation by itself.
 pub(crate) fn is_held(operation: &operations::Model, epoch: Uuid) -> bool {
@@ -21,8 +22,7 @@ pub(crate) fn is_held(operation: &operations::Model, epoch: Uuid) -> bool {
 
 /// Whether an operation was ordered in the registry's present epoch.
 pub(super) fn is_of_present_epoch() -> SimpleExpr {
-    let present = Query::select().column(history::Column::Epoch).from(history::Entity).to_owned();
-    operations::Column::Epoch.in_subquery(present)
+    operations::Column::Epoch.in_subquery(present_epoch())
 }
 
 /// Those that are held.
