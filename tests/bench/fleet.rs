@@ -20,7 +20,7 @@ use crate::report::{Report, median};
 use databases::Databases;
 
 /// How many databases are changed at once by bare statements: the best is what Freehold is compared with.
-const AT_ONCE: [usize; 4] = [2, 4, 8, 16];
+const AT_ONCE: [usize; 5] = [2, 4, 8, 16, 32];
 
 /// How long a rollout may take.
 const PATIENCE: Duration = Duration::from_mins(5);
