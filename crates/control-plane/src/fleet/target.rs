@@ -86,9 +86,11 @@ pub(super) enum End {
 pub(super) async fn jobs(plane: &Plane, taken: Taken) -> Result<Vec<Job>, DbErr> {
     let db = plane.registry.db();
     let ids = taken.targets.iter().map(|(target, _)| target.tenant_id);
+    // Of these alone: SQLite would read all tenants that there are.
     let there = Query::select()
         .column(tenants::Column::Id)
         .from(tenants::Entity)
+        .and_where(tenants::Column::Id.is_in(ids.clone()))
         .and_where(tenants::Column::Status.ne(Status::Deleted.as_str()))
         .to_owned();
     let databases: HashMap<Uuid, (String, Uuid)> = databases::Entity::find()
