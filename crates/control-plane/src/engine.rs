@@ -100,6 +100,8 @@ pub(crate) trait Engine: Inspect + Send + Sync {
     async fn disable_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError>;
     /// Enters the database as its owner.
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError>;
+    /// As [`Engine::enter`], while tenants may be in it: nothing waits or runs there for longer than it may.
+    async fn enter_among_others(&self, database: &DatabaseName, patience: Patience) -> Result<Entered, EngineError>;
     /// As [`Engine::enter`]; what is run there is told to who listens, for a rehearsal.
     async fn enter_aloud(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
         self.enter(database).await

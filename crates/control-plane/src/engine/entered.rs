@@ -17,22 +17,21 @@ pub(crate) struct Entered {
     db: DatabaseConnection,
     /// Tables that tenants must not change are closed to their roles, where there are roles.
     has_roles: bool,
+    patience: Patience,
 }
 
 impl Entered {
-    pub(super) const fn new(db: DatabaseConnection, has_roles: bool) -> Self {
-        Self { db, has_roles }
+    pub(super) const fn new(db: DatabaseConnection, has_roles: bool, patience: Patience) -> Self {
+        Self { db, has_roles, patience }
     }
 
     /// Brings the schema up to a version; answers the version that it has now, which may be a later one.
     pub(crate) async fn migrate(&self, schema: &dyn TenantSchema, to: u32) -> Result<u32, EngineError> {
-        let patience = Patience::default();
-        let work = Work::new(None, schema, to, Way::Up, &patience, self.has_roles)?;
-        work.run(&self.db).await.map(|rolled| rolled.after)
+        self.roll(None, schema, to, Way::Up).await.map(|rolled| rolled.after)
     }
 
-    /// Takes the schema to a version, up or down, while tenants use the database: no query of theirs waits behind a migration
-    /// for longer than `patience.lock` and its own run time. Refuses a database that is not stamped for the tenant, if one is
+    /// Takes the schema to a version, up or down. Where tenants use the database ([`super::Engine::enter_among_others`]), no
+    /// query of theirs waits behind a migration for longer than this may wait for a lock and its own run time. Refuses a database that is not stamped for the tenant, if one is
     /// given. Tells what came of it by [`EngineError::kind`].
     pub(crate) async fn roll(
         &self,
@@ -40,9 +39,8 @@ impl Entered {
         schema: &dyn TenantSchema,
         to: u32,
         way: Way,
-        patience: &Patience,
     ) -> Result<Rolled, EngineError> {
-        Work::new(whose, schema, to, way, patience, self.has_roles)?.run(&self.db).await
+        Work::new(whose, schema, to, way, &self.patience, self.has_roles)?.run(&self.db).await
     }
 
     /// The schema version that the database has; 0 of one that was never migrated.

@@ -1,9 +1,10 @@
 //! The migrations of one database, taken or taken back up to a version: one at a time in the database, each once.
 //!
 //! Postgres: under an advisory lock of the one session that is entered, each migration in a transaction with its record, or
-//! outside of one behind a mark (`unfinished.rs`). SQLite: all in one exclusive transaction, a savepoint for each.
+//! outside of one behind a mark (`unfinished.rs`). SQLite: each in an exclusive transaction with its record (`exclusive.rs`).
 
 mod alone;
+mod exclusive;
 mod one;
 mod state;
 mod unfinished;
@@ -11,9 +12,10 @@ mod unfinished;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use sea_orm::{DatabaseConnection, DatabaseExecutor, DbBackend};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseExecutor, DbBackend};
 use sea_orm_migration::MigrationTrait;
 use tenancy::TenantId;
+use tokio::time::sleep;
 
 use super::{EngineError, database};
 use crate::schema::TenantSchema;
@@ -21,7 +23,7 @@ pub(super) use one::guarded;
 use state::State;
 pub(super) use state::Step;
 
-/// How long a database's queries are held up, and a migration is tried.
+/// How long a database's queries are held up, and a migration is tried. Of a session that was entered with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// Longest wait for one lock. Whatever comes later for the same table waits behind it, so this is for how long.
@@ -48,6 +50,22 @@ impl Patience {
             .with_max_times(self.lock_attempts.saturating_sub(1) as usize)
             .with_jitter()
             .build()
+    }
+
+    /// Does it, and again after a pause for as long as others are in its way. It holds nothing when it ends.
+    async fn retry<T, F>(&self, work: impl Fn() -> F) -> Result<T, EngineError>
+    where
+        F: Future<Output = Result<T, EngineError>>,
+    {
+        let mut pauses = self.pauses();
+        loop {
+            let error = match work().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let Some(pause) = pauses.next().filter(|_| error.is_busy()) else { return Err(error) };
+            sleep(pause).await;
+        }
     }
 }
 
@@ -104,7 +122,7 @@ impl<'a> Work<'a> {
     /// Does it. What was done before a failure stays done.
     pub(super) async fn run(&self, db: &DatabaseConnection) -> Result<Rolled, EngineError> {
         match db.get_database_backend() {
-            DbBackend::Sqlite => alone::in_one_transaction(db, self).await,
+            DbBackend::Sqlite => exclusive::one_by_one(db, self).await,
             _ => alone::under_lock(db, self).await,
         }
     }
@@ -114,18 +132,32 @@ impl<'a> Work<'a> {
         self.whose.map_or(Ok(()), |tenant| database::belongs_to(stamp, tenant))
     }
 
-    /// The caller keeps others away, and has read the state since.
-    async fn run_alone(&self, db: &DatabaseExecutor<'_>, state: State) -> Result<Rolled, EngineError> {
+    /// Where it matters whose the database is: nothing is made in one that is another's.
+    async fn check_stamp(&self, db: &impl ConnectionTrait) -> Result<(), EngineError> {
+        let stamp = if self.whose.is_some() { database::stamped(db).await? } else { None };
+        self.is_on(stamp.as_deref())
+    }
+
+    /// On Postgres. The caller keeps others away, and has read the state since.
+    async fn run_alone(&self, db: &DatabaseConnection, state: State) -> Result<Rolled, EngineError> {
         state.check(&self.migrations)?;
         if state.begun.is_some() {
-            unfinished::repair(db, self.patience).await?;
+            unfinished::repair(db).await?;
         }
         for step in state.steps(self.to, self.way) {
-            one::run(db, self.migrations[step.position - 1].as_ref(), step, self.patience).await?;
+            one::run(db, self.migration(step), step, self.patience).await?;
         }
-        let before = state.done.len();
+        Ok(self.rolled(state.done.len()))
+    }
+
+    fn migration(&self, step: Step) -> &dyn MigrationTrait {
+        self.migrations[step.position - 1].as_ref()
+    }
+
+    /// When all is done, of a database that had so many migrations before.
+    fn rolled(&self, before: usize) -> Rolled {
         let after = if self.way == Way::Up { before.max(self.to) } else { self.to };
-        Ok(Rolled { before: version(before), after: version(after) })
+        Rolled { before: version(before), after: version(after) }
     }
 }
 

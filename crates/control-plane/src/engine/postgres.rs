@@ -9,22 +9,20 @@ mod ensure;
 mod inspect;
 mod rights;
 mod scram;
-
-use std::time::Duration;
+mod session;
 
 use async_trait::async_trait;
-use sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
-use service::pool::without_upkeep;
 use url::Url;
 use uuid::Uuid;
 
 use admin::Admin;
 pub(crate) use ensure::ensure_database;
+use session::{Session, application_name, only};
 
 use super::database::{DatabaseName, OURS, Slot};
-use super::{Engine, EngineError, Entered, Made, Worker};
+use super::{Engine, EngineError, Entered, Made, Patience, Worker};
 
 const OWNER: &str = "freehold_owner";
 const GROUP: &str = "freehold_rw";
@@ -89,11 +87,15 @@ impl Postgres {
     /// As the owner, in the tenant's database.
     async fn as_owner(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
         // By the connection's own settings: one that is made anew when the first broke is the owner's too.
-        self.enter_as_owner(database, false).await
+        self.enter_as_owner(database, Session::default()).await
     }
 
-    async fn enter_as_owner(&self, database: &DatabaseName, is_aloud: bool) -> Result<DatabaseConnection, EngineError> {
-        let db = self.admin.enter(database.as_str(), &[("role", OWNER)], is_aloud).await;
+    async fn enter_as_owner(
+        &self,
+        database: &DatabaseName,
+        session: Session,
+    ) -> Result<DatabaseConnection, EngineError> {
+        let db = self.admin.enter(database.as_str(), Session { role: Some(OWNER), ..session }).await;
         db.map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
@@ -156,48 +158,6 @@ impl Postgres {
         );
         run(admin, "bar a login role", &barred).await
     }
-}
-
-async fn connect(url: &str, worker: Worker, connections: u32) -> Result<DatabaseConnection, DbErr> {
-    connect_with(url, worker, connections, &[], false).await
-}
-
-async fn connect_with(
-    url: &str,
-    worker: Worker,
-    connections: u32,
-    settings: &'static [(&'static str, &'static str)],
-    is_aloud: bool,
-) -> Result<DatabaseConnection, DbErr> {
-    let mut options = ConnectOptions::new(url.to_owned());
-    without_upkeep(&mut options)
-        .max_connections(connections)
-        .min_connections(0)
-        .test_before_acquire(false)
-        .test_before_acquire_if_idle_for(Duration::from_secs(1))
-        .acquire_timeout(worker.patience)
-        .connect_timeout(worker.patience)
-        .sqlx_logging(is_aloud)
-        .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
-            options
-                .application_name(&application_name(worker.id))
-                .options([("statement_timeout", "60s"), ("lock_timeout", "10s"), ("client_min_messages", "warning")])
-                .options(settings.iter().copied())
-        });
-    Database::connect(options).await
-}
-
-/// Whose session it is. Shorter than the 63 bytes that a server keeps of it.
-fn application_name(holder: Uuid) -> String {
-    format!("freehold {holder}")
-}
-
-/// One session and no other: what holds a lock by it, and who ends it to take over, rely on that nothing goes on after it.
-fn only(db: DatabaseConnection) -> Entered {
-    // Where there is no socket, no second one is made.
-    let nowhere = PgConnectOptions::new_without_pgpass().socket("/dev/null");
-    db.get_postgres_connection_pool().set_connect_options(nowhere);
-    Entered::new(db, true)
 }
 
 async fn run(db: &DatabaseConnection, what: &str, sql: &str) -> Result<(), EngineError> {
@@ -287,11 +247,17 @@ impl Engine for Postgres {
     }
 
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
-        Ok(only(self.as_owner(database).await?))
+        Ok(only(self.as_owner(database).await?, Patience::default()))
+    }
+
+    async fn enter_among_others(&self, database: &DatabaseName, patience: Patience) -> Result<Entered, EngineError> {
+        let session = Session { lock: patience.lock, statement: patience.statement, ..Session::default() };
+        Ok(only(self.enter_as_owner(database, session).await?, patience))
     }
 
     async fn enter_aloud(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
-        Ok(only(self.enter_as_owner(database, true).await?))
+        let session = Session { is_aloud: true, ..Session::default() };
+        Ok(only(self.enter_as_owner(database, session).await?, Patience::default()))
     }
 
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {

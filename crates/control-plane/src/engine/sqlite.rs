@@ -16,10 +16,10 @@ use service::pool::without_upkeep;
 use uuid::Uuid;
 
 use super::database::{DatabaseName, Slot};
-use super::{Engine, EngineError, Entered, Made};
+use super::{Engine, EngineError, Entered, Made, Patience};
 
 /// How long somebody else's write is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 const FILE: &str = "database.db";
 /// Begins the name of a copy that is not whole yet.
 const COPY: &str = "database.copy-";
@@ -62,16 +62,26 @@ impl Sqlite {
     }
 
     async fn open(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
+        self.open_for(database, PATIENCE).await
+    }
+
+    /// Waits for so long for somebody else's write.
+    async fn open_for(&self, database: &DatabaseName, patience: Duration) -> Result<DatabaseConnection, EngineError> {
         let file = self.home(database).join(FILE);
         let mut options = ConnectOptions::new(format!("sqlite://{}", file.display()));
-        without_upkeep(&mut options).max_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| {
-            options
-                // A file that is gone is not replaced by an empty one.
-                .create_if_missing(false)
-                .journal_mode(SqliteJournalMode::Wal)
-                .busy_timeout(PATIENCE)
-                .foreign_keys(true)
-        });
+        without_upkeep(&mut options)
+            .max_connections(1)
+            // A file does not hang up.
+            .test_before_acquire(false)
+            .sqlx_logging(false)
+            .map_sqlx_sqlite_opts(move |options| {
+                options
+                    // A file that is gone is not replaced by an empty one.
+                    .create_if_missing(false)
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .busy_timeout(patience)
+                    .foreign_keys(true)
+            });
         Database::connect(options).await.map_err(|error| match file.try_exists() {
             Ok(false) => {
                 EngineError::unavailable("could not open the database: its file is gone; put it back from a backup")
@@ -114,7 +124,11 @@ impl Engine for Sqlite {
     }
 
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
-        Ok(Entered::new(self.open(database).await?, false))
+        Ok(Entered::new(self.open(database).await?, false, Patience::default()))
+    }
+
+    async fn enter_among_others(&self, database: &DatabaseName, patience: Patience) -> Result<Entered, EngineError> {
+        Ok(Entered::new(self.open_for(database, patience.lock).await?, false, patience))
     }
 
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {

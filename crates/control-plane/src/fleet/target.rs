@@ -174,7 +174,12 @@ impl Job {
             // What it sent before it was taken over from could take effect after ours.
             engine.end_sessions_of(before).await?;
         }
-        let entered = engine.enter(name).await?;
+        let patience = Patience {
+            lock: self.settings.lock_timeout(),
+            statement: self.settings.statement_timeout(),
+            lock_attempts: LOCK_ATTEMPTS,
+        };
+        let entered = engine.enter_among_others(name, patience).await?;
         let rolled = self.roll(plane, &entered).await;
         if let Err(error) = entered.leave().await {
             tracing::debug!(%error, "a tenant's database was not left cleanly");
@@ -199,12 +204,7 @@ impl Job {
             entered.belongs_to(tenant).await?;
             tell(plane, &self.target, stored(self.version)).await?;
         }
-        let patience = Patience {
-            lock: self.settings.lock_timeout(),
-            statement: self.settings.statement_timeout(),
-            lock_attempts: LOCK_ATTEMPTS,
-        };
         let way = if self.is_down { Way::UpOrDown } else { Way::Up };
-        Ok(entered.roll(Some(tenant), plane.schema.as_ref(), self.version, way, &patience).await?.after)
+        Ok(entered.roll(Some(tenant), plane.schema.as_ref(), self.version, way).await?.after)
     }
 }

@@ -3,9 +3,8 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
-use sea_orm::{DatabaseExecutor, TransactionTrait};
+use sea_orm::{DatabaseConnection, DatabaseTransaction, TransactionTrait};
 use sea_orm_migration::{MigrationTrait, SchemaManager};
-use tokio::time::sleep;
 
 use super::state::Step;
 use super::{Patience, unfinished};
@@ -13,36 +12,47 @@ use crate::engine::EngineError;
 
 /// Runs it. Where it does not get its locks, it is tried again, with nothing held between.
 pub(super) async fn run(
-    db: &DatabaseExecutor<'_>,
+    db: &DatabaseConnection,
     migration: &dyn MigrationTrait,
     step: Step,
     patience: &Patience,
 ) -> Result<(), EngineError> {
-    if let (DatabaseExecutor::Connection(db), Some(false)) = (db, migration.use_transaction()) {
+    if migration.use_transaction() == Some(false) {
         return unfinished::run(db, migration, step, patience).await;
     }
-    let mut pauses = patience.pauses();
-    loop {
-        let Err(error) = in_transaction(db, migration, step).await else { return Ok(()) };
-        let Some(pause) = pauses.next().filter(|_| error.is_busy()) else { return Err(error) };
-        sleep(pause).await;
-    }
+    patience.retry(|| in_transaction(db, migration, step)).await
 }
 
 async fn in_transaction(
-    db: &DatabaseExecutor<'_>,
+    db: &DatabaseConnection,
     migration: &dyn MigrationTrait,
     step: Step,
 ) -> Result<(), EngineError> {
     let what = step.what(migration);
-    let failed = |error| EngineError::of_migration(&what, error);
-    let transaction = db.begin().await.map_err(failed)?;
-    let done = match guarded(migration, step, &SchemaManager::new(&transaction)).await {
-        Ok(()) => step.record(&transaction, migration.name()).await.map_err(failed),
-        Err(error) => Err(error),
-    };
+    let transaction = db.begin().await.map_err(|error| EngineError::of_migration(&what, error))?;
+    let done = with_record(&transaction, migration, step).await;
+    end(transaction, &what, done).await
+}
+
+/// The caller ends the transaction.
+pub(super) async fn with_record(
+    transaction: &DatabaseTransaction,
+    migration: &dyn MigrationTrait,
+    step: Step,
+) -> Result<(), EngineError> {
+    guarded(migration, step, &SchemaManager::new(transaction)).await?;
+    let recorded = step.record(transaction, migration.name()).await;
+    recorded.map_err(|error| EngineError::of_migration(&step.what(migration), error))
+}
+
+/// Commits, or rolls back what failed.
+pub(super) async fn end<T>(
+    transaction: DatabaseTransaction,
+    what: &str,
+    done: Result<T, EngineError>,
+) -> Result<T, EngineError> {
     match done {
-        Ok(()) => transaction.commit().await.map_err(failed),
+        Ok(done) => transaction.commit().await.map(|()| done).map_err(|error| EngineError::of_migration(what, error)),
         Err(error) => {
             if let Err(error) = transaction.rollback().await {
                 tracing::debug!(%error, "the transaction of a migration ended with its session");

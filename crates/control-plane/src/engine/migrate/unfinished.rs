@@ -1,17 +1,19 @@
 //! Migrations outside of a transaction, as `CREATE INDEX CONCURRENTLY` must be. A mark is written before one begins and goes in
 //! the commit of its record: one that broke off is found, what it left behind is dropped, and it is run again.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseExecutor, DbBackend, DbErr, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement, TransactionTrait};
 use sea_orm_migration::{MigrationTrait, SchemaManager};
 use tokio::time::sleep;
 
 use super::state::Step;
-use super::{Patience, alone, one};
+use super::{Patience, one};
 use crate::engine::EngineError;
 use crate::engine::database::UNFINISHED;
 
 /// What waits for a lock, or for transactions to end, holds nobody up then but other changes of the same table's schema.
 const WAIT: &str = "SET lock_timeout = 0";
+/// The session's own limit again.
+const WAIT_NO_LONGER: &str = "RESET lock_timeout";
 
 /// Runs it. It must be one that may be run again.
 pub(super) async fn run(
@@ -31,7 +33,7 @@ pub(super) async fn run(
             return Err(error);
         }
         // A half-made index is kept up to date by every write, and a unique one refuses some.
-        let had_begun = repair(&DatabaseExecutor::Connection(db), patience).await?;
+        let had_begun = repair(db).await?;
         let Some(pause) = pauses.next().filter(|_| error.is_busy()) else { return Err(error) };
         sleep(pause).await;
         if had_begun {
@@ -40,7 +42,7 @@ pub(super) async fn run(
             db.execute_unprepared(WAIT).await.map_err(|error| of(migration, step, error))?;
         }
     }
-    alone::limit(db, patience).await.map_err(|error| of(migration, step, error))?;
+    db.execute_unprepared(WAIT_NO_LONGER).await.map_err(|error| of(migration, step, error))?;
     let recorded = async {
         let transaction = db.begin().await?;
         Step { is_marked: true, ..step }.record(&transaction, migration.name()).await?;
@@ -68,10 +70,7 @@ fn of(migration: &dyn MigrationTrait, step: Step, error: DbErr) -> EngineError {
 
 /// Drops the indexes that were begun and not ended; answers whether there were any. Those of a partitioned table are not
 /// valid until each partition has its own, and are left.
-pub(super) async fn repair(db: &DatabaseExecutor<'_>, patience: &Patience) -> Result<bool, EngineError> {
-    if db.get_database_backend() == DbBackend::Sqlite {
-        return Ok(false);
-    }
+pub(super) async fn repair(db: &DatabaseConnection) -> Result<bool, EngineError> {
     let repaired = async {
         let invalid = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_index i \
                        JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -86,7 +85,7 @@ pub(super) async fn repair(db: &DatabaseExecutor<'_>, patience: &Patience) -> Re
             let index: String = row.try_get_by_index(0)?;
             db.execute_unprepared(&format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")).await?;
         }
-        alone::limit(db, patience).await?;
+        db.execute_unprepared(WAIT_NO_LONGER).await?;
         Ok(true)
     };
     repaired.await.map_err(|error: DbErr| EngineError::of("drop an index that was not made to its end", error))

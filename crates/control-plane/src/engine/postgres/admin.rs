@@ -13,7 +13,8 @@ use sea_orm::{DatabaseConnection, DbErr};
 use tokio::time::Instant;
 use url::Url;
 
-use super::{ADMIN_CONNECTIONS, AS_ADMIN, connect, connect_with};
+use super::session::{Session, connect, connect_with};
+use super::{ADMIN_CONNECTIONS, AS_ADMIN};
 use crate::engine::error::sqlstate;
 use crate::engine::{EngineError, Worker};
 
@@ -42,25 +43,20 @@ impl Admin {
         self.connected().await.map(|(connection, _)| connection).map_err(|error| EngineError::of(AS_ADMIN, error))
     }
 
-    /// One connection into another database of the server, with these settings; its statements are logged, or not.
-    pub(super) async fn enter(
-        &self,
-        database: &str,
-        settings: &'static [(&'static str, &'static str)],
-        is_aloud: bool,
-    ) -> Result<DatabaseConnection, DbErr> {
+    /// One connection into another database of the server.
+    pub(super) async fn enter(&self, database: &str, session: Session) -> Result<DatabaseConnection, DbErr> {
         let (_, url) = self.connected().await?;
         let into = |url: &Url| {
             let mut url = url.clone();
             url.set_path(database);
             String::from(url)
         };
-        let entered = connect_with(&into(&url), self.worker, 1, settings, is_aloud).await;
+        let entered = connect_with(&into(&url), self.worker, 1, session).await;
         // Since it was connected, the password may have become the other.
         let other = self.urls.iter().find(|other| **other != url);
         match (entered, other) {
             (Err(error), Some(other)) if is_wrong_password(&error) => {
-                connect_with(&into(other), self.worker, 1, settings, is_aloud).await
+                connect_with(&into(other), self.worker, 1, session).await
             }
             (entered, _) => entered,
         }

@@ -7,7 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use uuid::Uuid;
 
-use super::{close, connect, exists, run};
+use super::session::connect;
+use super::{close, exists, run};
 use crate::engine::{EngineError, Worker};
 
 /// Makes the registry's own database when it is absent.

@@ -8,9 +8,8 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{
-    GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, connect, exists, inherits, one, run, version,
-};
+use super::session::connect;
+use super::{GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, exists, inherits, one, run, version};
 use crate::engine::database::OURS;
 use crate::engine::error::sqlstate;
 use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login};

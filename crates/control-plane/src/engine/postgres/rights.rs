@@ -3,7 +3,7 @@
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 
-use super::{CLOSED, GROUP, OLDEST, OWNER, PER_GRANT, Postgres, one, run, version};
+use super::{CLOSED, GROUP, OLDEST, OWNER, PER_GRANT, Postgres, Session, one, run, version};
 use crate::engine::EngineError;
 
 /// An admin, as its server has it.
@@ -145,7 +145,8 @@ impl Postgres {
     /// Whether template1 is as it is from the start on newer servers.
     async fn is_template_closed(&self) -> Result<bool, EngineError> {
         let what = "look at template1";
-        let db = self.admin.enter("template1", &[], false).await.map_err(|error| EngineError::of(what, error))?;
+        let db =
+            self.admin.enter("template1", Session::default()).await.map_err(|error| EngineError::of(what, error))?;
         let closed = "SELECT nspowner = 'pg_database_owner'::regrole AND NOT has_schema_privilege('public', oid, 'CREATE') \
                       FROM pg_namespace WHERE nspname = 'public'";
         let closed = one(&db, closed).await.map_err(|error| EngineError::of(what, error));

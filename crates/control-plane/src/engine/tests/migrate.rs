@@ -134,9 +134,13 @@ impl Stage {
         self.engine.enter(&self.name).await.unwrap()
     }
 
+    async fn enter_with(&self, patience: &Patience) -> Entered {
+        self.engine.enter_among_others(&self.name, *patience).await.unwrap()
+    }
+
     async fn roll_with(&self, schema: &Schema, to: u32, patience: &Patience) -> Result<Rolled, EngineError> {
-        let entered = self.enter().await;
-        let rolled = entered.roll(None, schema, to, Way::UpOrDown, patience).await;
+        let entered = self.enter_with(patience).await;
+        let rolled = entered.roll(None, schema, to, Way::UpOrDown).await;
         entered.leave().await.unwrap();
         rolled
     }
@@ -271,12 +275,12 @@ async fn a_migration_that_fails_leaves_nothing_and_those_before_it_stay(kind: En
     // One that panics likewise, in a session that goes on.
     let panics = Schema::of([Told::new("m2", []), Told::new("m3", [twice.as_str()]).panics()]);
     let entered = stage.enter().await;
-    let error = entered.roll(None, &panics, 3, Way::UpOrDown, &Patience::default()).await.unwrap_err();
+    let error = entered.roll(None, &panics, 3, Way::UpOrDown).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Failed, "{error}");
     assert!(error.to_string().contains("m3: it panicked"), "{error}");
     let repaired = Schema::of([Told::new("m2", []), Told::new("m3", [twice.as_str()])]);
     assert_eq!(
-        entered.roll(None, &repaired, 3, Way::UpOrDown, &Patience::default()).await.unwrap(),
+        entered.roll(None, &repaired, 3, Way::UpOrDown).await.unwrap(),
         Rolled { before: 2, after: 3 },
         "the session holds nothing of what failed"
     );
@@ -306,7 +310,7 @@ async fn what_the_program_does_not_know_is_refused(kind: EngineKind) {
     entered.stamp(mine).await.unwrap();
     entered.belongs_to(mine).await.unwrap();
     assert_eq!(entered.belongs_to(others).await.unwrap_err().kind(), Kind::Refused, "another's");
-    let roll = async |whose| entered.roll(Some(whose), &schema, 1, Way::UpOrDown, &Patience::default()).await;
+    let roll = async |whose| entered.roll(Some(whose), &schema, 1, Way::UpOrDown).await;
     assert_eq!(roll(others).await.unwrap_err().kind(), Kind::Refused, "another's");
     entered.execute("DELETE FROM freehold_stamp").await;
     assert_eq!(roll(mine).await.unwrap_err().kind(), Kind::Refused, "it has no stamp");

@@ -55,8 +55,8 @@ async fn roll(stage: &Stage, schema: &Schema, to: u32) -> (u32, bool) {
     let other = stage.other().await;
     let (mut killed, mut was_half_made) = (0, false);
     loop {
-        let entered = stage.enter().await;
-        let rolled = entered.roll(None, schema, to, Way::UpOrDown, &Patience::default()).await;
+        let entered = stage.enter_with(&Patience::default()).await;
+        let rolled = entered.roll(None, schema, to, Way::UpOrDown).await;
         let _ = entered.leave().await;
         match rolled {
             Ok(rolled) => {

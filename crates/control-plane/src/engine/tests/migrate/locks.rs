@@ -118,26 +118,29 @@ async fn no_query_waits_behind_a_migration_for_longer_than_the_lock_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_and_lock_are_those_of_the_migrations_alone() {
+async fn limits_are_those_of_the_session_and_the_lock_is_the_migrations_alone() {
     let told =
         "INSERT INTO effects VALUES (current_setting('lock_timeout') || ' ' || current_setting('statement_timeout'))";
-    let schema = Schema::of([Told::new("m2", [told]), Told::new("m3", ["SELECT pg_sleep(60)"])]);
+    let index = "CREATE INDEX CONCURRENTLY IF NOT EXISTS effects_by_name ON effects (migration)";
+    let outside = Told::new("m2", [index]).outside();
+    let schema = Schema::of([outside, Told::new("m3", [told]), Told::new("m4", ["SELECT pg_sleep(60)"])]);
     let stage = Stage::on(EngineKind::Postgres, &schema).await;
     let patience = Patience { statement: Duration::from_millis(1500), ..hasty() };
-    let entered = stage.enter().await;
-    let error = entered.roll(None, &schema, 3, Way::UpOrDown, &patience).await.unwrap_err();
+    let among_others = stage.enter_with(&patience).await;
+    let error = among_others.roll(None, &schema, 4, Way::UpOrDown).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
     assert!(error.to_string().contains("ran for longer than a statement may"), "{error}");
     assert_eq!(stage.effects().await, "200ms 1500ms");
-    entered
-        .execute("INSERT INTO effects VALUES (current_setting('lock_timeout') || ' ' || current_setting('statement_timeout'))")
-        .await;
     let other = stage.other().await;
     let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database \
                 WHERE datname = current_database())";
     assert_eq!(number(&other, held).await, 0, "it is free though the session goes on");
+    let by_itself = stage.enter().await;
+    by_itself.execute(told).await;
     assert_eq!(stage.effects().await, "10s 1min 200ms 1500ms");
-    entered.leave().await.unwrap();
+    for entered in [among_others, by_itself] {
+        entered.leave().await.unwrap();
+    }
     other.close().await.unwrap();
     stage.end().await;
 }

@@ -1,0 +1,77 @@
+//! Sessions on a Postgres server, and what each has for its own from its start.
+
+use std::time::Duration;
+
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
+use service::pool::without_upkeep;
+use uuid::Uuid;
+
+use crate::engine::{Entered, Patience, Worker};
+
+pub(super) async fn connect(url: &str, worker: Worker, connections: u32) -> Result<DatabaseConnection, DbErr> {
+    connect_with(url, worker, connections, Session::default()).await
+}
+
+/// What is a session's own from its start, and is again whenever it is reset.
+#[derive(Clone, Copy)]
+pub(super) struct Session {
+    pub(super) role: Option<&'static str>,
+    /// Longest wait for one lock.
+    pub(super) lock: Duration,
+    /// Longest that one statement runs.
+    pub(super) statement: Duration,
+    /// Its statements are logged.
+    pub(super) is_aloud: bool,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { role: None, lock: Duration::from_secs(10), statement: Duration::from_mins(1), is_aloud: false }
+    }
+}
+
+impl Session {
+    /// As the protocol has them when it starts.
+    fn settings(self) -> impl Iterator<Item = (&'static str, String)> {
+        // In whole milliseconds, of which 0 would be no limit at all.
+        let limit = |limit: Duration| limit.as_millis().max(1).to_string();
+        let limits = [("lock_timeout", limit(self.lock)), ("statement_timeout", limit(self.statement))];
+        let quiet = ("client_min_messages", "warning".to_owned());
+        limits.into_iter().chain([quiet]).chain(self.role.map(|role| ("role", role.to_owned())))
+    }
+}
+
+pub(super) async fn connect_with(
+    url: &str,
+    worker: Worker,
+    connections: u32,
+    session: Session,
+) -> Result<DatabaseConnection, DbErr> {
+    let mut options = ConnectOptions::new(url.to_owned());
+    without_upkeep(&mut options)
+        .max_connections(connections)
+        .min_connections(0)
+        .test_before_acquire(false)
+        .test_before_acquire_if_idle_for(Duration::from_secs(1))
+        .acquire_timeout(worker.patience)
+        .connect_timeout(worker.patience)
+        .sqlx_logging(session.is_aloud)
+        .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
+            options.application_name(&application_name(worker.id)).options(session.settings())
+        });
+    Database::connect(options).await
+}
+
+/// Whose session it is. Shorter than the 63 bytes that a server keeps of it.
+pub(super) fn application_name(holder: Uuid) -> String {
+    format!("freehold {holder}")
+}
+
+/// One session and no other: what holds a lock by it, and who ends it to take over, rely on that nothing goes on after it.
+pub(super) fn only(db: DatabaseConnection, patience: Patience) -> Entered {
+    // Where there is no socket, no second one is made.
+    let nowhere = PgConnectOptions::new_without_pgpass().socket("/dev/null");
+    db.get_postgres_connection_pool().set_connect_options(nowhere);
+    Entered::new(db, true, patience)
+}
