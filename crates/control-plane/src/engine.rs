@@ -98,9 +98,10 @@ pub(crate) trait Engine: Inspect + Send + Sync {
     ) -> Result<(), EngineError>;
     /// Ends a login role's sessions, and lets it make no new ones.
     async fn disable_role(&self, database: &DatabaseName, slot: Slot) -> Result<(), EngineError>;
-    /// Enters the database as its owner.
+    /// Enters the database as its owner. Nobody else is at work there.
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError>;
-    /// As [`Engine::enter`], while tenants may be in it: nothing waits or runs there for longer than it may.
+    /// As [`Engine::enter`], while tenants may be in it: what is run there has the limits of `patience`, on SQLite for locks
+    /// alone.
     async fn enter_among_others(&self, database: &DatabaseName, patience: Patience) -> Result<Entered, EngineError>;
     /// As [`Engine::enter`]; what is run there is told to who listens, for a rehearsal.
     async fn enter_aloud(&self, database: &DatabaseName) -> Result<Entered, EngineError> {

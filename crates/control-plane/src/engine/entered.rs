@@ -31,7 +31,7 @@ impl Entered {
     }
 
     /// Takes the schema to a version, up or down. Where tenants use the database ([`super::Engine::enter_among_others`]), no
-    /// query of theirs waits behind a migration for longer than this may wait for a lock and its own run time. Refuses a database that is not stamped for the tenant, if one is
+    /// query of theirs waits behind a migration for longer than the lock timeout and the migration's own run time. Refuses a database that is not stamped for the tenant, if one is
     /// given. Tells what came of it by [`EngineError::kind`].
     pub(crate) async fn roll(
         &self,

@@ -23,7 +23,7 @@ pub(super) use one::guarded;
 use state::State;
 pub(super) use state::Step;
 
-/// How long a database's queries are held up, and a migration is tried. Of a session that was entered with it.
+/// How long a database's queries are held up, and a migration is tried.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// Longest wait for one lock. Whatever comes later for the same table waits behind it, so this is for how long.
@@ -32,6 +32,12 @@ pub(crate) struct Patience {
     pub(crate) statement: Duration,
     /// How often a migration is tried that did not get its locks, at least once.
     pub(crate) lock_attempts: u32,
+}
+
+impl Patience {
+    /// Where nobody else is at work.
+    pub(super) const ALONE: Self =
+        Self { lock: Duration::from_secs(10), statement: Duration::from_mins(1), lock_attempts: 1 };
 }
 
 impl Default for Patience {
@@ -52,8 +58,9 @@ impl Patience {
             .build()
     }
 
-    /// Does it, and again after a pause for as long as others are in its way. It holds nothing when it ends.
-    async fn retry<T, F>(&self, work: impl Fn() -> F) -> Result<T, EngineError>
+    /// Does what must hold nothing once it has failed, and again after a pause where others are in its way, `lock_attempts`
+    /// times at most.
+    pub(super) async fn retry<T, F>(&self, work: impl Fn() -> F) -> Result<T, EngineError>
     where
         F: Future<Output = Result<T, EngineError>>,
     {
@@ -147,16 +154,16 @@ impl<'a> Work<'a> {
         for step in state.steps(self.to, self.way) {
             one::run(db, self.migration(step), step, self.patience).await?;
         }
-        Ok(self.rolled(state.done.len()))
+        Ok(self.rolled(state.done.len(), state.done.len()))
     }
 
     fn migration(&self, step: Step) -> &dyn MigrationTrait {
         self.migrations[step.position - 1].as_ref()
     }
 
-    /// When all is done, of a database that had so many migrations before.
-    fn rolled(&self, before: usize) -> Rolled {
-        let after = if self.way == Way::Up { before.max(self.to) } else { self.to };
+    /// When all is done, of a database that had so many migrations before, and so many when it was read last.
+    fn rolled(&self, before: usize, last: usize) -> Rolled {
+        let after = if self.way == Way::Up { last.max(self.to) } else { self.to };
         Rolled { before: version(before), after: version(after) }
     }
 }

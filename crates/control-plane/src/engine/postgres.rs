@@ -247,17 +247,17 @@ impl Engine for Postgres {
     }
 
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
-        Ok(only(self.as_owner(database).await?, Patience::default()))
+        Ok(only(self.as_owner(database).await?, Patience::ALONE))
     }
 
     async fn enter_among_others(&self, database: &DatabaseName, patience: Patience) -> Result<Entered, EngineError> {
-        let session = Session { lock: patience.lock, statement: patience.statement, ..Session::default() };
+        let session = Session { patience, ..Session::default() };
         Ok(only(self.enter_as_owner(database, session).await?, patience))
     }
 
     async fn enter_aloud(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
         let session = Session { is_aloud: true, ..Session::default() };
-        Ok(only(self.enter_as_owner(database, session).await?, Patience::default()))
+        Ok(only(self.enter_as_owner(database, session).await?, Patience::ALONE))
     }
 
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::database::{DatabaseName, Slot};
 use super::{Engine, EngineError, Entered, Made, Patience};
 
-/// How long somebody else's write is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Somebody else's write is waited for.
+const ALONE: Patience = Patience { lock: Duration::from_secs(5), ..Patience::ALONE };
 const FILE: &str = "database.db";
 /// Begins the name of a copy that is not whole yet.
 const COPY: &str = "database.copy-";
@@ -62,7 +62,7 @@ impl Sqlite {
     }
 
     async fn open(&self, database: &DatabaseName) -> Result<DatabaseConnection, EngineError> {
-        self.open_for(database, PATIENCE).await
+        self.open_for(database, ALONE.lock).await
     }
 
     /// Waits for so long for somebody else's write.
@@ -124,11 +124,13 @@ impl Engine for Sqlite {
     }
 
     async fn enter(&self, database: &DatabaseName) -> Result<Entered, EngineError> {
-        Ok(Entered::new(self.open(database).await?, false, Patience::default()))
+        Ok(Entered::new(self.open(database).await?, false, ALONE))
     }
 
     async fn enter_among_others(&self, database: &DatabaseName, patience: Patience) -> Result<Entered, EngineError> {
-        Ok(Entered::new(self.open_for(database, patience.lock).await?, false, patience))
+        // Whoever leaves it last puts its log away, and keeps it from others so long.
+        let db = patience.retry(|| self.open_for(database, patience.lock)).await?;
+        Ok(Entered::new(db, false, patience))
     }
 
     async fn make_template(&self, database: &DatabaseName) -> Result<(), EngineError> {

@@ -1,5 +1,5 @@
-//! On Postgres nobody else migrates the database meanwhile. Whoever finds somebody at it does not wait: a session that waits for a lock
-//! holds back `CREATE INDEX CONCURRENTLY`, which waits for that session.
+//! On Postgres nobody else migrates the database meanwhile. Whoever finds somebody at it does not wait: a session that waits
+//! for a lock holds back `CREATE INDEX CONCURRENTLY`, which waits for that session.
 
 use std::sync::Arc;
 
@@ -27,8 +27,10 @@ pub(super) async fn under_lock(db: &DatabaseConnection, work: &Work<'_>) -> Resu
         Ok(None) => Err(EngineError::busy("somebody else migrates the database now: try again when that has ended")),
         Err(error) => Err(error),
     };
-    // However often it was taken.
-    if let Err(error) = db.execute_unprepared("SELECT pg_advisory_unlock_all()").await {
+    // However often it was taken; and the limits, which a migration may have set, and one that failed may have left set
+    // aside.
+    let freed = "SELECT pg_advisory_unlock_all(); RESET lock_timeout; RESET statement_timeout";
+    if let Err(error) = db.execute_unprepared(freed).await {
         // It is free all the same, for it was the session's that is gone.
         tracing::debug!(%error, "the session that migrated a database ended before it was told to");
     }

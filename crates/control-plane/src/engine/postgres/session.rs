@@ -17,17 +17,14 @@ pub(super) async fn connect(url: &str, worker: Worker, connections: u32) -> Resu
 #[derive(Clone, Copy)]
 pub(super) struct Session {
     pub(super) role: Option<&'static str>,
-    /// Longest wait for one lock.
-    pub(super) lock: Duration,
-    /// Longest that one statement runs.
-    pub(super) statement: Duration,
+    pub(super) patience: Patience,
     /// Its statements are logged.
     pub(super) is_aloud: bool,
 }
 
 impl Default for Session {
     fn default() -> Self {
-        Self { role: None, lock: Duration::from_secs(10), statement: Duration::from_mins(1), is_aloud: false }
+        Self { role: None, patience: Patience::ALONE, is_aloud: false }
     }
 }
 
@@ -36,7 +33,8 @@ impl Session {
     fn settings(self) -> impl Iterator<Item = (&'static str, String)> {
         // In whole milliseconds, of which 0 would be no limit at all.
         let limit = |limit: Duration| limit.as_millis().max(1).to_string();
-        let limits = [("lock_timeout", limit(self.lock)), ("statement_timeout", limit(self.statement))];
+        let limits =
+            [("lock_timeout", limit(self.patience.lock)), ("statement_timeout", limit(self.patience.statement))];
         let quiet = ("client_min_messages", "warning".to_owned());
         limits.into_iter().chain([quiet]).chain(self.role.map(|role| ("role", role.to_owned())))
     }

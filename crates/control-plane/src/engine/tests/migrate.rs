@@ -1,5 +1,6 @@
 //! Migrations of one database: each once, one at a time, and no query held up by one for longer than it may be.
 
+mod between;
 mod concurrently;
 mod kill;
 mod locks;
@@ -18,6 +19,8 @@ pub(super) struct Told {
     down: Option<Vec<String>>,
     is_outside: bool,
     panics: bool,
+    /// Told when all is done but its end, which never comes.
+    hangs: Option<Arc<tokio::sync::Notify>>,
 }
 
 impl Told {
@@ -36,6 +39,10 @@ impl Told {
     fn panics(self) -> Self {
         Self { panics: true, ..self }
     }
+
+    fn hangs(self, begun: &Arc<tokio::sync::Notify>) -> Self {
+        Self { hangs: Some(Arc::clone(begun)), ..self }
+    }
 }
 
 impl MigrationName for Told {
@@ -52,6 +59,10 @@ impl MigrationTrait for Told {
             manager.get_connection().execute_unprepared(statement).await?;
         }
         assert!(!self.panics, "planted");
+        if let Some(begun) = &self.hangs {
+            begun.notify_one();
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
 

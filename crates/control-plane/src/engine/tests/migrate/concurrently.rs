@@ -77,9 +77,13 @@ async fn an_index_that_cannot_be_made_leaves_nothing_behind() {
     let stage = Stage::on(EngineKind::Postgres, &schema).await;
     let other = stage.other().await;
     other.execute_unprepared("INSERT INTO effects VALUES ('twice'), ('twice')").await.unwrap();
-    let error = stage.roll(&schema, 2).await.unwrap_err();
+    let entered = stage.enter_with(&hasty()).await;
+    let error = entered.roll(None, &schema, 2, Way::UpOrDown).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Failed, "{error}");
     assert!(error.to_string().contains("23505"), "{error}");
+    entered.execute("INSERT INTO effects VALUES (current_setting('lock_timeout'))").await;
+    entered.leave().await.unwrap();
+    assert_eq!(stage.effects().await, "200ms twice twice", "a session that failed waits no longer than before");
     assert_eq!((number(&other, INVALID).await, stage.version().await), (0, 1));
     other.execute_unprepared("DELETE FROM effects").await.unwrap();
     assert_eq!(stage.roll(&schema, 2).await.unwrap(), Rolled { before: 1, after: 2 });

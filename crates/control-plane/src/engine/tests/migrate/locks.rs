@@ -125,13 +125,14 @@ async fn limits_are_those_of_the_session_and_the_lock_is_the_migrations_alone() 
     let outside = Told::new("m2", [index]).outside();
     let schema = Schema::of([outside, Told::new("m3", [told]), Told::new("m4", ["SELECT pg_sleep(60)"])]);
     let stage = Stage::on(EngineKind::Postgres, &schema).await;
+    let other = stage.other().await;
+    other.execute_unprepared(&format!("ALTER DATABASE \"{}\" SET lock_timeout = 0", stage.name)).await.unwrap();
     let patience = Patience { statement: Duration::from_millis(1500), ..hasty() };
     let among_others = stage.enter_with(&patience).await;
     let error = among_others.roll(None, &schema, 4, Way::UpOrDown).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
     assert!(error.to_string().contains("ran for longer than a statement may"), "{error}");
     assert_eq!(stage.effects().await, "200ms 1500ms");
-    let other = stage.other().await;
     let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database \
                 WHERE datname = current_database())";
     assert_eq!(number(&other, held).await, 0, "it is free though the session goes on");
