@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::database::{DatabaseName, Slot};
 use super::{Engine, EngineError, Entered, Made, Patience};
 
-/// Somebody else's write is waited for.
+/// Where nobody else is at work; so long a write of somebody who is there all the same is waited for.
 const ALONE: Patience = Patience { lock: Duration::from_secs(5), ..Patience::ALONE };
 const FILE: &str = "database.db";
 /// Begins the name of a copy that is not whole yet.
