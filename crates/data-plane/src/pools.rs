@@ -21,6 +21,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use sea_orm::DatabaseConnection;
 use service::Problem;
+use service::pool::close;
 use tenancy::TenantId;
 use tenancy::seal::KeyRing;
 
@@ -112,7 +113,7 @@ impl Pool {
         let (Some(dialled), Ok(runtime)) = (dialled, tokio::runtime::Handle::try_current()) else { return };
         let db = self.db.clone();
         runtime.spawn(async move {
-            if let Err(error) = db.close().await {
+            if let Err(error) = close(db).await {
                 tracing::debug!(%error, "a pool did not close cleanly");
             }
             drop(dialled);

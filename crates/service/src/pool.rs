@@ -1,6 +1,8 @@
 //! What every pool of database connections of ours has in common.
 
-use sea_orm::ConnectOptions;
+use sea_orm::{ConnectOptions, DatabaseConnection, DbBackend, DbErr};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 
 /// Has the driver look after no idle connections of this pool: whoever opens it closes it.
 ///
@@ -9,4 +11,15 @@ use sea_orm::ConnectOptions;
 /// connection comes and goes, so that the more pools are opened, the surer it is to happen.
 pub fn without_upkeep(options: &mut ConnectOptions) -> &mut ConnectOptions {
     options.idle_timeout(None).max_lifetime(None)
+}
+
+/// Closes a pool. Who leaves a SQLite database last puts its log away and waits for the disk, maybe on the thread that closes:
+/// on one that nobody else waits for.
+pub async fn close(db: DatabaseConnection) -> Result<(), DbErr> {
+    if db.get_database_backend() != DbBackend::Sqlite {
+        return db.close().await;
+    }
+    let runtime = Handle::current();
+    let closing = spawn_blocking(move || runtime.block_on(db.close()));
+    closing.await.unwrap_or_else(|error| Err(DbErr::Custom(error.to_string())))
 }

@@ -3,6 +3,7 @@
 #[cfg(test)]
 use sea_orm::ConnectionTrait;
 use sea_orm::DatabaseConnection;
+use service::pool::close;
 use tenancy::TenantId;
 
 use super::EngineError;
@@ -92,6 +93,6 @@ impl Entered {
     }
 
     pub(crate) async fn leave(self) -> Result<(), EngineError> {
-        self.db.close().await.map_err(|error| EngineError::of("close the connection", error))
+        close(self.db).await.map_err(|error| EngineError::of("close the connection", error))
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use sea_orm::sqlx::sqlite::SqliteJournalMode;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use secrecy::{ExposeSecret, SecretString};
-use service::pool::without_upkeep;
+use service::pool::{self, without_upkeep};
 use uuid::Uuid;
 
 use super::database::{DatabaseName, Slot};
@@ -191,5 +191,5 @@ impl Engine for Sqlite {
 }
 
 async fn close(db: DatabaseConnection) -> Result<(), EngineError> {
-    db.close().await.map_err(|error| EngineError::of("close the database", error))
+    pool::close(db).await.map_err(|error| EngineError::of("close the database", error))
 }

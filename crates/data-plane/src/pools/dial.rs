@@ -8,7 +8,7 @@ use std::time::Duration;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
-use service::pool::without_upkeep;
+use service::pool::{close, without_upkeep};
 use tenancy::route::Route;
 use tenancy::seal::{KeyRing, SealError};
 use tenancy::stamp;
@@ -71,7 +71,7 @@ pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConne
         Ok(()) => Ok((db, path)),
         Err(error) => {
             // It was only looked at; whether it closes well does not matter.
-            let _ = db.close().await;
+            let _ = close(db).await;
             Err(error)
         }
     }
