@@ -36,6 +36,7 @@ pub(super) async fn nothing_to_do(report: &mut Report, effort: Effort) {
     let bed = Bed::start(Store::Postgres, 1, 0).await;
     plant(&bed, tenants, 3).await;
     let took = roll(&bed, 3, false).await;
+    eprintln!("{:.2} s for {tenants} tenants who have nothing to do", took.as_secs_f64());
     report.at_most(&format!("nothing to do for {tenants} tenants"), ("time", "s"), took.as_secs_f64(), Some(2.0));
 }
 
