@@ -19,6 +19,10 @@ use std::process::ExitCode;
 
 use report::Report;
 
+/// As in the programs that are measured: what is compared with them has SQLite in this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How much is measured: enough for a figure, or a look.
 #[derive(Clone, Copy)]
 struct Effort {
