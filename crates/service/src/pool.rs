@@ -13,8 +13,8 @@ pub fn without_upkeep(options: &mut ConnectOptions) -> &mut ConnectOptions {
     options.idle_timeout(None).max_lifetime(None)
 }
 
-/// Closes a pool. Who leaves a SQLite database last puts its log away and waits for the disk, maybe on the thread that closes:
-/// on one that nobody else waits for.
+/// Closes a pool, also when whoever waits for that is dropped. Who leaves a SQLite database last puts its log away and waits for
+/// the disk, maybe on the thread that closes: on one that nobody else waits for.
 pub async fn close(db: DatabaseConnection) -> Result<(), DbErr> {
     if db.get_database_backend() != DbBackend::Sqlite {
         return db.close().await;

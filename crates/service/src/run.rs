@@ -3,7 +3,7 @@
 //! What the API is, the program says; it is built after the ops listener answers, so that a slow
 //! start can be watched.
 
-use std::{collections::BTreeSet, error::Error, io::Write, net::SocketAddr, process::ExitCode};
+use std::{collections::BTreeSet, error::Error, io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
 use axum::Router;
 use serde::{Serialize, de::DeserializeOwned};
@@ -17,6 +17,9 @@ use crate::{
     problem::BoxError,
     telemetry::Telemetry,
 };
+
+/// How long what blocks is waited for at the end: a file that is being closed, on a disk that may not answer.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// What a running service hands to its program.
 #[derive(Debug, Clone)]
@@ -78,7 +81,9 @@ where
         Ok(runtime) => runtime,
         Err(error) => return failed(name, &error),
     };
-    match runtime.block_on(start(name, config, switches, build)) {
+    let ended = runtime.block_on(start(name, config, switches, build));
+    runtime.shutdown_timeout(CLOSING);
+    match ended {
         Ok(Drain::Complete | Drain::CutShort) => ExitCode::SUCCESS,
         Err(error) => failed(name, error.as_ref()),
     }
