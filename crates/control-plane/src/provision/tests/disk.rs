@@ -1,8 +1,10 @@
 //! A small disk that a test fills, where the machine lets it mount one.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
 use uuid::Uuid;
 
 /// A disk of its own and of a settable size. It goes with the value.
@@ -56,6 +58,43 @@ impl Drop for Disk {
         // Also while a file in it is open.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
         let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// A small disk as a tablespace of the Postgres server of tests.
+pub(crate) struct Tablespace {
+    pub(crate) disk: Disk,
+    superuser: DatabaseConnection,
+    name: String,
+}
+
+impl Tablespace {
+    /// None where this machine lets us mount no disk, which is told. The server would have to be within the same namespace: without
+    /// root's rights there is no other way.
+    pub(crate) async fn or_not_tried(kibibytes: u32, what: &str) -> Option<Self> {
+        let disk = Disk::of(kibibytes).map_err(|why| not_tried(what, &why)).ok()?;
+        let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
+        let superuser = Database::connect(superuser).await.unwrap();
+        let data = Statement::from_string(superuser.get_database_backend(), "SHOW data_directory");
+        let data: String = superuser.query_one_raw(data).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        let files = std::fs::metadata(data).unwrap();
+        std::os::unix::fs::chown(disk.path(), Some(files.uid()), Some(files.gid())).unwrap();
+        let name = format!("small_{}", Uuid::new_v4().simple());
+        let made = format!("CREATE TABLESPACE {name} LOCATION '{}'", disk.path().display());
+        superuser.execute_unprepared(&made).await.unwrap();
+        Some(Self { disk, superuser, name })
+    }
+
+    /// Moves a database there; a copy goes where what it is copied from is.
+    pub(crate) async fn take(&self, database: &str) {
+        let moved = format!("ALTER DATABASE \"{database}\" SET TABLESPACE {}", self.name);
+        self.superuser.execute_unprepared(&moved).await.unwrap();
+    }
+
+    /// When no database is there any more.
+    pub(crate) async fn remove(self) {
+        self.superuser.execute_unprepared(&format!("DROP TABLESPACE {}", self.name)).await.unwrap();
+        self.superuser.close().await.unwrap();
     }
 }
 

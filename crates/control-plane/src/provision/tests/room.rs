@@ -1,15 +1,13 @@
 //! Servers without room: a full disk, and no connection left. A step is retried, then all is undone, and a retry succeeds
 //! once there is room.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection, EntityTrait, Statement};
+use sea_orm::{ConnectionTrait, EntityTrait};
 use tokio::sync::Notify;
-use uuid::Uuid;
 
-use super::disk::{Disk, not_tried};
+use super::disk::{Disk, Tablespace};
 use super::stage::{Stage, in_time};
 use crate::engine::EngineKind;
 use crate::provision::Kind;
@@ -52,31 +50,16 @@ async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_ther
     .await;
 }
 
-async fn text(db: &DatabaseConnection, sql: &str) -> String {
-    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
-    row.unwrap().try_get_by_index(0).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_there_is_room_on_postgres() {
-    // The server would have to be within the same namespace: without root's rights there is no other way.
-    let disk = match Disk::of(64 * 1024) {
-        Ok(disk) => disk,
-        Err(why) => return not_tried("a creation on a full disk of a Postgres server", &why),
-    };
-    let superuser = Database::connect(std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap()).await.unwrap();
-    let files = std::fs::metadata(text(&superuser, "SHOW data_directory").await).unwrap();
-    std::os::unix::fs::chown(disk.path(), Some(files.uid()), Some(files.gid())).unwrap();
-    let space = format!("small_{}", Uuid::new_v4().simple());
-    let made = format!("CREATE TABLESPACE {space} LOCATION '{}'", disk.path().display());
-    superuser.execute_unprepared(&made).await.unwrap();
+    let what = "a creation on a full disk of a Postgres server";
+    let Some(space) = Tablespace::or_not_tried(64 * 1024, what).await else { return };
     let stage = Stage::postgres().await;
     in_time(async {
         stage.keep(0).await;
         let template = templates::Entity::find().one(stage.plane.registry.db()).await.unwrap().unwrap().name;
-        // A copy goes where what it is copied from is.
-        superuser.execute_unprepared(&format!("ALTER DATABASE \"{template}\" SET TABLESPACE {space}")).await.unwrap();
-        disk.fill();
+        space.take(&template).await;
+        space.disk.fill();
         let operation = stage.create("acme", None).await;
         let ended = stage.work_until_ended(&operation, &Faults::default()).await;
         assert_eq!(ended.state, "failed");
@@ -84,15 +67,14 @@ async fn a_creation_on_a_full_disk_is_retried_then_undone_and_succeeds_once_ther
         let given_up = given_up(&stage, &operation).await;
         assert!(given_up.len() == 1 && given_up[0].0 == "create_database" && given_up[0].1 >= 5, "{given_up:?}");
         assert_eq!(stage.names().await, [""; 0]);
-        disk.make_room();
+        space.disk.make_room();
         stage.retry(operation.id).await.unwrap();
         assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
         stage.assert_built(&operation).await;
     })
     .await;
     stage.clear().await;
-    superuser.execute_unprepared(&format!("DROP TABLESPACE {space}")).await.unwrap();
-    superuser.close().await.unwrap();
+    space.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
