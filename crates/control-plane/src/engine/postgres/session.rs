@@ -5,6 +5,7 @@ use std::time::Duration;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
 use service::pool::without_upkeep;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::engine::{Entered, Patience, Worker};
@@ -58,7 +59,9 @@ pub(super) async fn connect_with(
         .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
             options.application_name(&application_name(worker.id)).options(session.settings())
         });
-    Database::connect(options).await
+    // In a task of its own: the driver computes the proof of a password in 800 turns, and in each all is polled that is around it.
+    let connecting = AbortOnDropHandle::new(tokio::spawn(Database::connect(options)));
+    connecting.await.unwrap_or_else(|error| Err(DbErr::Custom(error.to_string())))
 }
 
 /// Whose session it is. Shorter than the 63 bytes that a server keeps of it.
