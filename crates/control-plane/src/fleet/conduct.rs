@@ -137,10 +137,7 @@ async fn is_healthy(change: &mut Change, rollout: &rollouts::Model, settings: &S
         Verdict::Hold(why) => why,
     };
     tracing::warn!(rollout = %rollout.id, "a rollout is held for its canaries: {why}");
-    let note = format!(
-        "{why}. Look at what they answer; POST /v1/rollouts/{0}/resume goes on all the same, and /abort gives it up",
-        rollout.id
-    );
+    let note = format!("{why}. Look at what they answer; then resume the rollout all the same, or abort it");
     let held = [
         (rollouts::Column::State, Expr::value(State::Paused.as_str())),
         (rollouts::Column::IsAwaited, Expr::value(true)),
@@ -188,12 +185,8 @@ async fn wind_up(change: &mut Change, rollout: rollouts::Model) -> Result<bool, 
 /// All of its targets have ended.
 pub(super) async fn finish(change: &mut Change, rollout: rollouts::Model) -> Result<rollouts::Model, DbErr> {
     let failed = count(change, rollout.id, None, TargetState::Failed).await?;
-    let note = (failed > 0).then(|| {
-        format!(
-            "{failed} of its targets failed, within its budget: POST /v1/rollouts/{}/retry tries them again",
-            rollout.id
-        )
-    });
+    let note =
+        (failed > 0).then(|| format!("{failed} of its targets failed, within its budget: retry the rollout for them"));
     let ended = [
         (rollouts::Column::State, Expr::value(State::Done.as_str())),
         (rollouts::Column::Note, Expr::value(note)),
@@ -239,9 +232,7 @@ pub(super) async fn hold_to_budget(
     };
     tracing::warn!(rollout = %rollout.id, "a rollout's error budget is spent: {why}");
     let note = format!(
-        "the error budget is spent: {why}. Put right what failed (GET /v1/rollouts/{0}/targets?state=failed), then POST \
-         /v1/rollouts/{0}/retry, or /abort",
-        rollout.id
+        "the error budget is spent: {why}. Put right what its failed targets say, then retry the rollout, or abort it"
     );
     let spent =
         [(rollouts::Column::State, Expr::value(State::Failed.as_str())), (rollouts::Column::Note, Expr::value(note))];
