@@ -69,6 +69,8 @@ mod restored;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod slugs;
+#[cfg(test)]
 mod tokens;
 
 /// Runs a test on each engine: `on_both!(behaviour, control planes, data planes)`.

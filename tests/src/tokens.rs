@@ -168,9 +168,27 @@ async fn a_token_of_several_tenants_must_name_one() {
     bed.done("POST", "/v1/tenants/acme/revoke-tokens", None).await;
     until(&bed, "/acme/api/me", &token, 404).await;
     assert_eq!(get(&bed, "/globex/api/me", &token).await.status, 200);
-    // A slug that went to another tenant speaks for that one.
+    // A slug that its tenant left speaks for nobody.
     bed.done("PATCH", "/v1/tenants/initech", Some(json!({ "slug": "moved" }))).await;
     until(&bed, "/api/me", &only, 404).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_names_a_slug_speaks_for_no_tenant_that_took_it_later() {
+    let (bed, idp) = with_platform_issuer(Store::Sqlite).await;
+    let acme = bed.tenant("acme").await;
+    let issued = |tenant: &str, ago: u64| idp.token(json!({ "tenant": tenant, "iat": seconds_now() - ago }));
+    // Another tenant had the slug then.
+    assert_eq!(get(&bed, "/api/me", &issued("acme", 60)).await.status, 401);
+    assert_eq!(get(&bed, "/acme/api/me", &idp.token(json!({ "tenant": "acme", "iat": null }))).await.status, 401);
+    assert_eq!(get(&bed, "/api/me", &issued(&acme.id, 60)).await.status, 200);
+    let named = issued("acme", 0);
+    assert_eq!(get(&bed, "/api/me", &named).await.status, 200);
+    bed.done("PATCH", "/v1/tenants/acme", Some(json!({ "slug": "moved" }))).await;
+    until(&bed, "/api/me", &named, 404).await;
+    until(&bed, "/api/me", &issued("moved", 0), 200).await;
+    assert_eq!(get(&bed, "/api/me", &issued("moved", 60)).await.status, 401);
+    assert_eq!(get(&bed, "/api/me", &issued(&acme.id, 60)).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,7 +114,7 @@ pub struct TenantsConfig {
     /// Seconds after which the work of a control plane that died is taken over, at the next look for work: within a second
     /// more; 1 to 60.
     pub lease_seconds: u64,
-    /// Seconds during which nobody else may take a deleted tenant's slug; 0 to 315360000.
+    /// Seconds during which no other tenant may take the slug of a renamed or deleted one; 0 to 315360000.
     pub hold_slug_seconds: u64,
     /// Days after which a tenant's database credentials are rotated by themselves; 0 for never, up to 3650.
     pub rotate_after_days: u64,

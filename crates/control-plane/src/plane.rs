@@ -66,7 +66,7 @@ pub(crate) struct Parts {
     pub(crate) grace: Duration,
     /// How long work that a dead process left is left to it.
     pub(crate) lease: Duration,
-    /// How long the slug of a deleted tenant is held back.
+    /// How long a slug is held back that a tenant left, renamed or deleted.
     pub(crate) hold_slugs: Duration,
     /// How old a tenant's credentials may become, if they are rotated by themselves.
     pub(crate) rotate_after: Option<Duration>,

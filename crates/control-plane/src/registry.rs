@@ -10,6 +10,7 @@ pub(crate) mod entities;
 pub(crate) mod feed;
 pub(crate) mod nodes;
 pub(crate) mod route;
+pub(crate) mod slugs;
 #[cfg(test)]
 mod tests;
 

@@ -135,7 +135,8 @@ pub struct IssuerConfig {
     /// What a token may do that has no such claim.
     #[serde(default)]
     pub default_scopes: Vec<String>,
-    /// The claim that says which tenants a token speaks for: a slug or an id, or a list of at most 64.
+    /// The claim that says which tenants a token speaks for: an id or a slug, or a list of at most 64. A slug counts only in a
+    /// token that was issued after the tenant took it.
     #[serde(default = "IssuerConfig::tenant_claim")]
     pub tenant_claim: String,
 }

@@ -11,7 +11,7 @@ mod unproven;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use foldhash::quality::RandomState;
 use jsonwebtoken::{Validation, decode};
 use moka::Expiry;
@@ -19,7 +19,7 @@ use moka::sync::Cache;
 use opentelemetry::metrics::Meter;
 use service::problem::BoxError;
 use sha2::{Digest as _, Sha256};
-use tenancy::{Issuer, TenantId};
+use tenancy::{Issuer, Route, TenantId};
 
 use crate::config::TokensConfig;
 use crate::routes::Lookup;
@@ -102,6 +102,17 @@ impl Proven {
         if first.tenants() == tenants { first.clone() } else { new() }
     }
 
+    /// Whether it counts for the tenant that was found by this name.
+    pub(crate) fn counts_for(&self, name: &Lookup, route: &Route) -> bool {
+        let is_trusted = match self.trusted.speaks_for {
+            SpeaksFor::Owner(tenant) => route.tenant == tenant && route.issuers.contains(&self.trusted.issuer),
+            SpeaksFor::Claimed(_) => true,
+        };
+        // A token that does not say when it was issued may have been before.
+        let is_of = |from: DateTime<Utc>| self.issued_at.is_some_and(|at| at >= from);
+        is_trusted && route.tokens_from.is_none_or(is_of) && slug_taken(name, route).is_none_or(is_of)
+    }
+
     fn holds_at(&self, now: DateTime<Utc>, leeway: chrono::Duration) -> bool {
         now < self.expires_at + leeway && !self.key.is_gone()
     }
@@ -181,6 +192,16 @@ impl Tokens {
         self.proven.insert(digest(unproven.text()), Arc::clone(&proven));
         Ok(proven)
     }
+}
+
+/// Since when the name is the tenant's, if the name is a slug: one that was issued before meant the tenant that had the slug
+/// then. Ids go to no other tenant.
+///
+/// `iat` is in whole seconds, and so is this: a token of the very second in which the tenant was created counts. The other
+/// tenant's last token is no closer than that, as the slug was held back for long in between. For the same reason nothing is
+/// added for issuers whose clocks are ahead: it would refuse a new tenant's first users.
+fn slug_taken(name: &Lookup, route: &Route) -> Option<DateTime<Utc>> {
+    matches!(name, Lookup::Slug(_)).then_some(route.slug_since?.trunc_subsecs(0))
 }
 
 /// What a token is remembered by: the token itself is kept nowhere.

@@ -74,6 +74,9 @@ pub struct Route {
     /// Tokens issued before this count no longer.
     #[serde(default)]
     pub tokens_from: Option<DateTime<Utc>>,
+    /// Since when it has its slug. None where a control plane of an older version says nothing of it.
+    #[serde(default)]
+    pub slug_since: Option<DateTime<Utc>>,
     /// How many of the product's migrations its database has.
     pub schema_version: u32,
     /// The server that its database is on.

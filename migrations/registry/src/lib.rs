@@ -17,6 +17,7 @@ mod m0012_audit;
 mod m0013_limits;
 mod m0014_rollouts;
 mod m0015_canary_health;
+mod m0016_slug_since;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_limits::Migration),
             Box::new(m0014_rollouts::Migration),
             Box::new(m0015_canary_health::Migration),
+            Box::new(m0016_slug_since::Migration),
         ]
     }
 }

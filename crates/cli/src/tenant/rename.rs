@@ -15,7 +15,7 @@ pub(crate) struct Options {
     /// Its slug or id
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     tenant: String,
-    /// Its new slug, in host names, paths and headers; the old one is free at once, and leads nowhere
+    /// Its new slug, in host names, paths and headers; the old one leads nowhere, and is held back as on deletion
     #[arg(long, required_unless_present = "name")]
     slug: Option<String>,
     /// Its new name, for people

@@ -30,7 +30,8 @@ use super::operations::Operation;
 use super::precondition::etag;
 use crate::provision::{Kind, On, Order};
 use crate::registry::change::Change;
-use crate::registry::entities::{erasures, held_slugs, operations, plans, servers, tenants};
+use crate::registry::entities::{erasures, operations, plans, servers, tenants};
+use crate::registry::slugs;
 
 /// A tenant.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -241,18 +242,17 @@ pub(super) fn slug_taken(error: DbErr) -> Problem {
     }
 }
 
-/// Refuses a slug that is held back since its tenant was deleted.
-pub(super) async fn not_held(change: &Change, slug: &Slug) -> Result<(), Problem> {
-    let held = held_slugs::Entity::find_by_id(slug.as_str())
-        .filter(held_slugs::Column::Until.gt(change.now()))
-        .one(change.db())
-        .await?;
-    let Some(held) = held else { return Ok(()) };
-    let until = held.until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+/// Refuses a slug that is held back from its taker, since another tenant left it.
+pub(super) async fn not_held(change: &Change, slug: &Slug, taker: Option<Uuid>) -> Result<(), Problem> {
+    let Some(until) = slugs::held_until(change, slug.as_str(), taker).await? else { return Ok(()) };
+    let until = until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     Err(Problem::new(
         StatusCode::CONFLICT,
         "slug-held",
-        format!("A tenant of this slug was deleted, and nobody else may take it until {until}. Choose another."),
+        format!(
+            "Another tenant had this slug, and was renamed or deleted. No other tenant can take the slug until {until}. \
+             Choose another."
+        ),
     )
     .with_field("slug", "is held back"))
 }

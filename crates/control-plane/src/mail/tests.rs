@@ -72,6 +72,7 @@ fn tenant(name: &str) -> tenants::Model {
         delete_after: None,
         tokens_from: None,
         limits: None,
+        slug_since: None,
     }
 }
 

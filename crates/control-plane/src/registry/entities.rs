@@ -125,6 +125,8 @@ pub(crate) mod tenants {
         pub tokens_from: Option<DateTimeUtc>,
         /// Limits of its own; null for its plan's alone.
         pub limits: Option<Json>,
+        /// Since when it has its slug; null where a control plane of an older version created it.
+        pub slug_since: Option<DateTimeUtc>,
     }
 
     impl std::fmt::Debug for Model {

@@ -123,6 +123,7 @@ pub(crate) async fn routes(
             keys: api_keys.remove(&id).unwrap_or_default(),
             issuers: own_issuers.remove(&id).unwrap_or_default(),
             tokens_from: row.tokens_from,
+            slug_since: Some(row.slug_since.unwrap_or(row.created_at)),
             schema_version: row.schema_version.unsigned_abs(),
             server: server.ok_or_else(|| damaged("server"))?,
             generation: row.generation.unsigned_abs(),

@@ -4,7 +4,7 @@ use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, Database, Dat
 use sea_orm_migration::MigratorTrait;
 use uuid::Uuid;
 
-use super::entities::{operation_steps, operations};
+use super::entities::{operation_steps, operations, tenants};
 use crate::engine::ensure_database;
 
 /// The last version in which an operation was always on a tenant.
@@ -45,6 +45,8 @@ async fn operations_keep_their_steps_and_may_be_on_a_server(db: DatabaseConnecti
     let kept = operations::Entity::find_by_id(operation).one(&db).await.unwrap().unwrap();
     assert_eq!((kept.tenant_id, kept.server_id, kept.fence), (Some(tenant), None, 3));
     assert_eq!((kept.note.as_deref(), kept.is_forced, kept.state.as_str()), (Some("kept"), true, "running"));
+    let named = tenants::Entity::find_by_id(tenant).one(&db).await.unwrap().unwrap();
+    assert_eq!(named.slug_since, Some(named.created_at), "the first that its slug can be its own");
     let steps = operation_steps::Entity::find().all(&db).await.unwrap();
     assert!(steps.len() == 1 && steps[0].operation_id == operation && steps[0].attempts == 2, "{steps:?}");
     let on_server = |state: &str| operations::ActiveModel {

@@ -122,6 +122,7 @@ impl Measured {
             keys: vec![RouteKey { id: key.id().clone(), digest: key.digest(), scopes, expires_at: None }],
             issuers: Vec::new(),
             tokens_from: None,
+            slug_since: None,
             schema_version: 1,
             server: "local".into(),
             generation: 1,

@@ -39,6 +39,7 @@ fn route(number: u128, revision: u64, generation: u64, url: &str) -> Route {
         config: std::collections::BTreeMap::new(),
         issuers: Vec::new(),
         tokens_from: None,
+        slug_since: None,
         keys: vec![],
         schema_version: 1,
         server: "local".into(),

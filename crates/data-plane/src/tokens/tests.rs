@@ -1,5 +1,6 @@
 //! Tokens against an issuer that is a real server, with the time as an argument.
 
+mod counts;
 mod issuer;
 
 use chrono::{TimeDelta, TimeZone as _};

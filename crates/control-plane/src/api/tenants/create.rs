@@ -104,10 +104,11 @@ pub(crate) async fn create(
         delete_after: Set(None),
         tokens_from: Set(None),
         limits: Set(None),
+        slug_since: Set(Some(now)),
     };
     let row = row.insert(change.db()).await.map_err(slug_taken)?;
     // After it: an insert waits for whoever is about to hold the slug back.
-    not_held(&change, &slug).await?;
+    not_held(&change, &slug, None).await?;
     let made = serde_json::json!({ "tenant": Tenant::of(row.clone(), None), "config": body.config });
     change.audit(Deed::on_tenant("tenant.created", row.id).after(&made));
     for (key, value) in body.config {

@@ -17,12 +17,15 @@ use crate::api::once::Answer;
 use crate::api::plans::own_limits;
 use crate::api::precondition::if_match;
 use crate::audit::Deed;
+use crate::registry::slugs;
 
 /// What changes.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateTenant {
-    /// Another slug; the old one is free at once.
+    /// Another slug. The old one leads nowhere, and the control plane holds it back as it does on deletion: until
+    /// `tenants.hold_slug_seconds` have passed, no other tenant can take it. This tenant can take it back. Signed tokens that
+    /// name the tenant by its slug count only if they were issued after the tenant took it.
     #[serde(default, deserialize_with = "present")]
     slug: Option<String>,
     /// Another name.
@@ -71,10 +74,13 @@ pub(crate) async fn update(
     if_match(&headers, row.version)?;
     let (id, is_visible) = (row.id, status_of(&row)?.is_visible());
     let is_news = slug.is_some() || plan.is_some() || limits.is_some();
-    let before = Tenant::of(row.clone(), None);
-    let row = save(&change, row, registry.now(), |row| {
-        if let Some(slug) = &slug {
+    let was = row.clone();
+    let new_slug = slug.filter(|slug| slug.as_str() != was.slug);
+    let now = registry.now();
+    let row = save(&change, row, now, |row| {
+        if let Some(slug) = &new_slug {
             row.slug = Set(slug.to_string());
+            row.slug_since = Set(Some(now));
         }
         if let Some(name) = name {
             row.name = Set(name);
@@ -90,11 +96,12 @@ pub(crate) async fn update(
         }
     })
     .await?;
-    if let Some(slug) = &slug {
-        // After it: the write waits for whoever is about to hold the slug back.
-        not_held(&change, slug).await?;
+    if let Some(slug) = &new_slug {
+        not_held(&change, slug, Some(id)).await?;
+        slugs::take_back(&change, slug.as_str(), id).await?;
+        slugs::hold(&change, &was, api.plane.hold_slugs).await?;
     }
-    change.audit(Deed::on_tenant("tenant.changed", id).changed(&before, &Tenant::of(row.clone(), None)));
+    change.audit(Deed::on_tenant("tenant.changed", id).changed(&Tenant::of(was, None), &Tenant::of(row.clone(), None)));
     if is_news && is_visible {
         change.touch(id);
     }

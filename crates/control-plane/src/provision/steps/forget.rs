@@ -1,10 +1,10 @@
 //! Forget: leaves of the tenant a tombstone with its record of erasure. Its keys, hosts, configuration, mail and sealed URL
-//! are gone for good, and its slug is held back for a while: links and host names of before lead to nobody else's data.
+//! are gone for good, and its slug is held back for a while.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, QueryFilter};
 use tenancy::Status;
 use uuid::Uuid;
 
@@ -12,9 +12,8 @@ use super::place::give_room_back;
 use super::{Step, StepError};
 use crate::provision::work::Work;
 use crate::registry::change::Change;
-use crate::registry::entities::{
-    config, databases, domain_claims, domains, erasures, held_slugs, issuers, keys, outbox, tenants,
-};
+use crate::registry::entities::{config, databases, domain_claims, domains, erasures, issuers, keys, outbox, tenants};
+use crate::registry::slugs;
 
 pub(super) struct Forget;
 
@@ -69,17 +68,7 @@ impl Step for Forget {
             .exec(db)
             .await?;
         let row = work.tenant_in(db).await?;
-        // One that was never served led nobody anywhere: whoever failed to create it may try again.
-        if row.revision > 0 {
-            let until = now + work.plane.hold_slugs;
-            let held = held_slugs::ActiveModel { slug: Set(row.slug), tenant_id: Set(tenant), until: Set(until) };
-            let longer = OnConflict::column(held_slugs::Column::Slug)
-                .update_columns([held_slugs::Column::TenantId, held_slugs::Column::Until])
-                .to_owned();
-            held_slugs::Entity::insert(held).on_conflict(longer).exec_without_returning(db).await?;
-        }
-        // What is over need not be kept.
-        held_slugs::Entity::delete_many().filter(held_slugs::Column::Until.lte(now)).exec(db).await?;
+        slugs::hold(change, &row, work.plane.hold_slugs).await?;
         change.touch(tenant);
         Ok(())
     }

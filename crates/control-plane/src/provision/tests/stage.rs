@@ -187,6 +187,7 @@ impl Stage {
             delete_after: Set(None),
             tokens_from: Set(None),
             limits: Set(None),
+            slug_since: Set(Some(now)),
         };
         row.insert(change.db()).await.unwrap();
         let entry = config::ActiveModel {
@@ -196,9 +197,8 @@ impl Stage {
             created_at: Set(now),
         };
         entry.insert(change.db()).await.unwrap();
-        let host = format!("{slug}.example.org");
-        let domain = domains::ActiveModel { host: Set(host), tenant_id: Set(id), created_at: Set(now) };
-        domain.insert(change.db()).await.unwrap();
+        let host = Set(format!("{slug}.example.org"));
+        domains::ActiveModel { host, tenant_id: Set(id), created_at: Set(now) }.insert(change.db()).await.unwrap();
         let operation = enqueue(&change, order(Kind::Create, id, now)).await.unwrap();
         change.commit().await.unwrap();
         operation

@@ -65,7 +65,7 @@ pub(crate) mod outbox {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// Slugs of deleted tenants that nobody else may take yet.
+/// Slugs that a tenant left, renamed or deleted, and that no other may take yet.
 pub(crate) mod held_slugs {
     use sea_orm::entity::prelude::*;
 

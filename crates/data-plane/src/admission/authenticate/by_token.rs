@@ -6,7 +6,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use service::Problem;
-use tenancy::Route;
 
 use super::{Own, unauthorized};
 use crate::plane::Plane;
@@ -51,18 +50,10 @@ async fn of_tenant(routes: &Routes, issuer: &str) -> Result<Option<Trusted>, Pro
 
 /// The tenants that a token speaks for. None: it speaks for nobody any more.
 async fn spoken_for(routes: &Routes, proven: &Arc<Proven>) -> Result<Option<(Principal, Own)>, Problem> {
-    let counts = |route: &Route| {
-        let is_trusted = match proven.trusted.speaks_for {
-            SpeaksFor::Owner(tenant) => route.tenant == tenant && route.issuers.contains(&proven.trusted.issuer),
-            SpeaksFor::Claimed(_) => true,
-        };
-        // A token that does not say when it was issued may have been before.
-        is_trusted && route.tokens_from.is_none_or(|from| proven.issued_at.is_some_and(|at| at >= from))
-    };
     let (mut served, mut is_any_refused) = (Vec::new(), false);
-    for tenant in &proven.tenants {
-        let Some(found) = routes.of_name(tenant).await? else { continue };
-        if !counts(&found.route) {
+    for name in &proven.tenants {
+        let Some(found) = routes.of_name(name).await? else { continue };
+        if !proven.counts_for(name, &found.route) {
             is_any_refused = true;
         } else if served.iter().all(|other: &crate::routes::InUse| other.route.tenant != found.route.tenant) {
             served.push(found);

@@ -29,6 +29,7 @@ fn route(number: u8, revision: u64, generation: u64) -> Route {
         config: BTreeMap::new(),
         issuers: Vec::new(),
         tokens_from: None,
+        slug_since: None,
         keys: vec![],
         schema_version: 1,
         server: "local".into(),
