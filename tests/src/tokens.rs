@@ -10,6 +10,9 @@ use crate::bed::{Answer, Bed, Store, Tuning, send};
 use crate::idp::{Idp, seconds_now};
 use crate::on_both;
 
+/// Seconds that an issuer's clock may be ahead (`tokens.leeway_seconds`).
+const LEEWAY: u64 = 30;
+
 async fn get(bed: &Bed, path: &str, token: &str) -> Answer {
     send(bed.request(0, "GET", path).bearer_auth(token)).await
 }
@@ -52,12 +55,16 @@ async fn a_tenants_own_issuer_speaks_for_that_tenant_alone(bed: Bed) {
     let refused = send(bed.request(0, "POST", "/api/pets").bearer_auth(&reading).json(&pet)).await;
     assert_eq!((refused.status, refused.kind().as_str()), (403, "scope-missing"));
 
-    // What was issued until now is revoked; what is issued from then on counts.
+    // What was issued until now is revoked, also by a clock that is ahead. What is issued from then on counts, once it is later
+    // by more than clocks may be ahead.
+    let ahead = idp.token(json!({ "iat": seconds_now() + LEEWAY - 5 }));
+    assert_eq!(get(&bed, "/api/me", &ahead).await.status, 200);
     bed.done("POST", "/v1/tenants/acme/revoke-tokens", None).await;
     until(&bed, "/api/me", &ours, 401).await;
+    assert_eq!(get(&bed, "/api/me", &ahead).await.status, 401);
     assert_eq!(get(&bed, "/api/me", &idp.token(json!({ "iat": null, "sub": "bob" }))).await.status, 401);
     assert_eq!(bed.get(0, &acme, "/api/me").await.status, 200, "keys stay");
-    let later = idp.token(json!({ "iat": seconds_now() + 2 }));
+    let later = idp.token(json!({ "iat": seconds_now() + LEEWAY + 1 }));
     until(&bed, "/api/me", &later, 200).await;
     // Described otherwise, or trusted no longer: its tokens go with it.
     let mut other = idp.described();

@@ -111,7 +111,8 @@ pub struct TokensConfig {
     pub issuers: Vec<IssuerConfig>,
     /// Whether keys may be asked for without TLS and in private networks: for development, and for issuers of one's own.
     pub allow_private_issuers: bool,
-    /// Seconds that the issuers' clocks may be ahead or behind; 0 to 300.
+    /// Seconds that the issuers' clocks may be ahead or behind; 0 to 300. For as long after a tenant's tokens were revoked, new
+    /// tokens are refused too.
     pub leeway_seconds: u32,
     /// Seconds for which an issuer's keys are used while it cannot be reached; 300 to 2592000.
     pub keep_keys_seconds: u32,

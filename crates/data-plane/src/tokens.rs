@@ -103,14 +103,17 @@ impl Proven {
     }
 
     /// Whether it counts for the tenant that was found by this name.
-    pub(crate) fn counts_for(&self, name: &Lookup, route: &Route) -> bool {
+    pub(crate) fn counts_for(&self, name: &Lookup, route: &Route, leeway: chrono::Duration) -> bool {
         let is_trusted = match self.trusted.speaks_for {
             SpeaksFor::Owner(tenant) => route.tenant == tenant && route.issuers.contains(&self.trusted.issuer),
             SpeaksFor::Claimed(_) => true,
         };
         // A token that does not say when it was issued may have been before.
         let is_of = |from: DateTime<Utc>| self.issued_at.is_some_and(|at| at >= from);
-        is_trusted && route.tokens_from.is_none_or(is_of) && slug_taken(name, route).is_none_or(is_of)
+        // An issuer's clock may be ahead by the leeway: a token of less than that after the revocation may have been issued
+        // before it.
+        let revoked = route.tokens_from.map(|from| from + leeway);
+        is_trusted && revoked.is_none_or(is_of) && slug_taken(name, route).is_none_or(is_of)
     }
 
     fn holds_at(&self, now: DateTime<Utc>, leeway: chrono::Duration) -> bool {
@@ -142,6 +145,11 @@ impl Tokens {
     /// The platform's own issuer of this name.
     pub(crate) fn platform(&self, issuer: &str) -> Option<&Trusted> {
         self.platform.iter().find(|trusted| trusted.issuer.issuer == issuer)
+    }
+
+    /// How far the issuers' clocks may be ahead or behind.
+    pub(crate) const fn leeway(&self) -> chrono::Duration {
+        self.leeway
     }
 
     /// What was proven of this very token before, if it still holds.

@@ -71,7 +71,7 @@ pub struct Route {
     /// Who else may say who calls it.
     #[serde(default)]
     pub issuers: Vec<Issuer>,
-    /// Tokens issued before this count no longer.
+    /// Tokens issued before this count no longer. A data plane adds how far its issuers' clocks may be ahead.
     #[serde(default)]
     pub tokens_from: Option<DateTime<Utc>>,
     /// Since when it has its slug. None where a control plane of an older version says nothing of it.

@@ -170,6 +170,9 @@ pub(super) async fn remove(
 }
 
 /// Revokes the signed tokens that were issued for a tenant until now, by whatever issuer. API keys stay as they are.
+///
+/// An issuer's clock may be ahead by the data planes' `tokens.leeway_seconds` (30 by default). So data planes also refuse the
+/// tokens that are issued within that time after the call: users must log in again once it has passed.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/revoke-tokens", tag = "issuers",
     params(("tenant" = String, Path, description = "Id or slug"), ("Idempotency-Key" = Option<String>, Header)),

@@ -56,7 +56,7 @@ pub(crate) struct Tenant {
     updated_at: DateTime<Utc>,
     /// Until when a `deleting` tenant can be restored.
     delete_after: Option<DateTime<Utc>>,
-    /// Signed tokens issued before this count no longer.
+    /// Signed tokens issued before this, and within the data planes' `tokens.leeway_seconds` after it, count no longer.
     tokens_from: Option<DateTime<Utc>>,
     /// What was destroyed of a `deleted` one; only where one tenant is shown.
     #[serde(skip_serializing_if = "Option::is_none")]

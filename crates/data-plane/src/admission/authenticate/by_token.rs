@@ -16,7 +16,7 @@ use crate::tokens::{NotProven, Proven, SpeaksFor, Trusted, Unproven};
 pub(super) async fn authenticate(plane: &Plane, token: &str, now: DateTime<Utc>) -> Result<(Principal, Own), Problem> {
     let (routes, tokens) = (&plane.routes, &plane.tokens);
     if let Some(proven) = tokens.known(token, now)
-        && let Some(spoken_for) = spoken_for(routes, &proven).await?
+        && let Some(spoken_for) = spoken_for(plane, &proven).await?
     {
         return Ok(spoken_for);
     }
@@ -37,7 +37,7 @@ pub(super) async fn authenticate(plane: &Plane, token: &str, now: DateTime<Utc>)
     };
     let proven = tokens.prove(&unproven, trusted, now).await.map_err(|reason| refused(&reason))?;
     knock.welcome();
-    spoken_for(routes, &proven).await?.ok_or_else(unauthorized)
+    spoken_for(plane, &proven).await?.ok_or_else(unauthorized)
 }
 
 /// The tenant that trusts this issuer, if one does.
@@ -49,11 +49,11 @@ async fn of_tenant(routes: &Routes, issuer: &str) -> Result<Option<Trusted>, Pro
 }
 
 /// The tenants that a token speaks for. None: it speaks for nobody any more.
-async fn spoken_for(routes: &Routes, proven: &Arc<Proven>) -> Result<Option<(Principal, Own)>, Problem> {
+async fn spoken_for(plane: &Plane, proven: &Arc<Proven>) -> Result<Option<(Principal, Own)>, Problem> {
     let (mut served, mut is_any_refused) = (Vec::new(), false);
     for name in &proven.tenants {
-        let Some(found) = routes.of_name(name).await? else { continue };
-        if !proven.counts_for(name, &found.route) {
+        let Some(found) = plane.routes.of_name(name).await? else { continue };
+        if !proven.counts_for(name, &found.route, plane.tokens.leeway()) {
             is_any_refused = true;
         } else if served.iter().all(|other: &crate::routes::InUse| other.route.tenant != found.route.tenant) {
             served.push(found);
