@@ -120,12 +120,14 @@ impl Routes {
     pub(crate) async fn know(&self, route: Route, key: &KeyId) {
         use tenancy::route::{Epoch, Revision};
         let (epoch, position) = (Epoch(uuid::Uuid::nil()), Revision(1));
-        if self.table.position().0.is_none() {
+        let first = self.table.position();
+        if first.epoch.is_none() {
             let reset = FeedAnswer { reset: true, ..FeedAnswer::without_news(epoch, position, 86_400) };
-            self.table.apply(Revision(0), reset, tokio::time::Instant::now());
+            self.table.apply(first, reset, tokio::time::Instant::now());
         }
         let tenant = route.tenant;
-        self.table.take(&RouteAnswer { epoch, as_of: position, route: Some(route) });
+        let answer = RouteAnswer { epoch, as_of: position, route: Some(route) };
+        self.table.take(self.table.position(), &answer);
         self.keys.insert(key.clone(), Holder::tenant(tenant)).await;
     }
 
@@ -219,15 +221,16 @@ impl Routes {
 
     /// An answer that was taken in, and what it means if it has no route.
     async fn ask_until_current(&self, query: &RouteQuery) -> Result<(RouteAnswer, Absence), ControlError> {
-        if self.table.position().0.is_none() {
+        if self.table.position().epoch.is_none() {
             return Err(ControlError::NotHeard);
         }
         for attempt in 0..ATTEMPTS {
             tokio::time::sleep(Duration::from_millis(5) * attempt).await;
             self.lookups.add(1, &[]);
+            let asked = self.table.position();
             let answer = self.control.route(query).await?;
             // If the feed is ahead of this answer, it may lack what the feed has told already.
-            if let Some(absence) = self.table.take(&answer) {
+            if let Some(absence) = self.table.take(asked, &answer) {
                 return Ok((answer, absence));
             }
         }

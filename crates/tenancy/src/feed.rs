@@ -25,7 +25,8 @@ pub struct FeedRequest {
     pub epoch: Option<Epoch>,
     /// The position of its last answer.
     pub after: Revision,
-    /// The newest revision that any answer told the node of. A registry that has not come so far was restored.
+    /// The newest revision that any answer told the node of. Beyond the registry's newest it means nothing there: the answer
+    /// is a reset.
     pub heard: Revision,
     /// The node serves and dials nothing older than this.
     pub applied: Revision,
@@ -74,8 +75,12 @@ pub struct FeedAnswer {
     pub epoch: Epoch,
     /// Where the node continues: it has heard of everything up to here.
     pub position: Revision,
-    /// The node's position meant nothing here: it starts at `position` and reloads what it holds.
+    /// The node's position means nothing here: it is of another history, or beyond the newest revision of this one. The node
+    /// starts at `position`, also where that is behind its own, and reloads all that it holds.
     pub reset: bool,
+    /// The registry's newest revision, which may be beyond `position`.
+    #[serde(default)]
+    pub head: Revision,
     /// A node that has heard nothing for this many seconds serves no longer: others stop waiting for it then.
     pub stale_after_seconds: u64,
     /// How many nodes were heard of late: a limit that they do not share over Redis is divided by it.
@@ -99,6 +104,7 @@ impl FeedAnswer {
             epoch,
             position,
             reset: false,
+            head: position,
             stale_after_seconds,
             nodes: one(),
             keys: Vec::new(),

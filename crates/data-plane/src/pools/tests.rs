@@ -66,9 +66,9 @@ fn table(routes: Vec<Route>) -> RouteTable {
     let table = RouteTable::new(100);
     let position = Revision(5);
     let reset = FeedAnswer { reset: true, ..FeedAnswer::without_news(EPOCH, position, 60) };
-    table.apply(Revision(0), reset, tokio::time::Instant::now());
+    table.apply(table.position(), reset, tokio::time::Instant::now());
     for route in routes {
-        table.take(&RouteAnswer { epoch: EPOCH, as_of: position, route: Some(route) });
+        table.take(table.position(), &RouteAnswer { epoch: EPOCH, as_of: position, route: Some(route) });
     }
     table
 }
@@ -77,7 +77,7 @@ async fn hear(table: &RouteTable, pools: &Pools, route: Route) {
     let (tenant, position) = (route.tenant, route.revision);
     let items = vec![FeedItem { tenant, revision: position, route: Some(route) }];
     let news = FeedAnswer { items, ..FeedAnswer::without_news(EPOCH, position, 60) };
-    table.apply(Revision(5), news, tokio::time::Instant::now());
+    table.apply(table.position(), news, tokio::time::Instant::now());
     close(table, pools).await;
 }
 

@@ -11,6 +11,7 @@ use tenancy::feed::{FeedRequest, MAX_WAIT_SECONDS};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::table::Position;
 use super::{ControlError, Routes};
 use crate::limits::Limits;
 use crate::node::Node;
@@ -68,7 +69,8 @@ pub(crate) async fn follow(
 
 async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> Result<(), ControlError> {
     let table = &routes.table;
-    let (epoch, after, heard) = table.position();
+    let asked = table.position();
+    let Position { epoch, after, heard, .. } = asked;
     let applied = table.applied();
     let wait = if applied < after || routes.canaries.is_any() { SHORT_WAIT_SECONDS } else { MAX_WAIT_SECONDS };
     let (nodes, canaries) = (limits.nodes(), routes.canaries.take());
@@ -84,13 +86,23 @@ async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> R
     routes.canaries.watch(&answer.canaries);
     limits.set_nodes(answer.nodes);
     pools.compare_rings(&answer.keys);
-    table.apply(after, answer, sent);
+    if answer.reset && epoch == Some(answer.epoch) {
+        tracing::warn!(
+            heard = heard.0,
+            head = answer.position.0,
+            "the registry does not have all that this node heard of it: it was restored from a backup"
+        );
+    }
+    table.apply(asked, answer, sent);
     for url in table.to_close() {
         pools.close(&url).await;
     }
     let awaited = table.awaited();
     if !awaited.is_empty() {
-        tracing::info!(tenants = awaited.len(), "the registry's history is another; asking for all tenants again");
+        tracing::info!(
+            tenants = awaited.len(),
+            "the registry's history is another, or went back; asking for all tenants again"
+        );
         // What fails stays awaited, and is asked for again with the next poll.
         let reloads = futures_util::stream::iter(awaited).map(|tenant| routes.reload(tenant));
         let reloads: Vec<_> = reloads.buffer_unordered(RELOADS_AT_ONCE).collect().await;

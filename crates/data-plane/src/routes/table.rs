@@ -156,14 +156,31 @@ pub(crate) struct RouteTable {
     state: Mutex<State>,
 }
 
+/// Where the table was when something was asked. What is answered is judged by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The history that is followed.
+    pub(super) epoch: Option<Epoch>,
+    /// How far it was followed.
+    pub(super) after: Revision,
+    /// The newest revision that was heard of.
+    pub(super) heard: Revision,
+    /// How many resets were followed before. A history that lost its newest part goes on under the same name and with the
+    /// same numbers: this alone tells the two apart.
+    resets: u64,
+}
+
 #[derive(Default)]
 struct State {
     epoch: Option<Epoch>,
     position: Revision,
     /// The newest revision that any answer told of.
     heard: Revision,
+    /// Resets that were followed.
+    resets: u64,
     left: Vec<Left>,
-    /// Held from a history that is followed no longer, and to be asked for again. Nothing counts as applied meanwhile.
+    /// Held from a history, or a part of one, that is followed no longer, and to be asked for again. Nothing counts as
+    /// applied meanwhile.
     awaited: HashSet<TenantId>,
 }
 
@@ -221,10 +238,10 @@ impl RouteTable {
         self.served.entry_count()
     }
 
-    /// The history that is followed, how far it was followed, and the newest revision that was heard of.
-    pub(super) fn position(&self) -> (Option<Epoch>, Revision, Revision) {
+    /// Where the table is: to be read before anything is asked.
+    pub(crate) fn position(&self) -> Position {
         let state = self.state();
-        (state.epoch, state.position, state.heard)
+        Position { epoch: state.epoch, after: state.position, heard: state.heard, resets: state.resets }
     }
 
     /// Whether the control plane was silent for longer than it allows.
@@ -238,11 +255,12 @@ impl RouteTable {
         self.names.is_absent(key, absence)
     }
 
-    /// Takes in a single route that was asked for, and answers what it means if there is none. None: the feed is ahead of
-    /// it, or it is of another history.
-    pub(crate) fn take(&self, answer: &RouteAnswer) -> Option<Absence> {
+    /// Takes in a single route that was asked for at `asked`, and answers what it means if there is none. None: the feed is
+    /// ahead of it, or it is of a history, or of a part of one, that is followed no longer.
+    pub(crate) fn take(&self, asked: Position, answer: &RouteAnswer) -> Option<Absence> {
         let mut state = self.state();
-        if state.epoch != Some(answer.epoch) || answer.as_of < state.position {
+        let is_current = asked.resets == state.resets && state.epoch == Some(answer.epoch);
+        if !is_current || answer.as_of < state.position {
             return None;
         }
         state.heard = state.heard.max(answer.as_of);
@@ -262,30 +280,32 @@ impl RouteTable {
         self.replace(&mut state, position, tenant, None);
     }
 
-    /// Takes in what the feed answered to a request for what came after `after`, sent at `sent`.
-    pub(crate) fn apply(&self, after: Revision, answer: FeedAnswer, sent: Instant) {
+    /// Takes in what the feed answered to a request that was made at `asked` and sent at `sent`.
+    pub(crate) fn apply(&self, asked: Position, answer: FeedAnswer, sent: Instant) {
         let mut state = self.state();
         let fresh = sent.saturating_duration_since(self.made) + Duration::from_secs(answer.stale_after_seconds);
         self.fresh_until.store(u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        // Asked before the last reset: what it tells may be of what that reset left behind, and a reset is told again.
+        if asked.resets != state.resets {
+            return;
+        }
         if answer.reset {
-            if state.epoch == Some(answer.epoch) && answer.position <= state.position {
-                // A repeated reset of the history that is followed already.
-                return;
-            }
             self.forget_unused(&mut state);
+            state.resets += 1;
             state.epoch = Some(answer.epoch);
+            // It may go back: the registry lost what came after.
             state.position = answer.position;
             state.heard = answer.position;
             self.names.begin_history();
             state.awaited = self.served.iter().map(|(tenant, _)| *tenant).collect();
-            // Revisions of another history cannot be compared with those of this one.
+            // Revisions of another history, or of a lost part of this one, cannot be compared with those that come.
             for left in &mut state.left {
                 left.revision = Revision(0);
             }
             return;
         }
-        // Of another history, or with a gap before it: the next request asks again.
-        if state.epoch != Some(answer.epoch) || after > state.position {
+        // Of another history: the next request is answered with a reset.
+        if state.epoch != Some(answer.epoch) {
             return;
         }
         for FeedItem { tenant, revision, route } in answer.items {
@@ -302,7 +322,7 @@ impl RouteTable {
         // Before it: what gave way until now may have missed this news, which is not applied while that is in use.
         self.forget_unused(&mut state);
         state.position = state.position.max(answer.position);
-        state.heard = state.heard.max(state.position);
+        state.heard = state.heard.max(state.position).max(answer.head);
     }
 
     /// Tenants that must be asked for again.
