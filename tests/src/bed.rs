@@ -334,7 +334,16 @@ impl Bed {
 
     /// The sum of a counter's or gauge's series on a node.
     pub async fn metric(&self, node: usize, name: &str) -> f64 {
-        let answer = send(self.client.get(format!("{}/metrics", self.data[node].ops_url))).await;
+        self.metric_of(&self.data[node], name).await
+    }
+
+    /// The same on the first control plane.
+    pub async fn control_metric(&self, name: &str) -> f64 {
+        self.metric_of(&self.control[0], name).await
+    }
+
+    async fn metric_of(&self, process: &Process, name: &str) -> f64 {
+        let answer = send(self.client.get(format!("{}/metrics", process.ops_url))).await;
         let series =
             answer.text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

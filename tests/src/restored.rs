@@ -40,6 +40,37 @@ async fn nodes_converge_to_a_registry_that_was_restored_from_a_backup(mut bed: B
     bed.until(&kept, "/api/me", 200).await;
 }
 
+on_both!(nodes_converge_to_a_restored_registry_whose_control_plane_was_not_told, 1, 2);
+async fn nodes_converge_to_a_restored_registry_whose_control_plane_was_not_told(mut bed: Bed) {
+    let (kept, changed) = (bed.tenant("kept").await, bed.tenant("changed").await);
+    bed.until(&kept, "/api/me", 200).await;
+    bed.until(&changed, "/api/me", 200).await;
+    bed.control[0].kill();
+    let backup = bed.back_up_registry().await;
+    bed.control[0].restart();
+    bed.done("POST", "/v1/tenants/changed/suspend", None).await;
+    let lost = bed.tenant("lost").await;
+    bed.until(&changed, "/api/me", 403).await;
+    bed.until(&lost, "/api/me", 200).await;
+    bed.control[0].kill();
+    bed.restore_registry(&backup).await;
+    let epochs = "SELECT count(*) FROM audit WHERE action = 'registry.epoch-begun'";
+    let before = (bed.registry_head().await, bed.registry_number(epochs).await);
+    bed.control[0].restart();
+    bed.until(&changed, "/api/me", 200).await;
+    bed.until(&lost, "/api/me", 401).await;
+    bed.until(&kept, "/api/me", 200).await;
+    assert_eq!((bed.registry_head().await, bed.registry_number(epochs).await), before, "no node begins an epoch");
+    // What each of them said is counted. It proves nothing: neither what was restored nor who was started since remembers it.
+    assert!(bed.control_metric("control_plane_feed_ahead_total").await >= 2.0);
+    assert_eq!(bed.control_metric("control_plane_history_lost").await, 0.0);
+    // They follow what comes.
+    bed.done("POST", "/v1/tenants/kept/suspend", None).await;
+    bed.until(&kept, "/api/me", 403).await;
+    let nodes = bed.done("GET", "/v1/nodes", None).await;
+    assert_eq!(nodes["items"].as_array().unwrap().len(), 2, "{nodes}");
+}
+
 const TUNING: Tuning = Tuning {
     tenants: "grace_seconds = 0\nlease_seconds = 1\n",
     telemetry: "filter = \"info,control_plane::provision=debug\"\n",

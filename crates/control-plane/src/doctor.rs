@@ -1,12 +1,13 @@
 //! The doctor: compares the registry with the servers, says what disagrees, and puts right what is safe.
 //!
-//! It goes page by page, so that no look takes long however many tenants there are: first the servers, for what is on them
+//! It goes page by page, so that no look takes long however many tenants there are: first the registry itself and the servers, for what is on them
 //! that the registry lacks, then the tenants, for what they lack. What looks wrong is read once more before it is told: a
 //! tenant that is being worked on, or was between two looks, is well. What is put right is put right by operations. The data
 //! of a tenant is never touched.
 
 mod cure;
 mod fix;
+mod history;
 mod keeping;
 mod servers;
 mod tenants;
@@ -46,6 +47,8 @@ const AT_ONCE: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
+    /// The registry does not have revisions that a node was given.
+    HistoryLost,
     /// No key of the ring opens the server's admin URL.
     AdminUrlDoesNotOpen,
     /// The server does not answer, or refuses its admin.
@@ -235,11 +238,14 @@ impl Doctor {
 
     /// Looks at one page.
     pub(crate) async fn look(&self, from: Position) -> Result<Report, DbErr> {
-        match from {
-            Position::Servers { after } => self.next_server(&after).await,
-            Position::Server { name, after } => self.server(&name, &after).await,
-            Position::Tenants { after } => self.tenants(after).await,
-        }
+        let of_all = if from == Position::default() { self.history().await? } else { None };
+        let mut report = match from {
+            Position::Servers { after } => self.next_server(&after).await?,
+            Position::Server { name, after } => self.server(&name, &after).await?,
+            Position::Tenants { after } => self.tenants(after).await?,
+        };
+        report.findings.splice(0..0, of_all);
+        Ok(report)
     }
 
     /// Whether another database can be begun with, and the page still ends in time.

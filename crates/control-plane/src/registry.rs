@@ -8,6 +8,7 @@ mod clock;
 pub(crate) mod each;
 pub(crate) mod entities;
 pub(crate) mod feed;
+pub(crate) mod lost;
 pub(crate) mod nodes;
 pub(crate) mod route;
 pub(crate) mod slugs;
@@ -35,6 +36,7 @@ use uuid::Uuid;
 use crate::engine::Mark;
 use clock::Clock;
 use entities::{history, plans};
+use lost::Told;
 
 /// Connections that one control plane holds to the registry at most.
 const CONNECTIONS: u32 = 16;
@@ -52,6 +54,7 @@ pub(crate) struct Registry {
     clock: Clock,
     /// How many nodes there were when it was last looked.
     nodes: Arc<AtomicU32>,
+    told: Told,
 }
 
 /// A login role on a server: host, port, user.
@@ -95,7 +98,7 @@ impl Registry {
         let db = Database::connect(options).await?;
         let made = Mark::generate(&mut rand::rng());
         let (head, login, clock) = (watch::Sender::new(Revision(0)), login(url), Clock::default());
-        let mut registry = Self { db, head, mark: made, login, clock, nodes: Arc::default() };
+        let mut registry = Self { db, head, mark: made, login, clock, nodes: Arc::default(), told: Told::default() };
         registry.set_clock().await?;
         registry.migrate().await?;
         registry.seed(schema_version).await?;
@@ -125,6 +128,9 @@ impl Registry {
             head: Set(0),
             schema_version: Set(i32::try_from(schema_version).unwrap_or(i32::MAX)),
             mark: Set(None),
+            lost_from: Set(None),
+            lost_to: Set(None),
+            lost_node: Set(None),
         };
         let once = OnConflict::column(history::Column::Id).do_nothing().to_owned();
         history::Entity::insert(first).on_conflict(once).exec_without_returning(&self.db).await?;
@@ -202,6 +208,11 @@ impl Registry {
 /// The epoch that the registry's history is in, to compare with in a statement.
 pub(crate) fn present_epoch() -> SelectStatement {
     Query::select().column(history::Column::Epoch).from(history::Entity).to_owned()
+}
+
+/// The same, unless part of the history is known to be lost.
+pub(crate) fn whole_epoch() -> SelectStatement {
+    present_epoch().and_where(history::Column::LostTo.is_null()).to_owned()
 }
 
 /// Identity and head as the language has them.

@@ -42,6 +42,14 @@ pub struct FeedRequest {
     pub canaries: Vec<CanaryCount>,
 }
 
+impl FeedRequest {
+    /// The newest revision that the node says to have heard of.
+    #[must_use]
+    pub fn newest(&self) -> Revision {
+        self.after.max(self.heard)
+    }
+}
+
 /// Most canaries that are counted at once.
 pub const MAX_CANARIES: usize = 100;
 

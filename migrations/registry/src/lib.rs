@@ -18,6 +18,7 @@ mod m0013_limits;
 mod m0014_rollouts;
 mod m0015_canary_health;
 mod m0016_slug_since;
+mod m0017_lost_history;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0014_rollouts::Migration),
             Box::new(m0015_canary_health::Migration),
             Box::new(m0016_slug_since::Migration),
+            Box::new(m0017_lost_history::Migration),
         ]
     }
 }

@@ -1,5 +1,5 @@
 //! `POST /v1/epoch`: another identity for the registry's history, after it was restored from a backup. What was ordered
-//! before is held.
+//! before is held. No node can have it begun.
 
 use axum::extract::State;
 use sea_orm::{EntityTrait, PaginatorTrait, QueryFilter};
@@ -24,7 +24,7 @@ pub(super) struct Epoch {
 
 /// Gives the registry's history another identity: every data plane asks again for all that it holds, and every operation
 /// that has not ended is held until its `retry`. A control plane that is started with `--restored` does the same before it
-/// does anything else.
+/// does anything else. It acknowledges the doctor's finding `history_lost`: from then on tenants are deleted again.
 #[utoipa::path(post, path = "/v1/epoch", tag = "nodes", responses((status = 200, body = Epoch)))]
 pub(super) async fn begin(State(api): State<Api>, _: Operator) -> Result<Json<Epoch>, Problem> {
     let registry = &api.plane.registry;

@@ -30,7 +30,7 @@ pub(super) async fn follow(
     if request.wait > MAX_WAIT_SECONDS {
         return Err(Problem::invalid_field("wait", format!("must be at most {MAX_WAIT_SECONDS}")));
     }
-    if request.applied > request.after.max(request.heard) {
+    if request.applied > request.newest() {
         return Err(Problem::invalid_field("applied", "must be nothing that the node has not heard of"));
     }
     if request.canaries.len() > MAX_CANARIES {

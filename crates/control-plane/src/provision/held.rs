@@ -9,11 +9,11 @@ use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Query
 use service::Problem;
 use uuid::Uuid;
 
-use super::State;
 use super::queue::unfinished;
+use super::{Kind, State};
 use crate::registry::change::Change;
 use crate::registry::entities::{operations, tenants};
-use crate::registry::present_epoch;
+use crate::registry::{present_epoch, whole_epoch};
 
 /// Whether nobody goes on with an operation by itself.
 pub(crate) fn is_held(operation: &operations::Model, epoch: Uuid) -> bool {
@@ -21,8 +21,16 @@ pub(crate) fn is_held(operation: &operations::Model, epoch: Uuid) -> bool {
 }
 
 /// Whether an operation was ordered in the registry's present epoch.
-pub(super) fn is_of_present_epoch() -> SimpleExpr {
+fn is_of_present_epoch() -> SimpleExpr {
     operations::Column::Epoch.in_subquery(present_epoch())
+}
+
+/// Whether an operation may be worked on by itself: it was ordered in the present epoch, and deletes no tenant while part of
+/// the history is known to be lost. The deletion may have been called off there.
+pub(super) fn may_go_on() -> Condition {
+    let deletes_nothing = operations::Column::Kind.ne(Kind::Delete.as_str());
+    let is_whole = operations::Column::Epoch.in_subquery(whole_epoch());
+    Condition::all().add(is_of_present_epoch()).add(deletes_nothing.or(is_whole))
 }
 
 /// Those that are held.

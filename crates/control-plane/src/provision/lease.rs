@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::State;
-use super::held::is_of_present_epoch;
+use super::held::may_go_on;
 use super::pace::Pace;
 use super::steps::StepError;
 use crate::registry::Registry;
@@ -65,7 +65,7 @@ pub(super) fn is_free(registry: &Registry) -> Condition {
         .add(operations::Column::State.is_in(begun))
         .add(Condition::any().add(until.is_null()).add(until.into_expr().lt(registry.present())));
     Condition::all()
-        .add(is_of_present_epoch())
+        .add(may_go_on())
         .add(Condition::any().add(operations::Column::State.eq(State::Pending.as_str())).add(left))
 }
 
@@ -168,7 +168,7 @@ impl Lease {
     /// Nobody took it over, and it is not held: a holder stops when another epoch begins.
     fn is_ours(&self) -> Condition {
         Condition::all()
-            .add(is_of_present_epoch())
+            .add(may_go_on())
             .add(operations::Column::Id.eq(self.operation.id))
             .add(operations::Column::Fence.eq(self.operation.fence))
             .add(operations::Column::LeaseHolder.eq(self.holder))

@@ -11,7 +11,7 @@ pub(crate) use fleet::{rollout_targets, rollout_waves, rollouts};
 pub(crate) use remains::{erasures, held_slugs, operators, outbox};
 pub(crate) use stock::{templates, warm_databases};
 
-/// The registry's history: one row.
+/// The registry's history: one row. `lost_from` to `lost_to` are revisions that it lacks and `lost_node` was given.
 pub(crate) mod history {
     use sea_orm::entity::prelude::*;
 
@@ -24,6 +24,9 @@ pub(crate) mod history {
         pub head: i64,
         pub schema_version: i32,
         pub mark: Option<String>,
+        pub lost_from: Option<i64>,
+        pub lost_to: Option<i64>,
+        pub lost_node: Option<Uuid>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -363,6 +366,8 @@ pub(crate) mod nodes {
         pub applied: i64,
         pub first_seen: DateTimeUtc,
         pub last_seen: DateTimeUtc,
+        pub told: i64,
+        pub told_epoch: Option<Uuid>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

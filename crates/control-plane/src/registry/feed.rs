@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::entities::{history, tenants};
+use super::lost::Lost;
 use super::route::routes;
 use super::{Registry, position};
 use crate::audit::{self, Deed};
@@ -38,6 +39,17 @@ impl Registry {
         stale_after: Duration,
         stopping: &CancellationToken,
     ) -> Result<FeedAnswer, DbErr> {
+        let answer = self.wait_for_news(request, stale_after, stopping).await?;
+        self.remember(request.node, &answer).await?;
+        Ok(answer)
+    }
+
+    async fn wait_for_news(
+        &self,
+        request: &FeedRequest,
+        stale_after: Duration,
+        stopping: &CancellationToken,
+    ) -> Result<FeedAnswer, DbErr> {
         let deadline = Instant::now() + Duration::from_secs(Ord::min(request.wait, MAX_WAIT_SECONDS));
         let mut head = self.head();
         loop {
@@ -57,22 +69,17 @@ impl Registry {
 
     async fn news(&self, request: &FeedRequest, stale_after: Duration) -> Result<FeedAnswer, DbErr> {
         // The head first: whatever is read after it is at least as new.
-        let mut row = self.history().await?;
-        if request.epoch.is_some_and(|epoch| epoch.0 == row.epoch)
-            && Ord::max(request.after, request.heard) > position(&row).1
-        {
-            // Somebody heard of more than we have: this registry was restored from before that.
-            tracing::warn!(node = %request.node, heard = request.heard.0, head = row.head,
-                "a node is ahead of the registry: it was restored, and its history gets another identity");
-            row = self.begin_epoch(row.epoch).await?;
-        }
-        let (epoch, head) = position(&row);
+        let (epoch, head) = position(&self.history().await?);
         let nothing = FeedAnswer {
             nodes: self.nodes_of_late().await?,
             canaries: fleet::canaries(self.db()).await?,
             ..FeedAnswer::without_news(epoch, head, stale_after.as_secs())
         };
         if request.epoch != Some(epoch) {
+            return Ok(FeedAnswer { reset: true, ..nothing });
+        }
+        if request.newest() > head {
+            self.is_claimed(request.node, epoch, request.newest()).await?;
             return Ok(FeedAnswer { reset: true, ..nothing });
         }
         if request.after == head {
@@ -108,13 +115,17 @@ impl Registry {
         Ok(RouteAnswer { epoch, as_of, route: route.await? })
     }
 
-    /// Gives the history another identity, unless somebody else just did; answers the one in force.
+    /// Gives the history another identity, unless somebody else just did; answers the one in force. What was lost of the old
+    /// one is acknowledged by it.
     pub(crate) async fn begin_epoch(&self, old: Uuid) -> Result<history::Model, DbErr> {
         let mut change = self.change().await?;
         // Before the history, as everybody locks them.
         audit::lock(change.db(), Chain::Platform).await?;
         let begun = history::Entity::update_many()
             .col_expr(history::Column::Epoch, Expr::value(Uuid::new_v4()))
+            .col_expr(history::Column::LostFrom, Expr::value(None::<i64>))
+            .col_expr(history::Column::LostTo, Expr::value(None::<i64>))
+            .col_expr(history::Column::LostNode, Expr::value(None::<Uuid>))
             .filter(history::Column::Id.eq(1).and(history::Column::Epoch.eq(old)))
             .exec_with_returning(change.db())
             .await?
@@ -134,6 +145,7 @@ impl Registry {
     /// Watches for what other replicas wrote, until told to stop. A head that went back is a restored registry.
     pub(crate) async fn watch(self, stopping: CancellationToken) {
         let mut known: Option<(Uuid, i64)> = None;
+        let mut told: Option<Lost> = None;
         // Identities that the history had before; one that comes back comes from a backup.
         let mut retired: BTreeSet<Uuid> = BTreeSet::new();
         let mut pause = GLANCE;
@@ -152,6 +164,7 @@ impl Registry {
             match self.history().await {
                 Ok(row) => {
                     pause = GLANCE;
+                    Lost::tell(Lost::of(&row), &mut told);
                     let went_back = known.is_some_and(|(epoch, head)| epoch == row.epoch && head > row.head)
                         || retired.contains(&row.epoch);
                     retired.extend(known.map(|(epoch, _)| epoch).filter(|epoch| *epoch != row.epoch || went_back));

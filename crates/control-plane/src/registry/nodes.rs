@@ -12,9 +12,9 @@ use tenancy::id::NodeId;
 use tenancy::route::Revision;
 use uuid::Uuid;
 
-use super::Registry;
 use super::change::Change;
 use super::entities::nodes;
+use super::{Registry, position};
 
 /// Nodes that are named as behind, at most.
 const MOST_BEHIND: u64 = 1_000;
@@ -23,12 +23,17 @@ const OF_LATE: TimeDelta = TimeDelta::minutes(1);
 impl Registry {
     /// Notes that a node was heard, and what it said to have applied.
     pub(crate) async fn heard(&self, request: &FeedRequest, now: DateTime<Utc>) -> Result<(), DbErr> {
-        let applied = i64::try_from(request.applied.0).unwrap_or(i64::MAX);
+        let (epoch, head) = position(&self.history().await?);
+        // What it applied of another history, or of a lost part of this one, says nothing of this one.
+        let is_followed = request.epoch == Some(epoch) && request.newest() <= head;
+        let applied = if is_followed { i64::try_from(request.applied.0).unwrap_or(i64::MAX) } else { 0 };
         let row = nodes::ActiveModel {
             id: Set(request.node.as_uuid()),
             applied: Set(applied),
             first_seen: Set(now),
             last_seen: Set(now),
+            told: Set(0),
+            told_epoch: Set(None),
         };
         let again = OnConflict::column(nodes::Column::Id)
             .update_columns([nodes::Column::Applied, nodes::Column::LastSeen])

@@ -3,21 +3,27 @@
 use std::sync::Arc;
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter};
 use tenancy::Status;
+use tenancy::feed::{FeedAnswer, FeedRequest};
+use tenancy::route::{Epoch, Revision};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::stage::{Stage, on_both};
+use crate::doctor::{self, Doctor, Finding, Position};
 use crate::provision::faults::{Fault, Faults, Point, Side};
 use crate::provision::slots::{Slots, take};
 use crate::provision::{Kind, On, begun, cancel_delete, holds, is_held, open};
-use crate::registry::entities::operations;
+use crate::registry::entities::{history, operations};
 
 on_both! {
     nothing_of_another_epoch_goes_on_before_it_is_told_to,
     a_holder_stops_when_another_epoch_begins,
     an_operation_that_was_begun_goes_before_others_of_its_tenant,
+    no_tenant_is_deleted_while_the_registry_lacks_what_a_node_was_given,
+    a_deletion_at_work_stops_when_the_registry_is_known_to_lack_something,
 }
 
 async fn begin_epoch(stage: &Stage) -> Uuid {
@@ -143,4 +149,91 @@ async fn an_operation_that_was_begun_goes_before_others_of_its_tenant(stage: &St
     stage.retry(deletion.id).await.unwrap();
     assert_eq!(stage.work_until_ended(&deletion, &Faults::default()).await.state, "done");
     stage.assert_forgotten(&deletion).await;
+}
+
+/// What a node is answered that has heard of so much.
+async fn followed(stage: &Stage, node: &FeedRequest, heard: i64) -> FeedAnswer {
+    let (registry, heard) = (&stage.plane.registry, Revision(heard.unsigned_abs()));
+    let epoch = Some(Epoch(registry.history().await.unwrap().epoch));
+    let request = FeedRequest { epoch, after: heard, heard, applied: heard, ..node.clone() };
+    stage.hear(&request).await;
+    registry.follow(&request, stage.plane.stale_after, &CancellationToken::new()).await.unwrap()
+}
+
+/// What the doctor says of the registry itself.
+async fn told_by_the_doctor(stage: &Stage) -> Vec<Finding> {
+    let mut findings = Doctor::new(stage.plane.clone()).look(Position::default()).await.unwrap().findings;
+    findings.retain(|it| it.kind == doctor::Kind::HistoryLost);
+    findings
+}
+
+async fn no_tenant_is_deleted_while_the_registry_lacks_what_a_node_was_given(stage: &Stage) {
+    let gone = stage.built("gone").await;
+    let registry = &stage.plane.registry;
+    let deletion = stage.delete(&gone, Status::Active).await;
+    let (node, head) = (stage.behind().await, registry.history().await.unwrap().head);
+    assert!(!followed(stage, &node, head - 1).await.reset);
+    assert!(told_by_the_doctor(stage).await.is_empty());
+    // It is restored, and nobody says so.
+    history::Entity::update_many()
+        .col_expr(history::Column::Head, Expr::col(history::Column::Head).sub(1))
+        .exec(registry.db())
+        .await
+        .unwrap();
+    assert!(followed(stage, &node, head).await.reset);
+    let told = told_by_the_doctor(stage).await;
+    let [finding] = &told[..] else { panic!("one thing is lost: {told:?}") };
+    let what = format!("revisions {head} to {head} of its history: node {} was given them", node.node);
+    assert!(finding.detail.contains(&what), "{finding:?}");
+    for remedy in ["--restored", "POST /v1/epoch"] {
+        assert!(finding.remedy.contains(remedy), "{finding:?}");
+    }
+    // It was due first: a runner that does what came after it has passed it by, and so does any other.
+    let waits = stage.operation(&deletion).await;
+    let next = stage.create("next", None).await;
+    assert_eq!(stage.work_until_ended(&next, &Faults::default()).await.state, "done");
+    assert_eq!(registry.history().await.unwrap().head, head, "the registry has come to the number that it lost");
+    let pace = Stage::pace(&Faults::default());
+    assert!(take(registry, Uuid::new_v4(), &pace, Slots::new(8)).await.unwrap().is_empty());
+    assert_eq!((stage.operation(&deletion).await, stage.status(&gone).await), (waits, Status::Deleting));
+    assert_eq!(told_by_the_doctor(stage).await.len(), 1, "until it is acknowledged");
+
+    let epoch = begin_epoch(stage).await;
+    assert!(told_by_the_doctor(stage).await.is_empty());
+    assert!(is_held(&stage.operation(&deletion).await, epoch));
+    followed(stage, &node, head).await;
+    stage.retry(deletion.id).await.unwrap();
+    assert_eq!(stage.work_until_ended(&deletion, &Faults::default()).await.state, "done");
+    stage.assert_forgotten(&gone).await;
+}
+
+async fn a_deletion_at_work_stops_when_the_registry_is_known_to_lack_something(stage: &Stage) {
+    let gone = stage.built("gone").await;
+    let (arrived, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (bell, until) = (arrived.clone(), goes_on.clone());
+    let drops = |side| Point { step: "drop_database", is_undo: false, side };
+    let faults = Faults::new(move |at| {
+        if at == drops(Side::Before) {
+            bell.notify_one();
+            return Fault::Pause(until.clone());
+        }
+        Fault::None
+    });
+    let deletion = stage.delete(&gone, Status::Active).await;
+    let runner = stage.runner(&faults);
+    arrived.notified().await;
+    history::Entity::update_many()
+        .col_expr(history::Column::LostTo, Expr::value(1_000))
+        .exec(stage.plane.registry.db())
+        .await
+        .unwrap();
+    goes_on.notify_one();
+    runner.stop().await;
+    assert_eq!(stage.operation(&deletion).await.state, "running");
+    assert!(!faults.passed().contains_key(&drops(Side::Committed)));
+    stage.lapse().await;
+    begin_epoch(stage).await;
+    stage.retry(deletion.id).await.unwrap();
+    assert_eq!(stage.work_until_ended(&deletion, &Faults::default()).await.state, "done");
+    stage.assert_forgotten(&gone).await;
 }
