@@ -63,7 +63,7 @@ async fn nodes_converge_to_a_restored_registry_whose_control_plane_was_not_told(
     assert_eq!((bed.registry_head().await, bed.registry_number(epochs).await), before, "no node begins an epoch");
     // What each of them said is counted. It proves nothing: neither what was restored nor who was started since remembers it.
     assert!(bed.control_metric("control_plane_feed_ahead_total").await >= 2.0);
-    assert_eq!(bed.control_metric("control_plane_history_lost").await, 0.0);
+    assert!(bed.control_metric("control_plane_history_lost").await < 1.0);
     // They follow what comes.
     bed.done("POST", "/v1/tenants/kept/suspend", None).await;
     bed.until(&kept, "/api/me", 403).await;

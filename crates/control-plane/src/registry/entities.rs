@@ -3,6 +3,7 @@
 
 mod audit;
 mod fleet;
+pub(crate) mod nodes;
 mod remains;
 mod stock;
 
@@ -346,28 +347,6 @@ pub(crate) mod operation_steps {
         pub state: String,
         pub attempts: i32,
         pub error: Option<String>,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
-
-/// Running data planes.
-pub(crate) mod nodes {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "nodes")]
-    pub(crate) struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: Uuid,
-        pub applied: i64,
-        pub first_seen: DateTimeUtc,
-        pub last_seen: DateTimeUtc,
-        pub told: i64,
-        pub told_epoch: Option<Uuid>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -5,7 +5,7 @@
 //! of its history, and no tenant is deleted until an operator has looked at it.
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use moka::ops::compute::Op;
 use moka::sync::Cache;
@@ -28,11 +28,11 @@ const MOST: u64 = 10_000;
 
 /// What this process told nodes, whatever became of the registry since.
 #[derive(Clone, Debug)]
-pub(super) struct Told(Cache<NodeId, (Epoch, Revision)>);
+pub(super) struct Told(Arc<Cache<NodeId, (Epoch, Revision)>>);
 
 impl Default for Told {
     fn default() -> Self {
-        Self(Cache::new(MOST))
+        Self(Arc::new(Cache::new(MOST)))
     }
 }
 
