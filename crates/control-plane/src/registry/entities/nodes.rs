@@ -1,4 +1,4 @@
-//! Running data planes. `told` is the newest revision that a control plane told it of, in the epoch `told_epoch`.
+//! Running data planes. `told` is the newest revision that a control plane told one of, in the epoch `told_epoch`.
 
 use sea_orm::entity::prelude::*;
 
