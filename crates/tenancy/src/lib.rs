@@ -12,6 +12,7 @@ pub mod plan;
 pub mod product;
 pub mod route;
 pub mod seal;
+pub mod share;
 pub mod slug;
 pub mod stamp;
 pub mod status;

@@ -1,0 +1,121 @@
+//! The dealer: who gets how much of a budget. By need, with one connection for each holder before anybody has two.
+
+use super::Holding;
+
+/// Deals a budget to its holders, and answers whether any grant changed. While all have what they need, nobody's share shrinks.
+///
+/// Shrunk shares are granted at once; what they free is granted to others only once their holders gave it up. A new grant has a
+/// number that no grant had before, also where a registry has forgotten some: at least `now`, milliseconds since 1970.
+pub fn deal(budget: u32, holdings: &mut [Holding], now: u64) -> bool {
+    holdings.sort_by_key(|holding| holding.holder);
+    let before: Vec<u32> = holdings.iter().map(|holding| holding.share).collect();
+    let dealt: u64 = before.iter().map(|share| u64::from(*share)).sum();
+    let is_short = holdings.iter().any(|holding| holding.share < holding.wanted.max(1));
+    let mut targets = if is_short || dealt > u64::from(budget) { by_need(budget, holdings) } else { before.clone() };
+    spread(budget, &mut targets);
+    let held: u64 = holdings.iter().map(|holding| u64::from(holding.held)).sum();
+    let mut left = u32::try_from(u64::from(budget).saturating_sub(held)).unwrap_or(u32::MAX);
+    for (holding, target) in holdings.iter_mut().zip(targets) {
+        // What it may still have of an earlier share takes nothing from others.
+        holding.share = target.min(holding.held.saturating_add(left));
+        let more = holding.share.saturating_sub(holding.held);
+        left -= more;
+        holding.held += more;
+    }
+    let mut is_changed = false;
+    for (holding, before) in holdings.iter_mut().zip(before) {
+        if holding.share != before || holding.is_unknown {
+            holding.grant = now.max(holding.grant + 1);
+            holding.is_unknown = false;
+            is_changed = true;
+        }
+    }
+    is_changed
+}
+
+/// What each holder needs: the smallest needs whole, and of the rest the same for all. One for each comes first, in the holders'
+/// order where there are not enough.
+fn by_need(budget: u32, holdings: &[Holding]) -> Vec<u32> {
+    let mut left = budget;
+    let mut order: Vec<usize> = (0..holdings.len()).collect();
+    order.sort_by_key(|at| holdings[*at].wanted);
+    let mut targets = vec![0; holdings.len()];
+    for target in targets.iter_mut().take(budget as usize) {
+        *target = 1;
+        left -= 1;
+    }
+    let mut others = u32::try_from(holdings.len()).unwrap_or(u32::MAX);
+    for at in order {
+        let fair = left / others.max(1);
+        let more = holdings[at].wanted.saturating_sub(targets[at]).min(fair);
+        targets[at] += more;
+        left -= more;
+        others -= 1;
+    }
+    targets
+}
+
+/// What nobody needs now is dealt out too: a holder that comes to need it need not ask.
+fn spread(budget: u32, targets: &mut [u32]) {
+    let dealt: u32 = targets.iter().sum();
+    let left = budget.saturating_sub(dealt);
+    let others = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+    for (at, target) in (0..).zip(targets.iter_mut()) {
+        // The remainder goes to the first.
+        *target += left / others + u32::from(at < left % others);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn holding(number: u128, share: u32, wanted: u32) -> Holding {
+        Holding { holder: Uuid::from_u128(number), grant: 1, share, held: share, wanted, is_unknown: false }
+    }
+
+    fn shares(holdings: &[Holding]) -> Vec<u32> {
+        holdings.iter().map(|holding| holding.share).collect()
+    }
+
+    #[test]
+    fn one_node_has_all_and_a_second_gets_its_part_as_the_first_gives_way() {
+        let mut holdings = vec![holding(1, 0, 0)];
+        assert!(deal(90, &mut holdings, 0));
+        assert_eq!(shares(&holdings), [90]);
+        assert!(!deal(90, &mut holdings, 0), "nothing changes by itself");
+        holdings[0].wanted = 90;
+        holdings.push(holding(2, 0, 20));
+        assert!(deal(90, &mut holdings, 0));
+        assert_eq!(shares(&holdings), [70, 0], "nothing is granted that another may still have");
+        holdings[0].held = 89;
+        deal(90, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [70, 1], "the first that comes free");
+        holdings[0].held = 70;
+        deal(90, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [70, 20]);
+    }
+
+    #[test]
+    fn small_needs_are_met_and_large_ones_share_the_rest() {
+        let mut holdings = vec![holding(1, 0, 100), holding(2, 0, 3), holding(3, 0, 100)];
+        deal(43, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [20, 3, 20]);
+    }
+
+    #[test]
+    fn where_there_are_more_nodes_than_connections_some_have_none() {
+        let mut holdings: Vec<_> = (1..=5).map(|number| holding(number, 0, 10)).collect();
+        deal(3, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [1, 1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_smaller_budget_shrinks_all() {
+        let mut holdings = vec![holding(1, 50, 50), holding(2, 40, 10)];
+        deal(30, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [20, 10]);
+    }
+}
