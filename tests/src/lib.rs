@@ -26,6 +26,8 @@ mod audit;
 #[cfg(test)]
 mod bad_requests;
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod converge;

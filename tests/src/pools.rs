@@ -1,4 +1,4 @@
-//! Many at once: one pool for a cold tenant, nobody waits for another, and nobody sees another's pets.
+//! Many at once: few connections for a cold tenant, nobody waits for another, and nobody sees another's pets.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::bed::{Bed, PATIENCE, Store, send};
+use crate::bed::{Bed, PATIENCE, Store, Tuning, send};
 use crate::on_both;
 
-on_both!(sixty_four_first_requests_to_one_tenant_open_one_pool, 1, 1);
-async fn sixty_four_first_requests_to_one_tenant_open_one_pool(bed: Bed) {
+on_both!(sixty_four_first_requests_to_one_tenant_open_what_its_plan_allows, 1, 1);
+async fn sixty_four_first_requests_to_one_tenant_open_what_its_plan_allows(bed: Bed) {
     let acme = bed.tenant("acme").await;
     let answers = join_all((0..64).map(|_| bed.get(0, &acme, "/api/pets"))).await;
     assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
-    assert!((bed.metric(0, "data_plane_pool_dials_total").await - 1.0).abs() < 0.1);
+    assert!((1.0..=2.0).contains(&bed.metric(0, "data_plane_pool_dials_total").await));
     assert!((bed.metric(0, "data_plane_route_lookups_total").await - 1.0).abs() < 0.1);
 }
 
@@ -53,7 +53,9 @@ async fn silent_server() -> (String, tokio::sync::mpsc::UnboundedReceiver<TcpStr
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_silent_database_of_sixty_four_cold_ones_keeps_no_other_waiting() {
-    let bed = Arc::new(Bed::start(Store::Postgres, 1, 1).await);
+    // Longer than all others together take.
+    let tuning = Tuning { data: "[pools]\nwait_ms = 15000\ndial_ms = 15000\n", ..Tuning::DEFAULT };
+    let bed = Arc::new(Bed::start_with(Store::Postgres, 1, 1, tuning).await);
     let mut tenants = bed.tenants(64).await;
     let (address, mut spoken_to) = silent_server().await;
     let silent = tenants.swap_remove(31);

@@ -15,6 +15,7 @@ const PASSWORD: &str = "password-of-the-tests-own-postgres";
 /// A running server.
 pub struct Postgres {
     port: u16,
+    settings: &'static [&'static str],
     child: Child,
     folder: TempDir,
 }
@@ -22,6 +23,11 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a cluster, and starts it on a free port.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Postgres::start`], with settings such as `max_connections=40`.
+    pub fn start_with(settings: &'static [&'static str]) -> Self {
         let folder = tempfile::Builder::new().prefix("freehold-").tempdir().unwrap();
         let file = folder.path().join("password");
         fs::write(&file, PASSWORD).unwrap();
@@ -36,8 +42,8 @@ impl Postgres {
         // Somebody else may take the port meanwhile; then it is another one.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = run(port, folder.path()) {
-                return Self { port, child, folder };
+            if let Some(child) = run(port, folder.path(), settings) {
+                return Self { port, settings, child, folder };
             }
         }
         panic!("no port was free for a Postgres");
@@ -61,7 +67,7 @@ impl Postgres {
         self.stop();
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
-            if let Some(child) = run(self.port, self.folder.path()) {
+            if let Some(child) = run(self.port, self.folder.path(), self.settings) {
                 self.child = child;
                 return;
             }
@@ -95,11 +101,14 @@ fn command(program: &str, folder: &Path) -> Command {
 }
 
 /// None: it ended, most likely because the port is taken.
-fn run(port: u16, folder: &Path) -> Option<Child> {
+fn run(port: u16, folder: &Path, settings: &[&str]) -> Option<Child> {
     let data = folder.join("data");
     let mut postgres = command("postgres", folder);
     postgres.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
     postgres.args(["-c", &format!("unix_socket_directories={}", folder.display()), "-c", "fsync=off"]);
+    for setting in settings {
+        postgres.args(["-c", setting]);
+    }
     let mut child = postgres.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {

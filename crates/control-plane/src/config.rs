@@ -187,14 +187,24 @@ pub struct ServerConfig {
     pub admin_url: SecretString,
     /// Databases that it takes.
     pub capacity: u32,
-    /// Connections that all planes together may hold.
-    pub connection_budget: u32,
+    /// Connections that all data planes together may have open there; by default what the server takes, less what control
+    /// planes need. Files have no budget.
+    #[serde(default)]
+    pub connection_budget: Option<u32>,
+    /// Connections that all data planes together open there in a second.
+    #[serde(default = "ServerConfig::connect_rate")]
+    pub connect_rate: u32,
     /// Databases that are kept ready for tenants to come.
     #[serde(default = "ServerConfig::warm")]
     pub warm: u32,
 }
 
 impl ServerConfig {
+    /// What a server on two cores takes without being busy with logins alone.
+    pub(crate) const fn connect_rate() -> u32 {
+        200
+    }
+
     /// Enough that a sign-up rarely waits.
     pub(crate) const fn warm() -> u32 {
         2

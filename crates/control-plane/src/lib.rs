@@ -22,6 +22,7 @@ mod provision;
 mod registry;
 mod rewrap;
 mod schema;
+mod shares;
 mod start;
 
 pub use config::Config;

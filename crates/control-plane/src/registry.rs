@@ -11,6 +11,7 @@ pub(crate) mod feed;
 pub(crate) mod lost;
 pub(crate) mod nodes;
 pub(crate) mod route;
+mod shares;
 pub(crate) mod slugs;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ use entities::{history, plans};
 use lost::Told;
 
 /// Connections that one control plane holds to the registry at most.
-const CONNECTIONS: u32 = 16;
+pub(crate) const CONNECTIONS: u32 = 16;
 /// How long a statement waits for a connection, or for SQLite's one writer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -55,6 +56,8 @@ pub(crate) struct Registry {
     /// How many nodes there were when it was last looked.
     nodes: Arc<AtomicU32>,
     told: Told,
+    /// Shares of servers' connections, as they were read last.
+    dealt: Arc<tokio::sync::Mutex<Option<shares::Dealt>>>,
 }
 
 /// A login role on a server: host, port, user.
@@ -98,7 +101,8 @@ impl Registry {
         let db = Database::connect(options).await?;
         let made = Mark::generate(&mut rand::rng());
         let (head, login, clock) = (watch::Sender::new(Revision(0)), login(url), Clock::default());
-        let mut registry = Self { db, head, mark: made, login, clock, nodes: Arc::default(), told: Told::default() };
+        let (nodes, told, dealt) = (Arc::default(), Told::default(), Arc::default());
+        let mut registry = Self { db, head, mark: made, login, clock, nodes, told, dealt };
         registry.set_clock().await?;
         registry.migrate().await?;
         registry.seed(schema_version).await?;
@@ -131,6 +135,7 @@ impl Registry {
             lost_from: Set(None),
             lost_to: Set(None),
             lost_node: Set(None),
+            shares: Set(0),
         };
         let once = OnConflict::column(history::Column::Id).do_nothing().to_owned();
         history::Entity::insert(first).on_conflict(once).exec_without_returning(&self.db).await?;
@@ -149,6 +154,12 @@ impl Registry {
     /// Begins the names of this registry's databases.
     pub(crate) const fn mark(&self) -> &Mark {
         &self.mark
+    }
+
+    /// Whether the registry is on the server of this URL.
+    pub(crate) fn is_on_server_of(&self, url: &SecretString) -> bool {
+        let place = |login: &Option<Login>| login.as_ref().map(|(host, port, _)| (host.clone(), *port));
+        self.login.is_some() && place(&self.login) == place(&login(url))
     }
 
     /// Whether the registry is reached by the same login role as this URL.

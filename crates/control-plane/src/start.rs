@@ -24,6 +24,7 @@ use crate::provision::{self, Breakers, Kept, Wake};
 use crate::registry::Registry;
 use crate::rewrap;
 use crate::schema::TenantSchema;
+use crate::shares;
 
 /// Starts a control plane for a product, and answers its API.
 ///
@@ -127,6 +128,7 @@ pub async fn start(
     service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("fleet", fleet::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("mail", mail::run(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("shares", shares::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("stock", provision::keep(plane.clone(), stopping.clone()));
     if let Some(age) = plane.rotate_after {
         service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping.clone()));

@@ -1,5 +1,6 @@
 //! The data plane's configuration: the sections of any service, and its own.
 
+mod pools;
 mod redis;
 
 use std::num::NonZeroU32;
@@ -11,6 +12,7 @@ use service::config::{Invalid, LifecycleConfig, ListenConfig, Sections, Telemetr
 use tenancy::Issuer;
 use tenancy::seal::{KeyRing, KeyRingConfig};
 
+pub(crate) use pools::PoolsConfig;
 pub(crate) use redis::{LimitsMode, RedisConfig};
 
 /// All sections.
@@ -89,18 +91,6 @@ impl Default for NodeConfig {
 pub struct NamesConfig {
     /// `acme.<base domain>` names the tenant `acme`.
     pub base_domain: String,
-}
-
-/// `[pools]`: bounds of what is kept open.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PoolsConfig {
-    /// Pools at most; the one used longest ago gives way.
-    pub max: u64,
-    /// Tenants at most whose routes are kept.
-    pub max_routes: u64,
-    /// Seconds after which a pool that nobody uses is closed.
-    pub idle_seconds: u64,
 }
 
 /// `[tokens]`: whose signed tokens are taken, beside those of the tenants' own issuers.
@@ -218,13 +208,6 @@ impl Default for NamesConfig {
     }
 }
 
-impl Default for PoolsConfig {
-    /// A pool costs a few kilobytes while it is idle, a route one or two.
-    fn default() -> Self {
-        Self { max: 1_000, max_routes: 100_000, idle_seconds: 600 }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -279,14 +262,9 @@ impl Validate for Config {
         if domain.is_empty() || domain.starts_with('.') || domain.bytes().any(|b| b.is_ascii_uppercase() || b == b':') {
             return Err(Invalid::new("names.base_domain", "must be a host name in lower case without a port"));
         }
-        if !(1..=100_000).contains(&self.pools.max) || !(1..=10_000_000).contains(&self.pools.max_routes) {
-            return Err(Invalid::new("pools.max", "must be from 1 to 100000 (max_routes: 1 to 10000000)"));
-        }
+        self.pools.validate().map_err(|error| error.within("pools"))?;
         if !(1..=10_240).contains(&self.audit.spool_mib) {
             return Err(Invalid::new("audit.spool_mib", "must be from 1 to 10240"));
-        }
-        if self.pools.idle_seconds == 0 {
-            return Err(Invalid::new("pools.idle_seconds", "must be at least 1"));
         }
         self.tokens.validate().map_err(|error| error.within("tokens"))?;
         self.redis.validate().map_err(|error| error.within("redis"))?;

@@ -39,5 +39,5 @@ mod uses;
 pub use admission::measure::Measured;
 pub use config::Config;
 pub use handlers::Handlers;
-pub use session::{ConfigView, Principal, PublicSession, Scope, Scoped, TenantDb, TenantSession};
+pub use session::{ConfigView, Principal, PublicSession, Scope, Scoped, TenantDb, TenantSession, TenantTransaction};
 pub use start::{DataPlane, start};

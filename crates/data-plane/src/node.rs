@@ -1,17 +1,20 @@
 //! Who this node is: an id that it keeps in its `state_dir` across restarts, and shares with no other process.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use service::problem::BoxError;
 use tenancy::id::NodeId;
+use uuid::Uuid;
 
 /// A node's identity, held for as long as it runs.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) id: NodeId,
+    /// This process: a greater one after each start. What it has open on servers is its own.
+    pub(crate) holder: Uuid,
     /// Its lock goes with the process, however that ends.
     _file: File,
 }
@@ -53,8 +56,29 @@ impl Node {
         } else {
             text.trim().parse().map_err(|_| told("understand", &"it holds no node's id; remove it for a new one"))?
         };
-        Ok(Self { id, _file: file })
+        let holder = holder(&state_dir.join("starts"))?;
+        Ok(Self { id, holder, _file: file })
     }
+}
+
+/// A process' id, which begins with how often this node was started: no clock that is set back makes it less than one before.
+fn holder(path: &Path) -> Result<Uuid, BoxError> {
+    let told = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what} {}: {error}", path.display());
+    let before: u64 = match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|error| told("understand", &error))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => 0,
+        Err(error) => return Err(told("read", &error).into()),
+    };
+    // Another file in its place: a crash leaves the one or the other.
+    let next = path.with_extension("next");
+    let mut file = File::create(&next).map_err(|error| told("write", &error))?;
+    writeln!(file, "{}", before + 1).and_then(|()| file.sync_all()).map_err(|error| told("write", &error))?;
+    fs::rename(&next, path).map_err(|error| told("write", &error))?;
+    let [starts, chance] = [before + 1, rand::random()].map(u64::to_be_bytes);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&starts);
+    bytes[8..].copy_from_slice(&chance);
+    Ok(Uuid::from_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -67,9 +91,12 @@ mod tests {
         let state = dir.path().join("state");
         let first = Node::open(&state).unwrap();
         assert!(Node::open(&state).unwrap_err().to_string().contains("another data plane"));
-        let id = first.id;
+        let (id, holder) = (first.id, first.holder);
         drop(first);
-        assert_eq!(Node::open(&state).unwrap().id, id);
+        let second = Node::open(&state).unwrap();
+        assert_eq!(second.id, id);
+        assert!(second.holder > holder, "each process has one of its own, and a later one a greater");
+        drop(second);
         std::fs::write(state.join("node-id"), "damaged").unwrap();
         assert!(Node::open(&state).is_err());
     }

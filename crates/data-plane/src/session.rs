@@ -6,6 +6,7 @@ mod db;
 mod principal;
 mod public;
 mod scope;
+mod transaction;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub use db::TenantDb;
 pub use principal::Principal;
 pub use public::PublicSession;
 pub use scope::{Scope, Scoped};
+pub use transaction::TenantTransaction;
 
 use crate::pools::PoolUse;
 use crate::routes::InUse;

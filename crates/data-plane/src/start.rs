@@ -55,7 +55,9 @@ pub async fn start(
     let shipping = ship(audit.clone(), control.clone(), node.id, service.lifecycle.drained(), meter.clone());
     service.lifecycle.spawn("audit", shipping);
     let routes = Routes::new(control.clone(), config.pools.max_routes, strangers.clone(), &meter);
-    let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, &config.pools, &meter);
+    let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, node.holder, &config.pools, &meter);
+
+    service.lifecycle.spawn("pools", pools.clone().reap(service.lifecycle.drained()));
 
     let limits = Limits::new(system_clock(), node.id.to_string(), &config.redis, &meter)?;
     service.lifecycle.spawn("limits", limits.clone().keep_link(service.lifecycle.drained()));

@@ -4,6 +4,7 @@
 //! Nothing here knows a tenant, a database's schema or a product; the planes bring those.
 
 pub mod config;
+pub mod descriptors;
 pub mod docs;
 pub mod extract;
 pub mod health;

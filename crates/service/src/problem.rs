@@ -4,6 +4,7 @@
 //! the log. The source is never sent: it is logged once, by the edge's layer.
 
 mod database;
+mod no_connection;
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -15,7 +16,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use database::is_unavailable;
+pub use database::{driver_is_unavailable, is_unavailable};
+pub use no_connection::NoConnection;
 
 /// Any error that can be the private source of a [`Problem`].
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;

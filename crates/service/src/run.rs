@@ -10,6 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     config::{self, ConfigError, Sections, Validate},
+    descriptors,
     health::Health,
     layers::{Api, EdgeConfig, edge},
     lifecycle::{Drain, Lifecycle, bind},
@@ -101,6 +102,7 @@ where
     A: Api,
 {
     let telemetry = Telemetry::start(name, config.telemetry())?;
+    descriptors::raise();
     let lifecycle = Lifecycle::new(config.lifecycle().drain());
     let timeout = config.lifecycle().request_timeout();
     let proxies = config.listen().proxies.clone();

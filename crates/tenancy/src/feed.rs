@@ -5,10 +5,12 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use crate::api_key::KeyId;
 use crate::id::{NodeId, TenantId};
 use crate::route::{Epoch, Revision, Route};
+use crate::share::{Share, ShareReport};
 
 /// Longest wait of one feed request, in seconds.
 pub const MAX_WAIT_SECONDS: u64 = 25;
@@ -40,15 +42,44 @@ pub struct FeedRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 100)]
     pub canaries: Vec<CanaryCount>,
+    /// The process that asks: another one after each start of the node. Shares of servers are a process' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Uuid>,
+    /// What the process says of its shares, each server once; at most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 1_000)]
+    pub shares: Vec<ShareReport>,
 }
 
 impl FeedRequest {
+    /// What a node asks that has heard nothing yet, and waits for nothing.
+    #[must_use]
+    pub fn first(node: NodeId) -> Self {
+        let (epoch, nothing, holder) = (None, Revision(0), None);
+        let (canaries, shares) = (Vec::new(), Vec::new());
+        Self {
+            node,
+            epoch,
+            after: nothing,
+            heard: nothing,
+            applied: nothing,
+            wait: 0,
+            nodes: 0,
+            canaries,
+            holder,
+            shares,
+        }
+    }
+
     /// The newest revision that the node says to have heard of.
     #[must_use]
     pub fn newest(&self) -> Revision {
         self.after.max(self.heard)
     }
 }
+
+/// Most servers that a node reports its shares of.
+pub const MAX_SHARES: usize = 1_000;
 
 /// Most canaries that are counted at once.
 pub const MAX_CANARIES: usize = 100;
@@ -100,6 +131,9 @@ pub struct FeedAnswer {
     /// Tenants whose requests are to be counted, and nobody else's: canaries that a rollout waits for. At most 100.
     #[serde(default)]
     pub canaries: Vec<TenantId>,
+    /// The node's shares of the servers' connections, all of them.
+    #[serde(default)]
+    pub shares: Vec<Share>,
     /// What changed, oldest first.
     pub items: Vec<FeedItem>,
 }
@@ -117,6 +151,7 @@ impl FeedAnswer {
             nodes: one(),
             keys: Vec::new(),
             canaries: Vec::new(),
+            shares: Vec::new(),
             items: Vec::new(),
         }
     }

@@ -19,6 +19,7 @@ mod m0014_rollouts;
 mod m0015_canary_health;
 mod m0016_slug_since;
 mod m0017_lost_history;
+mod m0018_shares;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0015_canary_health::Migration),
             Box::new(m0016_slug_since::Migration),
             Box::new(m0017_lost_history::Migration),
+            Box::new(m0018_shares::Migration),
         ]
     }
 }

@@ -136,14 +136,13 @@ fn control(
                 create_from: None,
             };
             let tenants = folder.folder("tenants")?;
-            let server = Server::new("sqlite", format!("sqlite://{}", tenants.display()), 1_000, 1_000);
+            let server = Server::new("sqlite", format!("sqlite://{}", tenants.display()), 10_000);
             (registry, server)
         }
         Store::Postgres { admin_url } => {
             let registry =
                 Registry { url: with_database(admin_url, REGISTRY_DATABASE), create_from: Some(admin_url.clone()) };
-            // Postgres' own default is 100 connections for everybody.
-            let server = Server::new("postgres", admin_url.clone(), 1_000, 60);
+            let server = Server::new("postgres", admin_url.clone(), 10_000);
             (registry, server)
         }
     };
@@ -286,12 +285,11 @@ struct Server {
     region: &'static str,
     admin_url: String,
     capacity: u32,
-    connection_budget: u32,
 }
 
 impl Server {
-    fn new(engine: &'static str, admin_url: String, capacity: u32, connection_budget: u32) -> Self {
-        Self { name: "local", engine, region: "local", admin_url, capacity, connection_budget }
+    fn new(engine: &'static str, admin_url: String, capacity: u32) -> Self {
+        Self { name: "local", engine, region: "local", admin_url, capacity }
     }
 }
 

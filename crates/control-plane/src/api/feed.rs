@@ -8,8 +8,8 @@ use service::Problem;
 use service::extract::{Json, Query};
 use service::problem::ProblemBody;
 use tenancy::feed::{
-    Asked, FeedAnswer, FeedRequest, KeyUse, KeyUses, MAX_CANARIES, MAX_KEY_USES, MAX_WAIT_SECONDS, RouteAnswer,
-    RouteQuery,
+    Asked, FeedAnswer, FeedRequest, KeyUse, KeyUses, MAX_CANARIES, MAX_KEY_USES, MAX_SHARES, MAX_WAIT_SECONDS,
+    RouteAnswer, RouteQuery,
 };
 
 use super::Api;
@@ -36,8 +36,12 @@ pub(super) async fn follow(
     if request.canaries.len() > MAX_CANARIES {
         return Err(Problem::invalid_field("canaries", format!("has at most {MAX_CANARIES} tenants")));
     }
+    if request.shares.len() > MAX_SHARES {
+        return Err(Problem::invalid_field("shares", format!("has at most {MAX_SHARES} servers")));
+    }
     let plane = &api.plane;
     plane.registry.heard(&request, plane.registry.now()).await?;
+    plane.registry.settle_shares(&request).await?;
     let mut answer = plane.registry.follow(&request, plane.stale_after, &plane.stopping).await?;
     // Last: what is not answered the node tells again.
     fleet::count(&plane.registry, &request.canaries).await?;

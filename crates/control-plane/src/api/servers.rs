@@ -1,5 +1,7 @@
 //! `/v1/servers`: where databases are placed. An admin URL goes in and never comes out.
 
+mod connections;
+mod fields;
 pub(super) mod rotate;
 
 use axum::extract::State;
@@ -15,15 +17,19 @@ use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::extract::{Json, Path, Query};
 use service::problem::ProblemBody;
+use tenancy::audit::Chain;
 use tenancy::seal::{Purpose, Subject};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use connections::Connections;
+use fields::{amount, label, rate, warm};
 
 use super::Api;
 use super::auth::Operator;
 use super::once::{Answer, Once};
 use super::page::{Page, PageQuery, after, limit};
-use crate::audit::Deed;
+use crate::audit::{self, Deed};
 use crate::config::ServerConfig;
 use crate::engine::EngineKind;
 use crate::plane::Plane;
@@ -46,9 +52,13 @@ pub(super) struct CreateServer {
     admin_url: SecretString,
     /// Databases that it takes.
     capacity: u32,
-    /// Connections that all planes together may hold.
-    connection_budget: u32,
-    /// Databases that are kept ready for tenants to come, 0 to 1000; 2 unless told.
+    /// Connections that all data planes together may have open there; by default what the server takes, less what control
+    /// planes need.
+    connection_budget: Option<u32>,
+    /// Connections that all data planes together open there in a second, 1 to 10000; by default 200.
+    #[serde(default = "ServerConfig::connect_rate")]
+    connect_rate: u32,
+    /// Databases that are kept ready for tenants to come, 0 to 1000; by default 2.
     #[serde(default = "ServerConfig::warm")]
     warm: u32,
 }
@@ -61,8 +71,10 @@ pub(super) struct UpdateServer {
     state: Option<String>,
     /// Databases that it takes.
     capacity: Option<u32>,
-    /// Connections that all planes together may hold.
+    /// Connections that all data planes together may have open there.
     connection_budget: Option<u32>,
+    /// Connections that all data planes together open there in a second, 1 to 10000.
+    connect_rate: Option<u32>,
     /// Databases that are kept ready for tenants to come, 0 to 1000.
     warm: Option<u32>,
     /// How its admin reaches it from now on, after a look whether it can be worked so.
@@ -80,7 +92,10 @@ pub(super) struct Server {
     /// `open` or `draining`.
     state: String,
     capacity: i32,
+    /// Connections that all data planes together may have open there.
     connection_budget: i32,
+    /// Connections that all data planes together open there in a second.
+    connect_rate: i32,
     /// Databases that are kept ready for tenants to come.
     warm: i32,
     created_at: DateTime<Utc>,
@@ -90,6 +105,9 @@ pub(super) struct Server {
     /// Databases that are ready now; only where one server is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     ready: Option<u64>,
+    /// How its connections are used; only where one server that has a budget is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<Connections>,
 }
 
 impl From<servers::Model> for Server {
@@ -102,10 +120,12 @@ impl From<servers::Model> for Server {
             state: row.state,
             capacity: row.capacity,
             connection_budget: row.connection_budget,
+            connect_rate: row.connect_rate,
             warm: row.warm_target,
             created_at: row.created_at,
             databases: None,
             ready: None,
+            connections: None,
         }
     }
 }
@@ -158,6 +178,7 @@ pub(super) async fn create(
         admin_url: body.admin_url,
         capacity: body.capacity,
         connection_budget: body.connection_budget,
+        connect_rate: body.connect_rate,
         warm: body.warm,
     };
     let row = row(plane, wanted).await?;
@@ -208,9 +229,12 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
     let kind: EngineKind =
         wanted.engine.parse().map_err(|_| Problem::invalid_field("engine", "is none of: postgres, sqlite"))?;
     let capacity = amount("capacity", wanted.capacity)?;
-    let connection_budget = amount("connection_budget", wanted.connection_budget)?;
+    let connection_budget = wanted.connection_budget.map(|budget| amount("connection_budget", budget)).transpose()?;
+    let connect_rate = rate(wanted.connect_rate)?;
     let warm_target = warm(wanted.warm)?;
     check(plane, kind, &wanted.admin_url).await?;
+    let (learned, control_reserve) = connections::learn(plane, kind, &wanted.admin_url, wanted.connect_rate).await?;
+    let connection_budget = connection_budget.unwrap_or(learned);
     let id = Uuid::now_v7();
     let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
     let sealed = plane.servers_ring.seal(subject, &wanted.admin_url, &mut rand::rng());
@@ -228,6 +252,8 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         next_sealed_admin_url: Set(None),
         warm_target: Set(warm_target),
         placed: Set(0),
+        connect_rate: Set(connect_rate),
+        control_reserve: Set(control_reserve),
     })
 }
 
@@ -243,33 +269,6 @@ async fn check(plane: &Plane, kind: EngineKind, admin_url: &SecretString) -> Res
         .with_source(error)
     };
     plane.engines.new_for(kind, admin_url).map_err(unusable)?.check().await.map_err(unusable)
-}
-
-fn label(field: &'static str, text: &str) -> Result<String, Problem> {
-    let is_label = (1..=63).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if is_label {
-        return Ok(text.to_owned());
-    }
-    Err(Problem::invalid_field(
-        field,
-        "begins with a lower-case letter and has letters, digits and hyphens, 63 at most",
-    ))
-}
-
-fn amount(field: &'static str, number: u32) -> Result<i32, Problem> {
-    match i32::try_from(number) {
-        Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
-        _ => Err(Problem::invalid_field(field, "must be from 1 to 1000000")),
-    }
-}
-
-fn warm(number: u32) -> Result<i32, Problem> {
-    match i32::try_from(number) {
-        Ok(number) if number <= 1_000 => Ok(number),
-        _ => Err(Problem::invalid_field("warm", "must be from 0 to 1000")),
-    }
 }
 
 async fn named(db: &impl ConnectionTrait, name: &str) -> Result<servers::Model, Problem> {
@@ -288,7 +287,7 @@ fn found(row: Option<servers::Model>) -> Result<servers::Model, Problem> {
     })
 }
 
-/// Shows a server, how many databases are on it, and how many are ready for tenants to come.
+/// Shows a server: its databases, those that are ready for tenants to come, and how its connections are used.
 #[utoipa::path(
     get, path = "/v1/servers/{name}", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, body = Server), (status = 404, body = ProblemBody))
@@ -302,7 +301,8 @@ pub(super) async fn show(
     let on_it = databases::Entity::find().filter(databases::Column::ServerId.eq(row.id));
     let databases = Some(on_it.count(api.plane.registry.db()).await?);
     let ready = Some(provision::count_ready(&api.plane, row.id).await?);
-    Ok(Json(Server { databases, ready, ..row.into() }))
+    let connections = connections::of(&api.plane, &row).await?;
+    Ok(Json(Server { databases, ready, connections, ..row.into() }))
 }
 
 /// Changes a server's state, capacity or budget.
@@ -336,7 +336,8 @@ pub(super) async fn update(
              answers, within seconds; POST /v1/servers/{name}/rotate-admin says what is in the way. Then set the URL.",
         ));
     }
-    let is_reached_anew = body.admin_url.is_some();
+    let (is_reached_anew, is_budgeted) =
+        (body.admin_url.is_some(), body.connection_budget.is_some() || body.connect_rate.is_some());
     let generation = row.generation + 1;
     let subject = Subject { generation: generation.unsigned_abs(), ..admin_url_subject(&row) };
     let mut row = row.into_active_model();
@@ -357,14 +358,26 @@ pub(super) async fn update(
     if let Some(budget) = body.connection_budget {
         row.connection_budget = Set(amount("connection_budget", budget)?);
     }
+    if let Some(number) = body.connect_rate {
+        row.connect_rate = Set(rate(number)?);
+    }
     if let Some(number) = body.warm {
         row.warm_target = Set(warm(number)?);
     }
-    let after = Server::from(row.update(change.db()).await?);
+    let row = row.update(change.db()).await?;
+    if is_budgeted {
+        // Before the history's row, as everywhere.
+        audit::lock(change.db(), Chain::Platform).await?;
+        plane.registry.deal_anew(change.db(), row.id).await?;
+    }
+    let after = Server::from(row);
     let deed = Deed::on_platform("server.changed", after.name.as_str()).changed(&before, &after);
     // The URL itself is told to nobody.
     change.audit(if is_reached_anew { deed.detail("it is reached by another admin URL") } else { deed });
     change.commit().await?;
+    if is_budgeted {
+        plane.registry.announce_again();
+    }
     plane.restock.notify_one();
     Ok(Json(after))
 }

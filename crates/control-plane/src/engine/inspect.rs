@@ -1,6 +1,6 @@
 //! What is looked at on a server, and put right there without touching anybody's data. The doctor alone does either.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
@@ -54,9 +54,26 @@ pub(crate) struct Examination {
     pub(crate) drifts: Vec<String>,
 }
 
+/// The sessions of a server now.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    /// Of the names that were asked for; a name without sessions is left out.
+    pub(crate) by_name: BTreeMap<String, u32>,
+    /// Of all clients.
+    pub(crate) open: u32,
+}
+
 /// How a server is looked at.
 #[async_trait]
 pub(crate) trait Inspect {
+    /// Connections that the server takes of roles that are no superusers; none where it bounds them not.
+    async fn connections(&self) -> Result<Option<u32>, EngineError> {
+        Ok(None)
+    }
+    /// How many sessions there are of each of these names, and of all together.
+    async fn sessions(&self, _names: &[String]) -> Result<Sessions, EngineError> {
+        Ok(Sessions::default())
+    }
     /// Whether the server answers at all.
     async fn answers(&self) -> Result<(), EngineError>;
     /// All databases and login roles of our form.

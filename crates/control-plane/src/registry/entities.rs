@@ -5,6 +5,7 @@ mod audit;
 mod fleet;
 pub(crate) mod nodes;
 mod remains;
+pub(crate) mod shares;
 mod stock;
 
 pub(crate) use audit::{audit_chains, audit_checkpoints, audit_spools, records};
@@ -28,6 +29,8 @@ pub(crate) mod history {
         pub lost_from: Option<i64>,
         pub lost_to: Option<i64>,
         pub lost_node: Option<Uuid>,
+        /// Counts the deals of servers' shares.
+        pub shares: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -83,6 +86,10 @@ pub(crate) mod servers {
         pub next_sealed_admin_url: Option<String>,
         pub warm_target: i32,
         pub placed: i32,
+        /// Connections that all data planes together open in a second.
+        pub connect_rate: i32,
+        /// Connections that are left to control planes.
+        pub control_reserve: i32,
     }
 
     impl std::fmt::Debug for Model {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::entities::{history, tenants};
 use super::lost::Lost;
 use super::route::routes;
+use super::shares::are_other;
 use super::{Registry, position};
 use crate::audit::{self, Deed};
 use crate::fleet;
@@ -55,8 +56,11 @@ impl Registry {
         loop {
             head.mark_unchanged();
             let answer = self.news(request, stale_after).await?;
-            if answer.reset || answer.position != request.after || is_other(request, &answer) || stopping.is_cancelled()
-            {
+            let is_news = answer.reset
+                || answer.position != request.after
+                || is_other(request, &answer)
+                || are_other(&request.shares, &answer.shares);
+            if is_news || stopping.is_cancelled() {
                 return Ok(answer);
             }
             tokio::select! {
@@ -69,8 +73,10 @@ impl Registry {
 
     async fn news(&self, request: &FeedRequest, stale_after: Duration) -> Result<FeedAnswer, DbErr> {
         // The head first: whatever is read after it is at least as new.
-        let (epoch, head) = position(&self.history().await?);
+        let history = self.history().await?;
+        let (epoch, head) = position(&history);
         let nothing = FeedAnswer {
+            shares: self.dealt_shares(request.holder, history.shares).await?,
             nodes: self.nodes_of_late().await?,
             canaries: fleet::canaries(self.db()).await?,
             ..FeedAnswer::without_news(epoch, head, stale_after.as_secs())
@@ -145,6 +151,7 @@ impl Registry {
     /// Watches for what other replicas wrote, until told to stop. A head that went back is a restored registry.
     pub(crate) async fn watch(self, stopping: CancellationToken) {
         let mut known: Option<(Uuid, i64)> = None;
+        let mut deals = 0;
         let mut told: Option<Lost> = None;
         // Identities that the history had before; one that comes back comes from a backup.
         let mut retired: BTreeSet<Uuid> = BTreeSet::new();
@@ -173,7 +180,9 @@ impl Registry {
                         tracing::warn!(%error, "could not give the restored registry another identity");
                         continue;
                     }
-                    if known.is_some_and(|(before, _)| before != epoch) {
+                    if known.is_some_and(|(before, _)| before != epoch)
+                        || std::mem::replace(&mut deals, row.shares) != row.shares
+                    {
                         self.announce_again();
                     }
                     known = Some((epoch, head));

@@ -83,8 +83,8 @@ impl Registry {
     }
 
     /// Nobody waits for this node any more, once the change commits. Answers what was known of it.
-    #[allow(clippy::unused_self, reason = "whose node it is")]
     pub(crate) async fn forget(&self, change: &Change, node: NodeId) -> Result<Option<nodes::Model>, DbErr> {
+        self.leave_shares(change.db(), node.as_uuid()).await?;
         let gone = nodes::Entity::delete_many().filter(nodes::Column::Id.eq(node.as_uuid()));
         Ok(gone.exec_with_returning(change.db()).await?.pop())
     }

@@ -74,7 +74,7 @@ impl Measured {
         let ring = KeyRing::new(&serde_json::from_value(serde_json::json!({ "primary": "k", "keys": { "k": KEY } }))?)?;
         let mut measured = Self {
             plane: Plane::new(Parts {
-                pools: Pools::new(ring.clone(), &PoolsConfig::default(), &meter),
+                pools: Pools::new(ring.clone(), Uuid::nil(), &PoolsConfig::default(), &meter),
                 tokens: Tokens::new(&tokens, product.scopes, &meter)?,
                 audit: Audit::open(&folder.join("audit"), 1 << 20, &meter)?,
                 limits: Limits::new(system_clock(), "measured".into(), &RedisConfig::default(), &meter)?,

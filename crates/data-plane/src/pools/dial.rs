@@ -1,33 +1,44 @@
-//! Dialling: open the sealed URL, connect, and read the database's identity stamp before anybody gets the connection.
+//! Dialling: opens the sealed URL, connects, and reads the database's identity stamp before the connection serves.
 //!
-//! The URL is in clear text here alone, and only for as long as that takes.
+//! The URL is in clear text here alone, and only for as long as that takes. Every connection proves the stamp, so that a
+//! database that was exchanged underneath is noticed with the next one.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbErr, Statement};
-use secrecy::{ExposeSecret, SecretString};
-use service::pool::{close, without_upkeep};
+use sea_orm::sqlx::error::DatabaseError;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{ConnectOptions as _, Error};
+use sea_orm::{DbErr, RuntimeErr, Statement};
+use secrecy::{ExposeSecret as _, SecretString};
+use tenancy::TenantId;
 use tenancy::route::Route;
-use tenancy::seal::{KeyRing, SealError};
+use tenancy::seal::{KeyRing, SealError, Sealed, Subject};
 use tenancy::stamp;
-use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-/// How long a request waits for a connection of its tenant's pool.
-const ACQUIRE: Duration = Duration::from_secs(10);
-/// How long a server may take to be reached at all.
-const REACH: Duration = Duration::from_secs(2);
-/// How long connecting may take: many cold tenants at once are many logins at once.
-const CONNECT: Duration = Duration::from_secs(15);
-/// A connection that was idle for this long is tested before its next use. Testing each use halves throughput.
-const TEST_AFTER: Duration = Duration::from_secs(5);
+use super::connection::{Connection, Message as _, QueryOne};
 
-/// Why there is no pool.
+/// How long a statement waits for SQLite's one writer.
+const BUSY: Duration = Duration::from_secs(10);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// The address of every SQLite file: no server answers for several of them.
+const FILE: &str = "file";
+
+/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
-    /// It may work later.
+pub(crate) enum DialError {
+    /// The server does not answer. That says the same of all its databases.
+    #[error("the database server cannot be reached")]
+    ServerAway(#[source] Option<DbErr>),
+    /// The server has as many connections as it takes.
+    #[error("the database server has as many connections as it takes")]
+    ServerFull(#[source] DbErr),
+    /// The server answers, and this database is not to be had now.
     #[error("the database cannot be reached")]
     Unavailable(#[source] Option<DbErr>),
     /// The ring of this node lacks the key that its URL is sealed with.
@@ -40,88 +51,161 @@ pub(super) enum DialError {
     Refused(&'static str),
 }
 
-impl From<DbErr> for DialError {
-    fn from(error: DbErr) -> Self {
-        Self::Unavailable(Some(error))
-    }
-}
-
-/// A proven pool, and the path of its file if it is one.
-pub(super) async fn dial(ring: &KeyRing, route: &Route) -> Result<(DatabaseConnection, Option<PathBuf>), DialError> {
-    let url = ring.open(route.url_subject(), &route.sealed_url).map_err(|error| match error {
-        SealError::UnknownKey { key } => DialError::KeyMissing(key),
-        SealError::Malformed => DialError::Refused("its URL is damaged"),
-        SealError::Refused => DialError::Refused("its URL was sealed for another tenant or generation"),
-    })?;
-    let path = url.expose_secret().strip_prefix("sqlite://").map(PathBuf::from);
-    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
-    if path.is_none() && !is_postgres {
-        // The driver's error would say it with the whole URL.
-        return Err(DialError::Refused("its URL is of no kind that is known here"));
-    }
-    let connections = if path.is_some() { route.plan.connections.get().min(4) } else { route.plan.connections.get() };
-    if path.is_none() {
-        reach(&url).await?;
-    }
-    // SeaORM's own bound on connecting is the pool's patience, not this one.
-    let connecting = tokio::time::timeout(CONNECT, Database::connect(options(&url, connections)));
-    let db = connecting.await.map_err(|_| DialError::Unavailable(None))??;
-    let proof = tokio::time::timeout(CONNECT, prove(&db, route)).await;
-    match proof.unwrap_or(Err(DialError::Unavailable(None))) {
-        Ok(()) => Ok((db, path)),
-        Err(error) => {
-            // It was only looked at; whether it closes well does not matter.
-            let _ = close(db).await;
-            Err(error)
+impl DialError {
+    fn of(error: Error, is_file: bool) -> Self {
+        let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default().into_owned();
+        let is_line = matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_));
+        let told = DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)));
+        match code.as_str() {
+            _ if is_file => Self::Unavailable(Some(told)),
+            "53300" => Self::ServerFull(told),
+            "57P01" | "57P02" | "57P03" => Self::ServerAway(Some(told)),
+            _ if is_line => Self::ServerAway(Some(told)),
+            _ => Self::Unavailable(Some(told)),
         }
     }
 }
 
-/// A pool tries again and again at a server that refuses it; a request should hear at once that it is gone.
-async fn reach(url: &SecretString) -> Result<(), DialError> {
-    let gone = || DialError::Unavailable(None);
-    let url = Url::parse(url.expose_secret()).map_err(|_| gone())?;
-    let address = (url.host_str().ok_or_else(gone)?.trim_matches(['[', ']']), url.port().unwrap_or(5432));
-    match tokio::time::timeout(REACH, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        _ => Err(gone()),
+impl DialError {
+    /// The outcome, as metrics name it.
+    pub(super) const fn outcome(&self) -> &'static str {
+        match self {
+            Self::ServerAway(_) => "server-away",
+            Self::ServerFull(_) => "server-full",
+            Self::Unavailable(_) => "unavailable",
+            Self::KeyMissing(_) => "key-missing",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Whether it says the same of all databases of the server.
+    pub(super) const fn is_the_servers(&self) -> bool {
+        matches!(self, Self::ServerAway(_) | Self::ServerFull(_))
     }
 }
 
-async fn prove(db: &DatabaseConnection, route: &Route) -> Result<(), DialError> {
-    let statement = Statement::from_string(db.get_database_backend(), stamp::SELECT);
-    let row = match db.query_one_raw(statement).await {
-        Err(error) if service::problem::is_unavailable(&error) => return Err(error.into()),
-        // No such table: not one of our databases.
-        Err(_) => return Err(DialError::Refused("it has no identity stamp")),
-        Ok(row) => row.ok_or(DialError::Refused("its identity stamp is empty"))?,
-    };
-    let tenant: String = row.try_get_by_index(0)?;
-    if tenant == route.tenant.to_string() {
-        Ok(())
-    } else {
-        Err(DialError::Refused("its identity stamp names another tenant"))
+/// Says why a tenant has no connection, once for each that was tried.
+pub(super) fn tell((tenant, generation): (TenantId, u64), server: &str, error: &DialError) {
+    match error {
+        DialError::Refused(reason) => {
+            tracing::error!(%tenant, generation, server, reason,
+                "refused to serve a tenant from a database that is not proven to be its own");
+        }
+        DialError::KeyMissing(_) => tracing::error!(%tenant, generation, "{error}"),
+        DialError::ServerAway(_) | DialError::ServerFull(_) | DialError::Unavailable(_) => {
+            let source = std::error::Error::source(error).map(tracing::field::display);
+            tracing::warn!(%tenant, generation, server, source, "could not open a connection: {error}");
+        }
     }
 }
 
-fn options(url: &SecretString, connections: u32) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url.expose_secret().to_owned());
-    without_upkeep(&mut options)
-        .max_connections(connections)
-        .min_connections(0)
-        .acquire_timeout(ACQUIRE)
-        .connect_timeout(CONNECT)
-        .sqlx_logging(false)
-        .test_before_acquire(false)
-        .test_before_acquire_if_idle_for(TEST_AFTER)
-        .map_sqlx_postgres_opts(|options| options.application_name("freehold-data-plane"))
-        .map_sqlx_sqlite_opts(|options| {
-            options
+/// What is dialled for a tenant.
+pub(super) struct Target {
+    ring: Arc<KeyRing>,
+    tenant: TenantId,
+    subject: Subject,
+    sealed: Sealed,
+    /// Host and port of the server; the same for all files.
+    address: Arc<str>,
+    /// The SQLite file, if it is one.
+    path: Option<PathBuf>,
+}
+
+impl Target {
+    /// The target of a route, if this node can open its URL.
+    pub(super) fn of(ring: &Arc<KeyRing>, route: &Route) -> Result<Self, DialError> {
+        let (subject, sealed) = (route.url_subject(), route.sealed_url.clone());
+        let url = open(ring, subject, &sealed)?;
+        let path = url.expose_secret().strip_prefix("sqlite://").map(PathBuf::from);
+        let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
+        let address = match (&path, is_postgres) {
+            (Some(_), _) => FILE.into(),
+            (None, true) => {
+                let url = Url::parse(url.expose_secret()).map_err(|_| DialError::Refused("its URL is damaged"))?;
+                format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432)).into()
+            }
+            // The driver's error would say it with the whole URL.
+            (None, false) => return Err(DialError::Refused("its URL is of no kind that is known here")),
+        };
+        Ok(Self { ring: Arc::clone(ring), tenant: route.tenant, subject, sealed, address, path })
+    }
+
+    pub(super) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    pub(super) const fn path(&self) -> Option<&PathBuf> {
+        self.path.as_ref()
+    }
+
+    /// A proven connection, within this time.
+    pub(super) async fn dial(&self, within: Duration, application: &str) -> Result<Connection, DialError> {
+        let begun = tokio::time::Instant::now();
+        let connecting = tokio::time::timeout(within, self.connect(application)).await;
+        let mut connection = connecting.unwrap_or(Err(DialError::ServerAway(None)))?;
+        // One database that is slow says nothing of its server.
+        let proof = tokio::time::timeout_at(begun + within, self.prove(&mut connection)).await;
+        match proof.unwrap_or(Err(DialError::Unavailable(None))) {
+            Ok(()) => Ok(connection),
+            Err(error) => {
+                // It was only looked at; whether it closes well does not matter.
+                let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self, application: &str) -> Result<Connection, DialError> {
+        let url = open(&self.ring, self.subject, &self.sealed)?;
+        let url = url.expose_secret();
+        let failed = |error| DialError::of(error, self.path.is_some());
+        if self.path.is_some() {
+            let options: SqliteConnectOptions = url.parse().map_err(failed)?;
+            let options = options
                 .create_if_missing(false)
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Normal)
-                .busy_timeout(ACQUIRE)
+                .busy_timeout(BUSY)
                 .foreign_keys(true)
-        });
-    options
+                .disable_statement_logging();
+            return Ok(Connection::Sqlite(options.connect().await.map_err(failed)?));
+        }
+        let options: PgConnectOptions = url.parse().map_err(failed)?;
+        let options = options
+            .application_name(application)
+            // A statement whose client is gone ends within a second.
+            .options([("client_connection_check_interval", "1s")])
+            .disable_statement_logging();
+        // A task of its own: the driver yields after every few rounds of SCRAM, and each time all around it would be polled.
+        let connecting = AbortOnDropHandle::new(tokio::spawn(async move { options.connect().await }));
+        let connection = connecting.await.map_err(|_| DialError::ServerAway(None))?;
+        Ok(Connection::Postgres(connection.map_err(failed)?))
+    }
+
+    async fn prove(&self, connection: &mut Connection) -> Result<(), DialError> {
+        let select = Statement::from_string(connection.backend(), stamp::SELECT);
+        let row = match QueryOne(&select).send(connection).await {
+            Err(error) if service::problem::driver_is_unavailable(&error) => {
+                return Err(DialError::of(error, self.path.is_some()));
+            }
+            // No such table: not one of our databases.
+            Err(_) => return Err(DialError::Refused("it has no identity stamp")),
+            Ok(row) => row.ok_or(DialError::Refused("its identity stamp is empty"))?,
+        };
+        let tenant: String =
+            row.try_get_by_index(0).map_err(|_| DialError::Refused("its identity stamp is damaged"))?;
+        if tenant == self.tenant.to_string() {
+            Ok(())
+        } else {
+            Err(DialError::Refused("its identity stamp names another tenant"))
+        }
+    }
+}
+
+fn open(ring: &KeyRing, subject: Subject, sealed: &Sealed) -> Result<SecretString, DialError> {
+    ring.open(subject, sealed).map_err(|error| match error {
+        SealError::UnknownKey { key } => DialError::KeyMissing(key),
+        SealError::Malformed => DialError::Refused("its URL is damaged"),
+        SealError::Refused => DialError::Refused("its URL was sealed for another tenant or generation"),
+    })
 }

@@ -10,6 +10,8 @@ use tenancy::route::{Epoch, Revision, Route};
 use tenancy::{Plan, Status};
 use uuid::Uuid;
 
+use http::StatusCode;
+
 use super::*;
 use crate::routes::RouteTable;
 
@@ -21,7 +23,12 @@ fn ring() -> KeyRing {
 }
 
 fn pools(max: u64) -> Pools {
-    Pools::new(ring(), &PoolsConfig { max, ..PoolsConfig::default() }, &NoopMeterProvider::new().meter("test"))
+    Pools::new(
+        ring(),
+        Uuid::nil(),
+        &PoolsConfig { max, ..PoolsConfig::default() },
+        &NoopMeterProvider::new().meter("test"),
+    )
 }
 
 fn tenant(number: u128) -> TenantId {
@@ -87,6 +94,10 @@ async fn close(table: &RouteTable, pools: &Pools) {
     }
 }
 
+async fn works(pool: &PoolUse) -> bool {
+    pool.checkout().await.unwrap().test(Duration::from_secs(1)).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_is_shared_and_replaced_with_its_generation_after_its_last_user() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +110,7 @@ async fn a_pool_is_shared_and_replaced_with_its_generation_after_its_last_user()
     hear(&table, &pools, route(1, 6, 2, &url)).await;
     let second = pools.of(&table.get(tenant(1)).unwrap()).await.unwrap();
     assert!(!Arc::ptr_eq(&first.0, &second.0));
-    assert!(first.db().ping().await.is_ok(), "whoever has it may finish");
+    assert!(works(&first).await, "whoever has it may finish");
     drop(served);
     assert_eq!(table.applied(), Revision(5));
     drop(first);
@@ -107,7 +118,7 @@ async fn a_pool_is_shared_and_replaced_with_its_generation_after_its_last_user()
     while table.applied() != Revision(6) {
         tokio::task::yield_now().await;
     }
-    assert!(second.db().ping().await.is_ok());
+    assert!(works(&second).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,13 +150,41 @@ async fn more_tenants_than_pools_are_all_served() {
         tokio::spawn(async move {
             for _ in 0..20 {
                 let pool = pools.of(&table.get(tenant(number)).unwrap()).await.unwrap();
-                pool.db().ping().await.unwrap();
+                assert!(works(&pool).await);
             }
         })
     });
     for done in join_all(work).await {
         done.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_share_what_the_node_may_open_and_all_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut routes = Vec::new();
+    for number in 1..=24 {
+        routes.push(route(number, 5, 1, &database(folder.path(), number).await));
+    }
+    let table = Arc::new(table(routes));
+    let config = PoolsConfig { sqlite_connections: std::num::NonZeroU32::new(3), ..PoolsConfig::default() };
+    let pools = Pools::new(ring(), Uuid::nil(), &config, &NoopMeterProvider::new().meter("test"));
+    let work = (1..=24).map(|number| {
+        let (table, pools) = (Arc::clone(&table), pools.clone());
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                let pool = pools.of(&table.get(tenant(number)).unwrap()).await.unwrap();
+                assert!(works(&pool).await);
+                let server = pools.server("local", true);
+                let counts = server.counts();
+                assert!(counts.held + counts.closing <= 3, "{counts:?}");
+            }
+        })
+    });
+    for done in join_all(work).await {
+        done.unwrap();
+    }
+    assert_eq!(pools.server("local", true).counts().starving, 0);
 }
 
 #[tokio::test]
@@ -186,8 +225,8 @@ async fn a_failed_dial_answers_for_the_next_requests_for_a_moment() {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("1.db");
         let table = table(vec![route(1, 5, 1, &format!("sqlite://{}", absent.display()))]);
-        let meter = NoopMeterProvider::new().meter("test");
-        let pools = Pools::forgiving_after(moment, ring(), &PoolsConfig::default(), &meter);
+        let mut pools = pools(10);
+        pools.settings.failed_for = moment;
         let served = table.get(tenant(1)).unwrap();
         assert!(pools.of(&served).await.is_err());
         database(folder.path(), 1).await;

@@ -39,16 +39,20 @@ pub(crate) async fn follow(
         .with_max_delay(Duration::from_secs(5))
         .without_max_times();
     let mut delays = backoff.build();
+    let mut is_urgent = false;
     loop {
         let polled = tokio::select! {
             () = drained.cancelled() => break,
-            polled = poll(&node, &routes, &pools, &limits) => polled,
+            polled = poll(&node, &routes, &pools, &limits, is_urgent) => polled,
         };
+        is_urgent = matches!(polled, Ok(false));
         let outcome = if polled.is_ok() { "ok" } else { "failed" };
         counter.add(1, &[KeyValue::new("outcome", outcome)]);
         match polled {
-            Ok(()) => {
-                heard.set_ready();
+            Ok(is_answered) => {
+                if is_answered {
+                    heard.set_ready();
+                }
                 delays = backoff.build();
             }
             Err(error) => {
@@ -62,27 +66,50 @@ pub(crate) async fn follow(
             }
         }
     }
+    pools.empty().await;
     if let Err(error) = routes.control.goodbye(node.id).await {
         tracing::info!(%error, "could not say goodbye; the control plane waits for this node until it is forgotten");
     }
 }
 
-async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> Result<(), ControlError> {
+/// Asks once. False: there was something to tell before the answer came; the next request is urgent, which waits for no news and
+/// is waited for.
+async fn poll(
+    node: &Node,
+    routes: &Routes,
+    pools: &Pools,
+    limits: &Limits,
+    is_urgent: bool,
+) -> Result<bool, ControlError> {
     let table = &routes.table;
-    let asked = table.position();
-    let Position { epoch, after, heard, .. } = asked;
+    let asked_at = table.position();
+    let Position { epoch, after, heard, .. } = asked_at;
     let applied = table.applied();
-    let wait = if applied < after || routes.canaries.is_any() { SHORT_WAIT_SECONDS } else { MAX_WAIT_SECONDS };
+    let is_watched = applied < after || routes.canaries.is_any();
+    let wait = if is_urgent {
+        0
+    } else if is_watched {
+        SHORT_WAIT_SECONDS
+    } else {
+        MAX_WAIT_SECONDS
+    };
     let (nodes, canaries) = (limits.nodes(), routes.canaries.take());
-    let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait, nodes, canaries };
+    let (holder, shares) = (Some(node.holder), pools.share_reports());
+    let request = FeedRequest { node: node.id, epoch, after, heard, applied, wait, nodes, canaries, holder, shares };
     let sent = Instant::now();
-    let answer = match routes.control.feed(&request).await {
-        Ok(answer) => answer,
-        Err(error) => {
+    let asked = tokio::select! {
+        asked = routes.control.feed(&request) => Some(asked),
+        // Another node may wait for what this one gave up: the next request tells of it.
+        () = pools.share_news(), if !is_urgent => None,
+    };
+    let answer = match asked {
+        Some(Ok(answer)) => answer,
+        untold => {
             routes.canaries.put_back(request.canaries);
-            return Err(error);
+            return untold.map_or(Ok(false), |asked| asked.map(|_| true));
         }
     };
+    pools.hear_shares(&answer.shares);
     routes.canaries.watch(&answer.canaries);
     limits.set_nodes(answer.nodes);
     pools.compare_rings(&answer.keys);
@@ -93,7 +120,7 @@ async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> R
             "the registry does not have all that this node heard of it: it was restored from a backup"
         );
     }
-    table.apply(asked, answer, sent);
+    table.apply(asked_at, answer, sent);
     for url in table.to_close() {
         pools.close(&url).await;
     }
@@ -108,5 +135,5 @@ async fn poll(node: &Node, routes: &Routes, pools: &Pools, limits: &Limits) -> R
         let reloads: Vec<_> = reloads.buffer_unordered(RELOADS_AT_ONCE).collect().await;
         reloads.into_iter().collect::<Result<Vec<()>, _>>()?;
     }
-    Ok(())
+    Ok(true)
 }

@@ -24,7 +24,7 @@ use super::lookup::Lookup;
 use crate::kept::Kept;
 use crate::key_uses::NotedMinute;
 use crate::limits::Limiter;
-use crate::pools::Pool;
+use crate::pools::TenantPool;
 use crate::session::Principal;
 use crate::uses::{Permit, Uses};
 
@@ -41,7 +41,7 @@ pub(crate) struct Served {
     /// The tenant's own meter.
     pub(crate) meter: Kept<Limiter>,
     /// Its pool.
-    pub(crate) pool: Kept<Pool>,
+    pub(crate) pool: Kept<TenantPool>,
     /// By requests at work with this version of the route.
     uses: Arc<Uses>,
     /// Another version has taken its place, or none. Set before it is looked whether anybody uses this one.
@@ -80,11 +80,7 @@ impl Drop for InUse {
 impl Served {
     fn new(route: Route, before: Option<&Self>) -> Self {
         let at_work = before.map_or_else(Arc::default, |before| Arc::clone(&before.at_work));
-        // A pool of another size is another pool.
-        let same_url = before.filter(|before| {
-            let (old, new) = (&before.route, &route);
-            old.generation == new.generation && old.plan.connections == new.plan.connections && is_dialled(new)
-        });
+        let same_url = before.filter(|before| before.route.generation == route.generation && is_dialled(&route));
         let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
         let principals = route.keys.iter().map(|key| Principal::of_key(key, route.tenant)).collect();
         let noted = route.keys.iter().map(|_| NotedMinute::default()).collect();

@@ -1,23 +1,27 @@
-//! The tenant's database as its handlers use it: SeaORM's own traits over the tenant's pool, and nothing to dial with.
+//! The tenant's database as its handlers use it: SeaORM's own traits over the tenant's connections, and nothing to dial with.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
-    QueryResult, SqliteTransactionMode, Statement, TransactionError, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
+    TransactionError, TransactionOptions, TransactionTrait,
 };
+use service::problem::NoConnection;
 
-use crate::pools::PoolUse;
+use super::transaction::{TenantTransaction, Work};
+use crate::pools::{Begin, Checkout, Execute, Failed, Message, PoolUse, QueryAll, QueryOne, Unprepared};
 use crate::uses::Permit;
 
 /// A tenant's database. While a clone lives, its pool stays open and the request counts against the plan's concurrency.
+///
+/// Each statement takes one of the tenant's connections and gives it back; a transaction keeps one until it ends. Where all are
+/// in use a statement waits for up to `pools.wait_ms`, and then fails as what answers 503 `server-busy` or `pool-exhausted`.
 #[derive(Clone, Debug)]
 pub struct TenantDb(Arc<Held>);
 
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     pool: PoolUse,
     _permit: Permit,
 }
@@ -27,49 +31,49 @@ impl TenantDb {
         Self(Arc::new(Held { pool, _permit: permit }))
     }
 
-    fn pool(&self) -> &DatabaseConnection {
-        self.0.pool.db()
+    async fn checkout(&self) -> Result<Checkout, DbErr> {
+        self.0.pool.checkout().await.map_err(|refusal| NoConnection::from(refusal).into())
     }
 
-    /// SQLite takes its one write lock at once: a transaction that reads first could not take it later.
-    fn options(&self, mut options: TransactionOptions) -> TransactionOptions {
-        if self.get_database_backend() == DbBackend::Sqlite && options.sqlite_transaction_mode.is_none() {
-            options.sqlite_transaction_mode = Some(SqliteTransactionMode::Immediate);
+    /// Sends a statement, and once more on another connection if the first was out of date.
+    async fn send<M: Message>(&self, message: M) -> Result<M::Answer, DbErr> {
+        match self.checkout().await?.send(&message).await {
+            Ok(answer) => return Ok(answer),
+            Err(Failed::Stale(_)) => {}
+            Err(failed) => return Err(failed.told(M::TOLD)),
         }
-        options
+        self.checkout().await?.send(&message).await.map_err(|failed| failed.told(M::TOLD))
     }
 }
 
 #[async_trait]
 impl ConnectionTrait for TenantDb {
     fn get_database_backend(&self) -> DbBackend {
-        self.pool().get_database_backend()
+        if self.0.pool.is_of_a_file() { DbBackend::Sqlite } else { DbBackend::Postgres }
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.pool().execute_raw(statement).await
+        self.send(Execute(&statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.pool().execute_unprepared(sql).await
+        self.send(Unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.pool().query_one_raw(statement).await
+        self.send(QueryOne(&statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.pool().query_all_raw(statement).await
+        self.send(QueryAll(&statement)).await
     }
 }
 
-type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
-
 #[async_trait]
 impl TransactionTrait for TenantDb {
-    type Transaction = DatabaseTransaction;
+    type Transaction = TenantTransaction;
 
-    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+    async fn begin(&self) -> Result<TenantTransaction, DbErr> {
         self.begin_with_options(TransactionOptions::default()).await
     }
 
@@ -77,18 +81,25 @@ impl TransactionTrait for TenantDb {
         &self,
         isolation_level: Option<IsolationLevel>,
         access_mode: Option<AccessMode>,
-    ) -> Result<DatabaseTransaction, DbErr> {
+    ) -> Result<TenantTransaction, DbErr> {
         self.begin_with_options(TransactionOptions { isolation_level, access_mode, ..TransactionOptions::default() })
             .await
     }
 
-    async fn begin_with_options(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
-        self.pool().begin_with_options(self.options(options)).await
+    async fn begin_with_options(&self, options: TransactionOptions) -> Result<TenantTransaction, DbErr> {
+        // As a statement: once more on another connection if the first was out of date.
+        match TenantTransaction::begin(Arc::clone(&self.0), self.checkout().await?, options).await {
+            Ok(transaction) => return Ok(transaction),
+            Err(Failed::Stale(_)) => {}
+            Err(failed) => return Err(failed.told(Begin::TOLD)),
+        }
+        let begun = TenantTransaction::begin(Arc::clone(&self.0), self.checkout().await?, options).await;
+        begun.map_err(|failed| failed.told(Begin::TOLD))
     }
 
     async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>
     where
-        F: for<'c> FnOnce(&'c DatabaseTransaction) -> Work<'c, T, E> + Send,
+        F: for<'c> FnOnce(&'c TenantTransaction) -> Work<'c, T, E> + Send,
         T: Send,
         E: std::fmt::Display + std::fmt::Debug + Send,
     {
@@ -102,15 +113,11 @@ impl TransactionTrait for TenantDb {
         access_mode: Option<AccessMode>,
     ) -> Result<T, TransactionError<E>>
     where
-        F: for<'c> FnOnce(&'c DatabaseTransaction) -> Work<'c, T, E> + Send,
+        F: for<'c> FnOnce(&'c TenantTransaction) -> Work<'c, T, E> + Send,
         T: Send,
         E: std::fmt::Display + std::fmt::Debug + Send,
     {
         let begun = self.begin_with_config(isolation_level, access_mode).await;
-        let transaction = begun.map_err(TransactionError::Connection)?;
-        // Dropped without a commit, it is rolled back.
-        let result = callback(&transaction).await.map_err(TransactionError::Transaction)?;
-        transaction.commit().await.map_err(TransactionError::Connection)?;
-        Ok(result)
+        begun.map_err(TransactionError::Connection)?.run(callback).await
     }
 }

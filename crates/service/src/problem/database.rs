@@ -6,11 +6,13 @@ use std::time::Duration;
 use http::StatusCode;
 use sea_orm::{DbErr, RuntimeErr, SqlxError, sqlx::error::DatabaseError};
 
-use super::Problem;
+use super::{NoConnection, Problem};
 
 impl From<DbErr> for Problem {
     fn from(error: DbErr) -> Self {
-        if is_unavailable(&error) {
+        if let Some(answer) = NoConnection::of(&error) {
+            answer.clone().into()
+        } else if is_unavailable(&error) {
             Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database-unavailable",
@@ -53,7 +55,8 @@ fn is_untranslatable(error: &DbErr) -> bool {
         if !is_sqlite(answer.as_ref()) && matches!(answer.code().as_deref(), Some("22021" | "22P05")))
 }
 
-fn driver_is_unavailable(error: &SqlxError) -> bool {
+/// As [`is_unavailable`], of the driver's own error.
+pub fn driver_is_unavailable(error: &SqlxError) -> bool {
     match error {
         SqlxError::Io(_)
         | SqlxError::Tls(_)

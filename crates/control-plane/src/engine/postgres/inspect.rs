@@ -12,7 +12,7 @@ use super::session::connect;
 use super::{GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, exists, inherits, one, run, version};
 use crate::engine::database::OURS;
 use crate::engine::error::sqlstate;
-use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login};
+use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login, Sessions};
 use crate::engine::{DatabaseName, Engine as _, EngineError, Slot};
 
 const WHAT: &str = "look at the database";
@@ -22,6 +22,33 @@ const RESTORE_RIGHTS: &str = include_str!("restore_rights.sql");
 
 #[async_trait]
 impl Inspect for Postgres {
+    async fn connections(&self) -> Result<Option<u32>, EngineError> {
+        // Superusers' own, and since Postgres 16 those of a role that an admin is not.
+        let sql = "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int \
+                   - coalesce(current_setting('reserved_connections', true), '0')::int";
+        let connections: i32 = one(&self.admin().await?, sql)
+            .await
+            .map_err(|error| EngineError::of("read how many connections the server takes", error))?;
+        Ok(Some(connections.unsigned_abs()))
+    }
+
+    async fn sessions(&self, names: &[String]) -> Result<Sessions, EngineError> {
+        let admin = &self.admin().await?;
+        // A session's name and user are shown to all roles; what kind of session it is, to few.
+        let sql = "SELECT coalesce(application_name, ''), count(*)::int FROM pg_stat_activity \
+                   WHERE usesysid IS NOT NULL GROUP BY 1";
+        let found =
+            pairs::<i32>(admin, sql, []).await.map_err(|error| EngineError::of("list the server's sessions", error))?;
+        let mut sessions = Sessions::default();
+        for (name, count) in found {
+            sessions.open += count.unsigned_abs();
+            if names.contains(&name) {
+                sessions.by_name.insert(name, count.unsigned_abs());
+            }
+        }
+        Ok(sessions)
+    }
+
     async fn answers(&self) -> Result<(), EngineError> {
         one::<i32>(&self.admin().await?, "SELECT 1")
             .await

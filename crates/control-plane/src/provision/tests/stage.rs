@@ -17,7 +17,7 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::feed::FeedRequest;
 use tenancy::id::NodeId;
-use tenancy::route::{Revision, Route};
+use tenancy::route::Route;
 use tenancy::seal::{Purpose, Sealed, Subject};
 use tenancy::{Status, TenantId};
 use tokio::task::JoinHandle;
@@ -218,17 +218,7 @@ impl Stage {
 
     /// A data plane that was heard, and has applied nothing.
     pub(crate) async fn behind(&self) -> FeedRequest {
-        let nothing = Revision(0);
-        let node = FeedRequest {
-            node: NodeId::generate(),
-            epoch: None,
-            after: nothing,
-            heard: nothing,
-            applied: nothing,
-            wait: 0,
-            nodes: 0,
-            canaries: Vec::new(),
-        };
+        let node = FeedRequest::first(NodeId::generate());
         self.hear(&node).await;
         node
     }

@@ -1,0 +1,70 @@
+//! How connections end: each permit comes back when the server's side is gone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::metrics::Closed;
+use super::super::tenant::{Live, TenantPool};
+use super::ServerPool;
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+impl ServerPool {
+    /// A permit is back.
+    pub(super) fn is_closed(self: &Arc<Self>) {
+        {
+            let mut state = self.state();
+            state.closing -= 1;
+            self.settle(&mut state);
+        }
+        self.dispatch(Instant::now());
+    }
+
+    /// A connection that nobody uses again. Its permit comes back once the server's side is gone.
+    pub(in super::super) fn discard(self: &Arc<Self>, pool: &TenantPool, live: Live, why: Closed) {
+        {
+            let mut state = self.state();
+            state.release(pool);
+            state.closing += 1;
+            self.settle(&mut state);
+        }
+        self.bury(live, why);
+    }
+
+    pub(super) fn bury(self: &Arc<Self>, live: Live, why: Closed) {
+        self.metrics.closed(why);
+        let server = Arc::clone(self);
+        self.runtime.spawn(async move {
+            server.close(live, why).await;
+            server.is_closed();
+        });
+    }
+
+    /// Closes a connection, and waits until the server's side is gone too: until then this node dials with its URL.
+    pub(super) async fn close(&self, live: Live, why: Closed) {
+        let (connection, _dialled) = live.into_parts();
+        if why == Closed::Broken {
+            // What it was in the middle of ends with the socket.
+            drop(connection);
+        } else if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, connection.close()).await {
+            tracing::debug!(%error, "a connection did not close cleanly");
+        }
+        if !self.is_of_files {
+            tokio::time::sleep(self.settings.lag(why)).await;
+        }
+    }
+
+    /// Closes what was idle for too long, or has lived its time.
+    pub(in super::super) fn reap(self: &Arc<Self>, now: Instant) {
+        let idle_since = now.checked_sub(self.settings.idle).unwrap_or(self.made);
+        let members: Vec<_> = self.state().members.values().cloned().collect();
+        for pool in members {
+            for live in pool.take_stale(idle_since, now) {
+                self.discard(&pool, live, Closed::Idle);
+            }
+        }
+        // Whatever nobody was woken for.
+        self.dispatch(now);
+    }
+}

@@ -1,0 +1,85 @@
+//! How connections begin: in a task that no request can cancel, and what follows when one cannot be opened.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::super::dial::{self, DialError};
+use super::super::metrics::Closed;
+use super::super::refusal::Refusal;
+use super::{Grant, ServerPool};
+
+/// How long a server that is full is not asked for more than this node has there.
+const SQUEEZED_FOR: Duration = Duration::from_millis(250);
+
+impl ServerPool {
+    pub(super) async fn open(self: Arc<Self>, Grant { pool, replaced, dialled }: Grant) {
+        if let Some(live) = replaced {
+            self.close(live, Closed::Replaced).await;
+        }
+        let begun = Instant::now();
+        let address = Arc::clone(pool.target.address());
+        // Its URL may have been replaced meanwhile.
+        let dialled = if pool.is_unused() {
+            Err(Arc::new(DialError::Unavailable(None)))
+        } else {
+            // A task of its own: should it panic, its permit comes back all the same.
+            let dialling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&pool).dial(dialled)));
+            dialling.await.unwrap_or_else(|_| Err(Arc::new(DialError::Unavailable(None))))
+        };
+        self.metrics.opened(dialled.as_ref().err().map(AsRef::as_ref), begun.elapsed());
+        let now = Instant::now();
+        let error = match dialled {
+            Ok(live) => {
+                {
+                    let mut state = self.state();
+                    state.opening -= 1;
+                    state.away.is_back(&address);
+                }
+                pool.opened(live);
+                return self.dispatch(now);
+            }
+            Err(error) => error,
+        };
+        dial::tell((pool.tenant, pool.generation), &self.name, &error);
+        let mut refused = Vec::new();
+        let is_retried = {
+            let mut state = self.state();
+            state.opening -= 1;
+            // The server's side of it may still be there.
+            state.release(&pool);
+            state.closing += 1;
+            match *error {
+                DialError::ServerAway(_) => {
+                    state.away.failed(&address, &error, now);
+                    refused = state.queue.take_all_of(&address);
+                }
+                DialError::ServerFull(_) => {
+                    state.away.is_back(&address);
+                    state.squeezed_until = Some(now + SQUEEZED_FOR);
+                }
+                // The server answers.
+                _ => state.away.is_back(&address),
+            }
+            self.settle(&mut state);
+            // Where this node has other connections, one of them may give way.
+            matches!(*error, DialError::ServerFull(_)) && state.held > 0
+        };
+        let is_its_own = !error.is_the_servers();
+        let refusal = Refusal::NotOpened(error);
+        for other in refused.iter().filter(|other| other.open() == 0) {
+            other.refuse_all(&refusal);
+        }
+        if is_retried {
+            pool.not_opened();
+            let _ = self.ask(&pool, now);
+        } else {
+            pool.failed(&refusal, is_its_own.then_some(self.settings.failed_for));
+        }
+        if !self.is_of_files {
+            tokio::time::sleep(self.settings.lag(Closed::Spent)).await;
+        }
+        self.is_closed();
+    }
+}
