@@ -1,6 +1,7 @@
 //! `freehold` as an operator and a script use it.
 
-use std::process::{Command, Output};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -9,9 +10,26 @@ use crate::on_both;
 use crate::process::folder;
 
 pub(crate) async fn freehold(bed: &Bed, arguments: &[&str]) -> Output {
+    let mut command = typed(bed, arguments);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn typed(bed: &Bed, arguments: &[&str]) -> Command {
     let mut command = Command::new(folder().join("freehold"));
     command.args(arguments).env("FREEHOLD_URL", &bed.control[0].url).env("FREEHOLD_TOKEN", &bed.token);
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    command
+}
+
+/// As [`freehold`], with this on its standard input.
+async fn freehold_of(bed: &Bed, arguments: &[&str], input: String) -> Output {
+    let mut command = typed(bed, arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = move || {
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
 }
 
 async fn json(bed: &Bed, arguments: &[&str]) -> Value {
@@ -122,6 +140,57 @@ async fn a_tenants_life_by_the_command_line(bed: Bed) {
     assert_eq!(json(&bed, &["tenant", "show", &id, "--json"]).await["status"], "deleted");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_by_the_command_line() {
+    let bed = Bed::start(Store::Sqlite, 1, 1).await;
+    let [second, moved] = ["second", "moved"].map(|name| bed.folder.path().join(name));
+    for folder in [&second, &moved] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let add = |name| ["server", "add", name, "--engine", "sqlite", "--region", "there", "--capacity", "10", "--json"];
+    let missing = freehold(&bed, &add("second")).await;
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("FREEHOLD_ADMIN_URL"), "{missing:?}");
+
+    let piped = [&add("second")[..], &["--warm", "0", "--admin-url-file", "-"]].concat();
+    let added = freehold_of(&bed, &piped, format!("sqlite://{}\n", second.display())).await;
+    assert!(added.status.success(), "{added:?}");
+    let added: Value = serde_json::from_slice(&added.stdout).unwrap();
+    let told = |server: &Value| ["name", "engine", "region", "state"].map(|field| server[field].clone());
+    assert_eq!(told(&added), ["second", "sqlite", "there", "open"], "{added}");
+    assert_eq!((&added["capacity"], &added["warm"]), (&json!(10), &json!(0)), "{added}");
+    let names = |servers: &Value| servers.as_array().unwrap().iter().map(|it| it["name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names(&json(&bed, &["server", "list", "--json"]).await), ["local", "second"]);
+
+    let mut command = typed(&bed, &add("second"));
+    command.env("FREEHOLD_ADMIN_URL", format!("sqlite://{}", second.display()));
+    let again = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("could not add second: "), "{again:?}");
+
+    let file = bed.folder.path().join("url");
+    std::fs::write(&file, format!("sqlite://{}\n", moved.display())).unwrap();
+    let set = ["server", "set", "second", "--state", "draining", "--capacity", "20", "--connect-rate", "50", "--json"];
+    let set = json(&bed, &[&set[..], &["--admin-url-file", file.to_str().unwrap()]].concat()).await;
+    assert_eq!(told(&set), ["second", "sqlite", "there", "draining"], "{set}");
+    assert_eq!((&set["capacity"], &set["connect_rate"], &set["warm"]), (&json!(20), &json!(50), &json!(0)), "{set}");
+    let shown = json(&bed, &["server", "show", "second", "--json"]).await;
+    assert_eq!((&shown["state"], &shown["databases"]), (&json!("draining"), &json!(0)), "{shown}");
+    let shown = freehold(&bed, &["server", "show", "second"]).await;
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("\nstate              draining\n"), "{shown:?}");
+
+    // A URL where the path of its file should be: not even that is repeated.
+    let mistaken =
+        ["server", "set", "second", "--admin-url-file", "postgres://admin:planted-password@db.test/postgres"];
+    let mistaken = freehold(&bed, &mistaken).await;
+    assert_eq!(mistaken.status.code(), Some(1), "{mistaken:?}");
+    assert!(!format!("{mistaken:?}").contains("planted-password"), "{mistaken:?}");
+    let nothing = freehold(&bed, &["server", "set", "second"]).await;
+    assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
+    let unknown = freehold(&bed, &["server", "show", "third"]).await;
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("freehold server list"), "{unknown:?}");
+}
+
 async fn a_deleted_tenant_is_restored_by_the_command_line(store: Store) {
     let tuning = Tuning { tenants: "grace_seconds = 3600\n", ..Tuning::DEFAULT };
     let bed = Bed::start_with(store, 1, 1, tuning).await;
@@ -182,7 +251,7 @@ fn shells_complete_what_is_typed() {
         let output = Command::new(folder().join("freehold")).args(["completions", shell]).output().unwrap();
         let script = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{shell}");
-        for word in ["tenant", "restore", "rewrap", "fleet", "audit"] {
+        for word in ["tenant", "restore", "rewrap", "server", "fleet", "audit"] {
             assert!(script.contains(word), "{shell} does not know {word}");
         }
     }

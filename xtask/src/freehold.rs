@@ -1,4 +1,4 @@
-//! `cargo xtask tenant`, `cargo xtask fleet` and `cargo xtask audit`: handed to `freehold`, the command-line client, which is built if need be.
+//! `cargo xtask tenant`, `server`, `fleet` and `audit`: handed to `freehold`, the command-line client, which is built if need be.
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cargo;
 
-/// What is typed after `cargo xtask tenant`, `cargo xtask fleet` or `cargo xtask audit`.
+/// What is typed after `cargo xtask tenant`, `server`, `fleet` or `audit`.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {

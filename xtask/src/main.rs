@@ -50,6 +50,10 @@ enum Command {
     /// Builds and runs `freehold tenant` with all that follows, and ends with its exit code. It asks the control plane
     /// that `cargo xtask dev` started, or the one that FREEHOLD_URL and FREEHOLD_TOKEN name.
     Tenant(freehold::Options),
+    /// List, show, add and change servers; `cargo xtask server --help` tells how
+    ///
+    /// Builds and runs `freehold server` with all that follows, as `cargo xtask tenant` does.
+    Server(freehold::Options),
     /// Bring every tenant's database to a schema version; `cargo xtask fleet --help` tells how
     ///
     /// Builds and runs `freehold fleet` with all that follows, as `cargo xtask tenant` does: release pipelines with a
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Tenant(options) => freehold::run("tenant", &options),
+        Command::Server(options) => freehold::run("server", &options),
         Command::Fleet(options) => freehold::run("fleet", &options),
         Command::Audit(options) => freehold::run("audit", &options),
     };

@@ -1,5 +1,5 @@
-//! `freehold`: tenants, the fleet's schema and the audit trail from the command line. A client of the control plane's HTTP API and of nothing
-//! else, so that it runs where no plane and no toolchain does.
+//! `freehold`: tenants, servers, the fleet's schema and the audit trail from the command line. A client of the control plane's
+//! HTTP API and of nothing else, so that it runs where no plane and no toolchain does.
 //!
 //! Stdout has the answer and nothing besides; what is said to a person goes to stderr.
 
@@ -13,6 +13,7 @@ mod fleet;
 mod operation;
 mod output;
 mod progress;
+mod server;
 mod table;
 mod tenant;
 
@@ -25,7 +26,7 @@ use client::Client;
 use fleet::BudgetSpent;
 use output::{ClosedOutput, Output, note};
 
-/// Tenants, their databases' schema and the audit trail, from the command line
+/// Tenants, servers, the databases' schema and the audit trail, from the command line
 #[derive(Parser)]
 #[command(name = "freehold", bin_name = "freehold", version)]
 #[command(after_help = "\
@@ -50,6 +51,9 @@ enum Command {
     /// Create, change, repair and delete tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// List, show, add and change the servers that hold the tenants' databases
+    #[command(subcommand)]
+    Server(server::Command),
     /// Bring every tenant's database to a schema version, wave by wave
     #[command(subcommand)]
     Fleet(fleet::Command),
@@ -76,6 +80,7 @@ fn run(cli: Cli) -> Result<()> {
     let output = Output { is_json: cli.json };
     match cli.command {
         Command::Tenant(command) => command.run(&Client::new(cli.access.find()?), output),
+        Command::Server(command) => command.run(&Client::new(cli.access.find()?), output),
         Command::Fleet(command) => command.run(&Client::new(cli.access.find()?), output),
         Command::Audit(command) => command.run(output, || Ok(Client::new(cli.access.find()?))),
         Command::Completions(options) => completions::run(&options),

@@ -102,6 +102,7 @@ pub(super) fn check(answer: Answer, method: &str, path: &str, base: &str, token_
     refusal.hint = match (status, kind) {
         (401 | 403, _) => Some(format!("The token is from {token_from}.")),
         (404, "tenant-not-found") => Some("`freehold tenant list` shows those there are.".to_owned()),
+        (404, "server-not-found") => Some("`freehold server list` shows those there are.".to_owned()),
         (404, "key-not-found") => Some("`freehold tenant key list TENANT` shows those it has.".to_owned()),
         (404, "issuer-not-found") => Some("`freehold tenant issuer list TENANT` shows those it has.".to_owned()),
         (404, "domain-not-found") => Some("`freehold tenant domain list TENANT` shows those it has.".to_owned()),

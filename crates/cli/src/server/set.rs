@@ -1,0 +1,122 @@
+//! `freehold server set`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use super::{Named, Server, admin_url};
+use crate::client::{Client, path};
+use crate::output::Output;
+
+/// What is typed after `freehold server set`.
+#[derive(clap::Args)]
+#[command(override_usage = "freehold server set [OPTIONS] <NAME> <--state STATE | --capacity N | ...>")]
+#[command(after_help = "Example: freehold server set big --state draining")]
+pub(crate) struct Options {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    change: Change,
+}
+
+/// What changes, as the API names it.
+#[derive(clap::Args, Serialize)]
+#[group(required = true, multiple = true)]
+struct Change {
+    /// Open the server for new databases, or drain it: it then takes none
+    #[arg(long, value_parser = ["open", "draining"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    /// Place at most this many databases on it
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u32>,
+    /// Let all data planes together have this many connections open
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_budget: Option<u32>,
+    /// Let all data planes together open this many connections in a second
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_rate: Option<u32>,
+    /// Keep this many databases ready for new tenants
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm: Option<u32>,
+    /// Read another admin URL from this file; - is standard input. The control plane checks the URL first
+    // FREEHOLD_ADMIN_URL does not count here: a variable that is left over must not change a server.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    admin_url_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(flatten)]
+    change: &'a Change,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin_url: Option<&'a str>,
+}
+
+pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<()> {
+    let name = &options.named.name;
+    let answer = client.patch(&path(["servers", name]), &options.change.body()?);
+    let answer = answer.with_context(|| format!("could not change {name}"))?;
+    let server: Server = answer.json("server")?;
+    output.show(answer.text(), || server.facts().to_string())
+}
+
+impl Change {
+    fn body(&self) -> Result<String> {
+        let admin_url = self.admin_url_file.as_deref().map(admin_url::from_file).transpose()?;
+        let admin_url = admin_url.as_ref().map(SecretString::expose_secret);
+        Ok(serde_json::to_string(&Body { change: self, admin_url })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn body(typed: &[&str]) -> Result<String> {
+        Typed::try_parse_from([&["set", "big"], typed].concat())?.options.change.body()
+    }
+
+    #[test]
+    fn only_what_was_typed_changes() {
+        assert_eq!(body(&["--warm", "0"]).unwrap(), r#"{"warm":0}"#);
+        assert_eq!(
+            body(&["--connect-rate", "50", "--state", "draining", "--capacity", "7", "--connection-budget", "9"])
+                .unwrap(),
+            r#"{"state":"draining","capacity":7,"connection_budget":9,"connect_rate":50}"#
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        std::fs::write(&file, "sqlite:///folder\n").unwrap();
+        let sent = body(&["--admin-url-file", file.to_str().unwrap()]).unwrap();
+        assert_eq!(sent, r#"{"admin_url":"sqlite:///folder"}"#);
+    }
+
+    #[test]
+    fn something_must_change() {
+        let error = body(&[]).unwrap_err().to_string();
+        assert!(error.contains("--connection-budget"), "{error}");
+        assert!(body(&["--state", "closed"]).is_err());
+    }
+
+    #[test]
+    fn no_error_shows_the_admin_url() {
+        let error = body(&["--admin-url-file", "postgres://admin:planted-password@db.test/postgres"]).unwrap_err();
+        assert!(!format!("{error:#} {error:?}").contains("planted-password"), "{error:?}");
+    }
+}
