@@ -83,6 +83,8 @@ impl Pools {
             .build();
         let servers = Arc::default();
         metrics::observe(meter, &servers);
+        let files = config.sqlite_connections();
+        tracing::info!(connections = files, "SQLite files are kept open by at most so many connections");
         Self {
             ring: Arc::new(ring),
             lacking: Arc::new(Lacking::new(meter)),
@@ -91,7 +93,7 @@ impl Pools {
             servers,
             shares: Arc::default(),
             settings: Settings::of(config, application_name(holder)),
-            files: config.sqlite_connections(),
+            files,
             instruments: Instruments::new(meter),
         }
     }
@@ -113,7 +115,10 @@ impl Pools {
         }
         for _ in 0..ATTEMPTS {
             let pool = self.pool(served, now).await?;
-            if let Some(entered) = pool.enter(most) {
+            // Another version of the route may have been faster.
+            if Arc::ptr_eq(&pool.url, &served.dialled)
+                && let Some(entered) = pool.enter(most)
+            {
                 served.pool.keep(&pool, now);
                 return ready(entered).await;
             }

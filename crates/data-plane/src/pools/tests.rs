@@ -4,9 +4,10 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::{ConnectionTrait as _, Database, TransactionSession as _, TransactionTrait as _};
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
+use tenancy::share::Share;
 use tenancy::{Plan, Status};
 use uuid::Uuid;
 
@@ -212,7 +213,9 @@ async fn what_is_not_proven_to_be_the_tenants_is_refused_and_nothing_is_made() {
         (route(1, 5, 1, &format!("sqlite://{}", absent.display())), "database-unavailable"),
         (route(1, 5, 1, "postgres://planted:planted@127.0.0.1:1/x"), "database-unavailable"),
     ] {
-        let problem = pools(10).of(&table(vec![route]).get(tenant(1)).unwrap()).await.unwrap_err();
+        let pools = pools(10);
+        pools.hear_shares(&[Share { server: "local".into(), grant: 1, connections: 10, connect_rate: 10 }]);
+        let problem = pools.of(&table(vec![route]).get(tenant(1)).unwrap()).await.unwrap_err();
         assert_eq!((problem.kind(), problem.status()), (kind, StatusCode::SERVICE_UNAVAILABLE), "{problem:?}");
         assert!(!format!("{problem:?}").contains("planted"), "{problem:?}");
     }
@@ -232,4 +235,69 @@ async fn a_failed_dial_answers_for_the_next_requests_for_a_moment() {
         database(folder.path(), 1).await;
         assert_eq!(pools.of(&served).await.is_ok(), is_over, "after {moment:?}");
     }
+}
+
+/// A tenant that may have one connection, and its pool.
+async fn alone(folder: &Path) -> (Pools, PoolUse) {
+    let table = table(vec![route(1, 5, 1, &database(folder, 1).await)]);
+    let config = PoolsConfig { sqlite_connections: std::num::NonZeroU32::new(1), ..PoolsConfig::default() };
+    let pools = Pools::new(ring(), Uuid::nil(), &config, &NoopMeterProvider::new().meter("test"));
+    let pool = pools.of(&table.get(tenant(1)).unwrap()).await.unwrap();
+    (pools, pool)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_handed_to_a_statement_that_was_given_up_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pools, pool) = alone(folder.path()).await;
+    for _ in 0..3 {
+        let held = pool.checkout().await.unwrap();
+        let waiter = pool.0.enter(1).unwrap();
+        let waiting = tokio::spawn(async move { waiter.checkout().await.is_ok() });
+        // It has begun to wait.
+        tokio::task::yield_now().await;
+        // It is handed the connection, and ends before it can take it.
+        drop(held);
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert!(works(&pool).await, "the connection is there for the next");
+    }
+    assert_eq!(pools.server("local", true).counts().held, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_is_left_open_is_rolled_back_with_all_within_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_pools, pool) = alone(folder.path()).await;
+    let db = crate::session::TenantDb::new(pool, Arc::<crate::uses::Uses>::default().begin_below(1).unwrap());
+    let count = async || {
+        let count = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT count(*) FROM t");
+        db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap()
+    };
+    db.execute_unprepared("CREATE TABLE t (n INTEGER)").await.unwrap();
+    let outer = db.begin().await.unwrap();
+    outer.execute_unprepared("INSERT INTO t VALUES (1)").await.unwrap();
+    let inner = outer.begin().await.unwrap();
+    inner.execute_unprepared("INSERT INTO t VALUES (2)").await.unwrap();
+    // The other way round than they began.
+    drop(outer);
+    drop(inner);
+    assert_eq!(count().await, 0);
+    db.execute_unprepared("INSERT INTO t VALUES (3)").await.unwrap();
+    assert_eq!(count().await, 1, "the connection is in no transaction any more");
+
+    let outer = db.begin().await.unwrap();
+    let inner = outer.begin().await.unwrap();
+    inner.execute_unprepared("INSERT INTO t VALUES (4)").await.unwrap();
+    assert!(outer.commit().await.is_err(), "what is within it has not ended");
+    drop(inner);
+    assert_eq!(count().await, 1);
+
+    let outer = db.begin().await.unwrap();
+    outer.execute_unprepared("INSERT INTO t VALUES (5)").await.unwrap();
+    let inner = outer.begin().await.unwrap();
+    inner.execute_unprepared("INSERT INTO t VALUES (6)").await.unwrap();
+    inner.rollback().await.unwrap();
+    outer.commit().await.unwrap();
+    assert_eq!(count().await, 2, "what was committed, and nothing else");
 }
