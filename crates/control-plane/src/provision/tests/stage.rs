@@ -17,7 +17,7 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::feed::FeedRequest;
 use tenancy::id::NodeId;
-use tenancy::route::Route;
+use tenancy::route::{Epoch, Route};
 use tenancy::seal::{Purpose, Sealed, Subject};
 use tenancy::{Status, TenantId};
 use tokio::task::JoinHandle;
@@ -223,8 +223,11 @@ impl Stage {
         node
     }
 
+    /// A node follows the history as it is, and has applied what it says.
     pub(crate) async fn hear(&self, node: &FeedRequest) {
-        self.plane.registry.heard(node, self.plane.registry.now()).await.unwrap();
+        let epoch = Some(Epoch(self.plane.registry.history().await.unwrap().epoch));
+        let node = FeedRequest { epoch: node.epoch.or(epoch), ..node.clone() };
+        self.plane.registry.heard(&node, self.plane.registry.now()).await.unwrap();
     }
 
     /// As the API's DELETE does it, with the grace period over.
