@@ -47,6 +47,7 @@ impl Closed {
 /// What all servers' pools of a node count into.
 #[derive(Clone)]
 pub(super) struct Instruments {
+    dials: Counter<u64>,
     opens: Counter<u64>,
     closes: Counter<u64>,
     timeouts: Counter<u64>,
@@ -59,8 +60,12 @@ impl Instruments {
         // Seconds: from a wait that nobody notices to the longest there is.
         let seconds = || vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
         Self {
-            opens: meter
+            dials: meter
                 .u64_counter("data_plane_pool_dials")
+                .with_description("First connections of tenants' database URLs, by outcome.")
+                .build(),
+            opens: meter
+                .u64_counter("data_plane_connection_opens")
                 .with_description("Connections opened to tenants' databases, by outcome.")
                 .build(),
             closes: meter
@@ -108,6 +113,11 @@ impl PoolMetrics {
 
     pub(super) fn refused(&self, refusal: &Refusal) {
         self.all.timeouts.add(1, &[self.label(), KeyValue::new("reason", refusal.reason())]);
+    }
+
+    /// A URL of which no connection was open before was dialled.
+    pub(super) fn dialled(&self, is_open: bool) {
+        self.all.dials.add(1, &[KeyValue::new("outcome", if is_open { "open" } else { "failed" })]);
     }
 
     pub(super) fn opened(&self, error: Option<&DialError>, time: Duration) {

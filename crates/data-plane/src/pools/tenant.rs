@@ -60,6 +60,7 @@ pub(crate) struct TenantPool {
     pub(super) file: OnceLock<OpenFile>,
     users: Uses,
     is_retired: AtomicBool,
+    was_open: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -138,6 +139,7 @@ impl TenantPool {
             file: OnceLock::new(),
             users: Uses::default(),
             is_retired: AtomicBool::new(false),
+            was_open: AtomicBool::new(false),
             state: Mutex::new(State {
                 idle: Vec::new(),
                 waiting: VecDeque::new(),
@@ -180,6 +182,11 @@ impl TenantPool {
 
     pub(super) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::SeqCst)
+    }
+
+    /// Whether none of its connections was open before this one is, or could not be.
+    pub(super) fn is_first(&self, is_open: bool) -> bool {
+        !self.was_open.fetch_or(is_open, Ordering::Relaxed)
     }
 
     pub(super) fn is_of_a_file(&self) -> bool {

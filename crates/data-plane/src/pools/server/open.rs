@@ -29,6 +29,9 @@ impl ServerPool {
             dialling.await.unwrap_or_else(|_| Err(Arc::new(DialError::Unavailable(None))))
         };
         self.metrics.opened(dialled.as_ref().err().map(AsRef::as_ref), begun.elapsed());
+        if pool.is_first(dialled.is_ok()) {
+            self.metrics.dialled(dialled.is_ok());
+        }
         let now = Instant::now();
         let error = match dialled {
             Ok(live) => {
