@@ -1,6 +1,6 @@
 //! Nodes that heard of more than the registry has.
 //!
-//! A node's word alone is a claim by whoever holds a node's token: the node is told to start again at the head, and nothing
+//! A node's word alone is a claim of any holder of the node token: the node is told to start again at the head, and nothing
 //! else comes of it. No node begins an epoch. What a control plane itself told the node is evidence: the registry lost part
 //! of its history, and no tenant is deleted until an operator has looked at it.
 

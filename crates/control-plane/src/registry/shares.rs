@@ -1,4 +1,4 @@
-//! Shares of servers' connections, as they stand in the registry: heard from nodes, dealt anew, and given back.
+//! Shares of servers' connections, as they stand in the registry: heard from nodes, dealt, and given back.
 //!
 //! A server's row is locked while its shares are dealt, so that all replicas count the same.
 
@@ -76,7 +76,7 @@ pub(super) fn are_other(told: &[ShareReport], shares: &[Share]) -> bool {
 }
 
 impl Registry {
-    /// Takes in what a process says of its shares, and deals anew where that changes anything.
+    /// Takes in what a process says of its shares, and deals again where that changes anything.
     pub(crate) async fn settle_shares(&self, request: &FeedRequest) -> Result<(), DbErr> {
         let Some(holder) = request.holder else { return Ok(()) };
         let servers = servers::Entity::find().filter(servers::Column::Engine.eq(DEALT)).all(self.db()).await?;
@@ -182,7 +182,7 @@ impl Registry {
         Ok(is_changed)
     }
 
-    /// Deals a server's budget anew: it is another one, or its connections are opened at another rate.
+    /// Deals a server's budget again: it is another one, or its connections are opened at another rate.
     pub(crate) async fn deal_anew(&self, transaction: &DatabaseTransaction, server: Uuid) -> Result<(), DbErr> {
         let Some((budget, mut rows)) = lock_shares(transaction, server).await? else { return Ok(()) };
         for row in rows.iter_mut().filter(|row| !row.is_leaving) {

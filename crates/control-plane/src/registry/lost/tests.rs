@@ -34,7 +34,7 @@ async fn row_of(stage: &Stage, node: &FeedRequest) -> nodes::Model {
     nodes::Entity::find_by_id(node.node.as_uuid()).one(stage.plane.registry.db()).await.unwrap().unwrap()
 }
 
-/// As a restore does it of which nobody was told.
+/// Does what a restore does that the control plane is not told of.
 async fn set_head(stage: &Stage, head: Revision) {
     history::Entity::update_many()
         .col_expr(history::Column::Head, Expr::value(head.0.cast_signed()))
