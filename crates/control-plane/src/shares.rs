@@ -1,7 +1,7 @@
 //! Shares of processes that are gone: each server shows what is left of them, and the rest is dealt to others.
 //!
 //! A process counts as gone when it said goodbye, when another one runs with its node's folder, when an operator forgot the node,
-//! or when it was not heard for so long that it serves nobody. It opens nothing any more; its sessions end one by one.
+//! or when it was not heard for so long that it refuses all requests. It opens nothing any more; its sessions end one by one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The tenants' connections of this node: opened when they are first needed, and never more to one server than its share.
 //!
-//! `tenant.rs` is one tenant's connections, `server.rs` all of one server's, over which tenants compete. Opening one holds
-//! nobody else up. A replaced URL's connections are closed after their last user.
+//! `tenant.rs` is one tenant's connections, `server.rs` all of one server's, over which tenants compete. Opening one
+//! keeps no other tenant waiting. A replaced URL's connections are closed after their last user.
 
 mod checkout;
 mod connection;
@@ -130,7 +130,7 @@ impl Pools {
     async fn pool(&self, served: &Served, now: Duration) -> Result<Arc<TenantPool>, Problem> {
         let key = (served.route.tenant, served.route.generation);
         if let Some(pool) = self.open.get(&key).await {
-            // A route that was forgotten and asked for again counts its connections anew.
+            // A route that was forgotten and asked for again has a count of its own.
             if pool.is_there(now) && !pool.is_retired() && Arc::ptr_eq(&pool.url, &served.dialled) {
                 return Ok(pool);
             }

@@ -62,7 +62,7 @@ impl Shown {
         connections.add_to(&mut facts);
         let mut text = facts.to_string();
         if connections.shares.is_empty() {
-            text.push_str("\nno data plane has a share\n");
+            text.push_str("\nno data plane has a share yet; each gets one when it first needs the server\n");
         } else {
             let _ = write!(text, "\n{}", connections.table());
         }
@@ -198,7 +198,11 @@ mod tests {
         NODE  SHARE  HELD  WANTED  OPEN  LEAVING
         01b1  2      2     4       -     no
         ");
-        assert!(shown(Some(30), Some(0), &[]).text().ends_with("\n\nno data plane has a share\n"));
+        assert!(
+            shown(Some(30), Some(0), &[])
+                .text()
+                .ends_with("\n\nno data plane has a share yet; each gets one when it first needs the server\n")
+        );
     }
 
     #[test]

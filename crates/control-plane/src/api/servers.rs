@@ -368,7 +368,7 @@ pub(super) async fn update(
     if is_budgeted {
         // Before the history's row, as everywhere.
         audit::lock(change.db(), Chain::Platform).await?;
-        plane.registry.deal_anew(change.db(), row.id).await?;
+        plane.registry.deal_again(change.db(), row.id).await?;
     }
     let after = Server::from(row);
     let deed = Deed::on_platform("server.changed", after.name.as_str()).changed(&before, &after);

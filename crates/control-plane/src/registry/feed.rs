@@ -121,8 +121,8 @@ impl Registry {
         Ok(RouteAnswer { epoch, as_of, route: route.await? })
     }
 
-    /// Gives the history another identity, unless somebody else just did; answers the one in force. What was lost of the old
-    /// one is acknowledged by it.
+    /// Gives the history another identity, unless another replica just did. Answers the one in force. It acknowledges what was
+    /// lost of the old history.
     pub(crate) async fn begin_epoch(&self, old: Uuid) -> Result<history::Model, DbErr> {
         let mut change = self.change().await?;
         // Before the history, as everybody locks them.

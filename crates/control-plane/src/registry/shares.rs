@@ -183,7 +183,7 @@ impl Registry {
     }
 
     /// Deals a server's budget again: it is another one, or its connections are opened at another rate.
-    pub(crate) async fn deal_anew(&self, transaction: &DatabaseTransaction, server: Uuid) -> Result<(), DbErr> {
+    pub(crate) async fn deal_again(&self, transaction: &DatabaseTransaction, server: Uuid) -> Result<(), DbErr> {
         let Some((budget, mut rows)) = lock_shares(transaction, server).await? else { return Ok(()) };
         for row in rows.iter_mut().filter(|row| !row.is_leaving) {
             // A grant of another number is heard, though it be for as many.
@@ -209,7 +209,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Shares of processes that are gone, or whose nodes were not heard since this moment: such a node serves nobody any more.
+    /// Shares of processes that are gone, or whose nodes were not heard since this moment: such a node refuses all requests.
     pub(crate) async fn left_shares(&self, heard_before: DateTime<Utc>) -> Result<Vec<shares::Model>, DbErr> {
         let heard = Query::select()
             .column(nodes::Column::Id)
@@ -280,7 +280,7 @@ impl Registry {
     }
 }
 
-/// The budget and all shares of a server, which nobody else deals until the transaction ends.
+/// Reads the budget and all shares of a server. No other replica deals them until the transaction ends.
 async fn lock_shares(
     transaction: &DatabaseTransaction,
     server: Uuid,

@@ -38,7 +38,7 @@ enum Condition {
     Sound,
     /// A statement is at work on it, or was given up.
     AtWork,
-    /// It serves nobody again.
+    /// The connection is not used again.
     Spent,
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Instruments {
 
 impl Instruments {
     pub(super) fn new(meter: &Meter) -> Self {
-        // Seconds: from a wait that nobody notices to the longest there is.
+        // Seconds, up to the longest wait that is usual.
         let seconds = || vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
         Self {
             dials: meter

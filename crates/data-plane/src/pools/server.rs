@@ -58,7 +58,7 @@ struct State {
     share: u32,
     /// Connections of all pools, those that are being opened included.
     held: u32,
-    /// Connections that nobody has any more, and whose permits are not back yet.
+    /// Connections that are closed on this side, and whose permits are not back yet.
     closing: u32,
     opening: u32,
     /// Pools that hold connections, by their addresses in memory.
@@ -287,7 +287,7 @@ impl ServerPool {
             let bound = (pool.open() > 0).then_some(worth);
             if !has_room && state.victim(now, self.settings.youngest, bound).is_none() {
                 bound?;
-                // It holds up nobody behind it, and asks again.
+                // Those behind it go on. It asks again.
                 state.queue.leave(&pool);
                 continue;
             }

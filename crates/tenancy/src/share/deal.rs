@@ -2,7 +2,7 @@
 
 use super::Holding;
 
-/// Deals a budget to its holders, and answers whether any grant changed. While all have what they need, nobody's share shrinks.
+/// Deals a budget to its holders, and answers whether any grant changed. While all have what they need, no share shrinks.
 ///
 /// Shrunk shares are granted at once; what they free is granted to others only once their holders gave it up. A new grant has a
 /// number that no grant had before, also where a registry has forgotten some: at least `now`, milliseconds since 1970.
@@ -55,7 +55,7 @@ fn by_need(budget: u32, holdings: &[Holding]) -> Vec<u32> {
     targets
 }
 
-/// What nobody needs now is dealt out too: a holder that comes to need it need not ask.
+/// Deals out what is not needed now: a holder that comes to need it need not ask.
 fn spread(budget: u32, targets: &mut [u32]) {
     let dealt: u32 = targets.iter().sum();
     let left = budget.saturating_sub(dealt);

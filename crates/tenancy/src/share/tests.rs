@@ -99,7 +99,7 @@ impl World {
                     self.join();
                 }
             }
-            // The dealer looks at the server: of whoever died and has no socket left, nothing is held.
+            // The dealer looks at the server: of a process that died and has no socket left, nothing is held.
             97 => {
                 let gone: Vec<Uuid> =
                     self.nodes.iter().filter(|node| !node.is_alive && node.open == 0).map(|node| node.holder).collect();

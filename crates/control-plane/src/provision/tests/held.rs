@@ -174,7 +174,7 @@ async fn no_tenant_is_deleted_while_the_registry_lacks_what_a_node_was_given(sta
     let (node, head) = (stage.behind().await, registry.history().await.unwrap().head);
     assert!(!followed(stage, &node, head - 1).await.reset);
     assert!(told_by_the_doctor(stage).await.is_empty());
-    // It is restored, and nobody says so.
+    // The registry is restored, and the control plane is not told so.
     history::Entity::update_many()
         .col_expr(history::Column::Head, Expr::col(history::Column::Head).sub(1))
         .exec(registry.db())

@@ -21,7 +21,7 @@ impl ServerPool {
         self.dispatch(Instant::now());
     }
 
-    /// A connection that nobody uses again. Its permit comes back once the server's side is gone.
+    /// Closes a connection for good. Its permit comes back once the server's side is gone.
     pub(in super::super) fn discard(self: &Arc<Self>, pool: &TenantPool, live: Live, why: Closed) {
         {
             let mut state = self.state();
@@ -64,7 +64,7 @@ impl ServerPool {
                 self.discard(&pool, live, Closed::Idle);
             }
         }
-        // Whatever nobody was woken for.
+        // Tenants whose wake-up was lost are served now.
         self.dispatch(now);
     }
 }

@@ -54,7 +54,7 @@ impl TenantPool {
             }
             state.failed = None;
         }
-        // What nobody waits for any more is forgotten here at the latest.
+        // Statements that were given up are forgotten here at the latest.
         while state.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             state.waiting.pop_front();
         }
