@@ -11,6 +11,7 @@ mod admission;
 mod fleet;
 mod load;
 mod news;
+mod pools;
 mod provision;
 mod report;
 mod route;
@@ -41,10 +42,11 @@ async fn main() -> ExitCode {
     let effort = Effort { is_quick: arguments.iter().any(|argument| argument == "--quick") };
     let report: Report = match arguments.first().map(String::as_str) {
         Some("--list") => {
-            println!("route\nnews\nprovision\nadmission\nfleet");
+            println!("route\npools\nnews\nprovision\nadmission\nfleet");
             return ExitCode::SUCCESS;
         }
         Some("route") => route::measure(effort).await,
+        Some("pools") => pools::measure(effort).await,
         Some("news") => news::measure(effort).await,
         Some("admission") => admission::measure(effort).await,
         Some("fleet") => fleet::measure(effort).await,

@@ -1,4 +1,4 @@
-//! The yardstick: the pet store's list on plain axum and SeaORM, with one database, one pool of the `unlimited` plan's size
+//! The yardstick: the pet store's list on plain axum and SeaORM, with one database or one for each tenant, each with a pool,
 //! the data plane's pool settings and its allocator, and nothing around it; told to, inside of the edge that every
 //! service of the house has.
 
@@ -8,10 +8,11 @@
     reason = "a program of the house that speaks to its caller, and may end with a panic"
 )]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use axum::{Json, Router, ServiceExt};
@@ -76,7 +77,16 @@ struct Pets {
     next_cursor: Option<String>,
 }
 
-async fn list(State(db): State<DatabaseConnection>, Query(query): Query<PetsQuery>) -> Result<Json<Pets>, StatusCode> {
+/// One pool for each database.
+type Pools = Arc<[DatabaseConnection]>;
+
+async fn list(
+    State(pools): State<Pools>,
+    headers: HeaderMap,
+    Query(query): Query<PetsQuery>,
+) -> Result<Json<Pets>, StatusCode> {
+    let tenant = headers.get("x-tenant").and_then(|tenant| tenant.to_str().ok()?.parse().ok()).unwrap_or(0_usize);
+    let db = pools.get(tenant).ok_or(StatusCode::NOT_FOUND)?;
     let limit = query.limit.unwrap_or(20);
     if !(1..=100).contains(&limit) {
         return Err(StatusCode::BAD_REQUEST);
@@ -90,7 +100,7 @@ async fn list(State(db): State<DatabaseConnection>, Query(query): Query<PetsQuer
         pets = pets.filter(entity::Column::Species.eq(species));
     }
     pets = pets.filter(entity::Column::DeletedAt.is_null());
-    let mut rows = pets.all(&db).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let mut rows = pets.all(db).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let has_more = rows.len() as u64 > limit;
     rows.truncate(usize::try_from(limit).unwrap());
     let next_cursor = rows.last().filter(|_| has_more).map(|last| URL_SAFE_NO_PAD.encode(last.id.as_bytes()));
@@ -109,20 +119,36 @@ async fn list(State(db): State<DatabaseConnection>, Query(query): Query<PetsQuer
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Serves the database of `PLAIN_PETS_URL`, and says on its first line where.
-#[tokio::main]
-async fn main() {
-    let connections = std::env::var("PLAIN_PETS_CONNECTIONS").unwrap().parse().unwrap();
-    let mut options = ConnectOptions::new(std::env::var("PLAIN_PETS_URL").unwrap());
+/// A pool of so many connections, which opens none before it is used.
+async fn pool(url: &str, connections: u32, idle: Option<Duration>) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
     without_upkeep(&mut options)
         .max_connections(connections)
         .min_connections(0)
-        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy(true)
+        .acquire_timeout(Duration::from_secs(3))
         .sqlx_logging(false)
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(Duration::from_secs(5));
-    let db = Database::connect(options).await.unwrap();
-    let router = Router::new().route("/api/pets", get(list)).with_state(db);
+    if let Some(idle) = idle {
+        options.idle_timeout(idle);
+    }
+    Database::connect(options).await.unwrap()
+}
+
+/// Serves the databases of the file `PLAIN_PETS_URLS`, one a line, and says on its first line where. The header `x-tenant` tells
+/// which, by its number; without it it is the first.
+#[tokio::main]
+async fn main() {
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u32>().unwrap());
+    let connections = number("PLAIN_PETS_CONNECTIONS").unwrap();
+    let idle = number("PLAIN_PETS_IDLE_MS").map(|idle| Duration::from_millis(idle.into()));
+    let urls = std::fs::read_to_string(std::env::var("PLAIN_PETS_URLS").unwrap()).unwrap();
+    let mut pools = Vec::new();
+    for url in urls.lines() {
+        pools.push(pool(url, connections, idle).await);
+    }
+    let router = Router::new().route("/api/pets", get(list)).with_state(Pools::from(pools));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("http://{}", listener.local_addr().unwrap());
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());

@@ -24,8 +24,30 @@ struct Row {
     baseline: Option<f64>,
     /// The value by the baseline.
     ratio: Option<f64>,
+    /// The lowest and the highest of the rounds' ratios, or of their values where nothing is compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread: Option<[f64; 2]>,
     target: Option<f64>,
     pass: Option<bool>,
+}
+
+/// What a figure or a ratio must be.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+    None,
+}
+
+impl Target {
+    /// The target, and whether this meets it.
+    fn of(self, figure: f64) -> (Option<f64>, Option<bool>) {
+        match self {
+            Self::AtLeast(target) => (Some(target), Some(figure >= target)),
+            Self::AtMost(target) => (Some(target), Some(figure <= target)),
+            Self::None => (None, None),
+        }
+    }
 }
 
 impl Report {
@@ -46,7 +68,7 @@ impl Report {
         let ratio = value / baseline;
         let pass = target.map(|target| ratio >= target);
         let (baseline, ratio) = (Some(baseline), Some(ratio));
-        self.rows.push(Row { case: case.to_owned(), metric, value, unit, baseline, ratio, target, pass });
+        self.rows.push(Row { case: case.to_owned(), metric, value, unit, baseline, ratio, spread: None, target, pass });
     }
 
     /// A figure against its baseline, of which it may be so many times as much.
@@ -89,6 +111,40 @@ impl Report {
         }
     }
 
+    /// A figure of each round against its baseline of the same round: medians, the median of the ratios, and their spread.
+    pub(crate) fn in_rounds(
+        &mut self,
+        case: &str,
+        metric: (&'static str, &'static str),
+        values: &[f64],
+        baselines: &[f64],
+        target: Target,
+    ) {
+        let ratios: Vec<f64> = values.iter().zip(baselines).map(|(value, baseline)| value / baseline).collect();
+        let ratio = median(&ratios);
+        self.compared(case, metric, median(values), median(baselines), None);
+        if let Some(row) = self.rows.last_mut() {
+            row.ratio = Some(ratio);
+            row.spread = Some([quantile(&ratios, 0.0), quantile(&ratios, 1.0)]);
+            (row.target, row.pass) = target.of(ratio);
+        }
+    }
+
+    /// A figure of each round that nothing is compared with: its median and its spread.
+    pub(crate) fn of_rounds(
+        &mut self,
+        case: &str,
+        metric: (&'static str, &'static str),
+        values: &[f64],
+        target: Target,
+    ) {
+        self.at_most(case, metric, median(values), None);
+        if let Some(row) = self.rows.last_mut() {
+            row.spread = Some([quantile(values, 0.0), quantile(values, 1.0)]);
+            (row.target, row.pass) = target.of(median(values));
+        }
+    }
+
     /// A figure that must reach the target.
     pub(crate) fn at_least(&mut self, case: &str, metric: (&'static str, &'static str), value: f64, target: f64) {
         self.at_most(case, metric, value, None);
@@ -106,20 +162,31 @@ impl Report {
         target: Option<f64>,
     ) {
         let pass = target.map(|target| value <= target);
-        self.rows.push(Row { case: case.to_owned(), metric, value, unit, baseline: None, ratio: None, target, pass });
+        self.rows.push(Row {
+            case: case.to_owned(),
+            metric,
+            value,
+            unit,
+            baseline: None,
+            ratio: None,
+            spread: None,
+            target,
+            pass,
+        });
     }
 
     /// Prints, writes, and says whether all targets were met.
     pub(crate) fn finish(&self) -> ExitCode {
         let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
         println!(
-            "{:52} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  pass",
-            self.name, "metric", "value", "unit", "baseline", "ratio", "target"
+            "{:52} {:12} {:>10} {:10} {:>10} {:>6} {:>13} {:>7}  pass",
+            self.name, "metric", "value", "unit", "baseline", "ratio", "spread", "target"
         );
         for row in &self.rows {
             let pass = row.pass.map_or("-", |pass| if pass { "yes" } else { "NO" });
+            let spread = row.spread.map_or_else(|| "-".to_owned(), |[low, high]| format!("{low:.2}-{high:.2}"));
             println!(
-                "{:52} {:12} {:>10} {:10} {:>10} {:>6} {:>7}  {pass}",
+                "{:52} {:12} {:>10} {:10} {:>10} {:>6} {spread:>13} {:>7}  {pass}",
                 row.case,
                 row.metric,
                 shown(Some(row.value)),
@@ -143,8 +210,11 @@ pub(crate) fn median(figures: &[f64]) -> f64 {
     quantile(figures, 0.5)
 }
 
-/// The figure that this part of all is not above.
+/// The figure that this part of all is not above; for ever, if there are none.
 pub(crate) fn quantile(figures: &[f64], part: f64) -> f64 {
+    if figures.is_empty() {
+        return f64::INFINITY;
+    }
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]

@@ -1,6 +1,6 @@
 //! What routing costs: the pet list through a data plane against the same list without tenants, on one Postgres.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -26,8 +26,10 @@ struct Plain {
 
 impl Plain {
     fn start(database: &str, connections: u64, has_edge: bool) -> Self {
+        let mut urls = tempfile::NamedTempFile::new().unwrap();
+        writeln!(urls, "{database}").unwrap();
         let mut command = Command::new(folder().join("plain-pets"));
-        command.env("PLAIN_PETS_URL", database).env("PLAIN_PETS_CONNECTIONS", connections.to_string());
+        command.env("PLAIN_PETS_URLS", urls.path()).env("PLAIN_PETS_CONNECTIONS", connections.to_string());
         if has_edge {
             command.env("PLAIN_PETS_EDGE", "yes");
         }

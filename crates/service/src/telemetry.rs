@@ -5,6 +5,8 @@
 
 mod busiest;
 mod log;
+#[cfg(feature = "measure")]
+mod measure;
 mod request;
 mod requests;
 
@@ -18,6 +20,8 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 
 use crate::config::TelemetryConfig;
+#[cfg(feature = "measure")]
+pub use measure::Answered;
 pub use request::RequestContext;
 pub(crate) use requests::Requests;
 

@@ -102,6 +102,11 @@ impl Bed {
 
     /// The URLs that data planes dial now, opened with the ring of the test: what no log and no answer may tell.
     pub async fn open_urls(&self) -> Vec<String> {
+        self.open_urls_by_tenant().await.into_iter().map(|(_, url)| url).collect()
+    }
+
+    /// As [`Bed::open_urls`], each with its tenant's id.
+    pub async fn open_urls_by_tenant(&self) -> Vec<(String, String)> {
         let keys = [("k1".to_owned(), super::TENANTS_KEY.to_owned().into())].into();
         let ring = KeyRing::new(&KeyRingConfig { primary: "k1".to_owned(), keys }).unwrap();
         let registry = self.registry().await;
@@ -114,7 +119,7 @@ impl Bed {
             let sealed: String = row.try_get_by_index(2).unwrap();
             let subject = Subject { purpose: Purpose::TenantUrl, id, generation: generation.unsigned_abs() };
             let url = ring.open(subject, &Sealed::from_stored(sealed)).unwrap();
-            urls.push(url.expose_secret().to_owned());
+            urls.push((id.to_string(), url.expose_secret().to_owned()));
         }
         registry.close().await.unwrap();
         urls
