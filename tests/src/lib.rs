@@ -16,6 +16,7 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod under_load;
+pub mod way;
 
 #[cfg(test)]
 mod admission;
@@ -52,6 +53,8 @@ mod life;
 mod limits;
 #[cfg(test)]
 mod microchips;
+#[cfg(test)]
+mod moved;
 #[cfg(test)]
 mod news;
 #[cfg(test)]

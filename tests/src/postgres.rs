@@ -54,6 +54,11 @@ impl Postgres {
         format!("postgres://admin:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// Where it listens: `host:port`.
+    pub fn place(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// SIGQUIT: an immediate shutdown, as of a machine that loses its power. Waits until it is gone.
     pub fn stop(&mut self) {
         if self.child.try_wait().unwrap().is_none() {
@@ -83,7 +88,7 @@ impl Drop for Postgres {
 }
 
 /// Who it runs as, where we are root, as whom it refuses to run.
-fn account() -> Option<(u32, u32)> {
+pub(crate) fn account() -> Option<(u32, u32)> {
     let account = std::env::var("FREEHOLD_TEST_SERVERS_ACCOUNT").ok()?;
     let (uid, gid) = account.split_once(':').unwrap();
     Some((uid.parse().unwrap(), gid.parse().unwrap()))

@@ -98,8 +98,8 @@ impl Operation {
     }
 }
 
-/// Waits until the operation ended, for as long as the client may take.
-pub(crate) fn wait(client: &Client, id: &str, tenant: &str, mut look: impl FnMut(&Operation)) -> Result<Ended> {
+/// Waits until the operation ended, for as long as the client may take. `show` is the command that tells how far it is.
+pub(crate) fn wait(client: &Client, id: &str, show: &str, mut look: impl FnMut(&Operation)) -> Result<Ended> {
     let mut pause = PAUSE.0;
     loop {
         let how_far = match client.get(&path(["operations", id])) {
@@ -118,7 +118,7 @@ pub(crate) fn wait(client: &Client, id: &str, tenant: &str, mut look: impl FnMut
         if client.remains() <= pause {
             bail!(
                 "it takes longer than --timeout ({how_far}), and goes on by itself: operation {id}\n  \
-                 `freehold tenant show {tenant}` tells how far it is."
+                 `freehold {show}` tells how far it is."
             );
         }
         std::thread::sleep(pause);

@@ -12,7 +12,7 @@ use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 
 use crate::client::Client;
-use crate::output::{Output, moment};
+use crate::output::{Output, moment, plain};
 use crate::table::Table;
 
 /// What is typed after `freehold server`.
@@ -70,6 +70,18 @@ struct Server {
     created_at: String,
     databases: Option<u64>,
     ready: Option<u64>,
+    r#move: Option<Move>,
+}
+
+/// How far its tenants' URLs have followed it to another address.
+#[derive(Debug, Deserialize)]
+struct Move {
+    operation: String,
+    #[serde(default)]
+    tenants: u64,
+    #[serde(default)]
+    done: u64,
+    error: Option<String>,
 }
 
 impl Server {
@@ -92,6 +104,12 @@ impl Server {
         table.row(["connection budget", &self.connection_budget.to_string()]);
         table.row(["connect rate", &self.connect_rate.to_string()]);
         table.row(["created", &moment(&self.created_at)]);
+        if let Some(it) = &self.r#move {
+            let why = it.error.as_ref().map(|error| format!(" ({})", plain(error))).unwrap_or_default();
+            let far =
+                format!("{} of {} tenants follow its address by operation {}{why}", it.done, it.tenants, it.operation);
+            table.row(["move", &far]);
+        }
         table
     }
 }

@@ -84,17 +84,17 @@ pub(crate) struct Named {
 
 /// Whether and how long to wait for an operation.
 #[derive(clap::Args)]
-struct Waiting {
+pub(crate) struct Waiting {
     /// Do not wait until it is done
     #[arg(long)]
-    no_wait: bool,
+    pub(crate) no_wait: bool,
     /// Wait no longer than this; the control plane goes on by itself
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 }
 
 impl Waiting {
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 }

@@ -116,7 +116,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(operations::show))
         .routes(routes!(operations::retry))
         .routes(routes!(servers::list, servers::create))
-        .routes(routes!(servers::show, servers::update))
+        .routes(routes!(servers::show, servers::update::update))
         .routes(routes!(servers::rotate::rotate_admin))
         .routes(routes!(rollouts::plan::fleet))
         .routes(routes!(rollouts::verify::verify))

@@ -29,16 +29,16 @@ use std::str::FromStr;
 
 pub(crate) use admin::settle_admin;
 pub(crate) use breakers::Breakers;
-pub(crate) use held::{begun, go_on, holds, in_the_way, is_held};
+pub(crate) use held::{begun, begun_on, go_on, holds, in_the_way, is_held};
 pub(crate) use on::On;
 pub(crate) use prune::prune;
-pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, rests, retry, unfinished, wait};
+pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, open_in, rests, retry, unfinished, wait};
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;
-pub(crate) use steps::{emptiest, no_room, places};
+pub(crate) use steps::{count_left, emptiest, no_room, places};
 pub(crate) use stock::{Kept, Scratch, StockError, count_ready, gaps, keep};
 pub(crate) use wake::Wake;
-pub(crate) use work::url_subject;
+pub(crate) use work::{password_in, url_subject};
 
 use crate::registry::entities::operations;
 use steps::Step;
@@ -55,15 +55,17 @@ pub(crate) enum Kind {
     Rotate,
     /// Puts right what the doctor found of a tenant or on a server. Nothing of it is taken back.
     Fix,
+    /// Has the URLs of all databases on a server name the address that the server has now. It is tried until it is done.
+    Move,
 }
 
 /// No operation is of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a kind of operation: use create, delete, rotate or fix")]
+#[error("not a kind of operation: use create, delete, rotate, fix or move")]
 pub(crate) struct UnknownKind;
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Create, Self::Delete, Self::Rotate, Self::Fix];
+    const ALL: [Self; 5] = [Self::Create, Self::Delete, Self::Rotate, Self::Fix, Self::Move];
 
     /// The word used in the API and in the registry.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -72,10 +74,11 @@ impl Kind {
             Self::Delete => "delete",
             Self::Rotate => "rotate",
             Self::Fix => "fix",
+            Self::Move => "move",
         }
     }
 
-    /// Its steps, in their order. Only a fix is on a server too.
+    /// Its steps, in their order. A fix is on a tenant or on a server, a move on a server.
     const fn steps(self, on: On) -> &'static [&'static dyn Step] {
         match (self, on) {
             (Self::Create, _) => steps::CREATE,
@@ -83,6 +86,7 @@ impl Kind {
             (Self::Rotate, _) => steps::ROTATE,
             (Self::Fix, On::Tenant(_)) => steps::FIX_TENANT,
             (Self::Fix, On::Server(_)) => steps::FIX_SERVER,
+            (Self::Move, _) => steps::MOVE,
         }
     }
 
@@ -90,7 +94,7 @@ impl Kind {
     const fn can_be_undone(self) -> usize {
         match self {
             Self::Create => steps::CREATE.len(),
-            Self::Delete => 0,
+            Self::Delete | Self::Move => 0,
             Self::Rotate => steps::ROTATE_UNTIL_TOLD,
             Self::Fix => steps::FIX_SERVER.len(),
         }

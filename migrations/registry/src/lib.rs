@@ -20,6 +20,7 @@ mod m0015_canary_health;
 mod m0016_slug_since;
 mod m0017_lost_history;
 mod m0018_shares;
+mod m0021_addresses;
 
 /// The registry's migrations.
 pub struct Migrator;
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_slug_since::Migration),
             Box::new(m0017_lost_history::Migration),
             Box::new(m0018_shares::Migration),
+            Box::new(m0021_addresses::Migration),
         ]
     }
 }

@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::{Named, Server, admin_url};
 use crate::client::{Client, path};
-use crate::output::Output;
+use crate::operation;
+use crate::output::{Output, plain};
+use crate::progress::Progress;
+use crate::tenant::Waiting;
 
 /// What is typed after `freehold server set`.
 #[derive(clap::Args)]
@@ -19,6 +22,8 @@ pub(crate) struct Options {
     named: Named,
     #[command(flatten)]
     change: Change,
+    #[command(flatten)]
+    waiting: Waiting,
 }
 
 /// What changes, as the API names it.
@@ -45,7 +50,8 @@ struct Change {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     warm: Option<u32>,
-    /// Read another admin URL from this file; - is standard input. The control plane checks the URL first
+    /// Read another admin URL from this file; - is standard input. The control plane checks the URL first. If it names another
+    /// address, the URLs of all tenants on the server follow, with the passwords that they have
     // FREEHOLD_ADMIN_URL does not count here: a variable that is left over must not change a server.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -65,7 +71,25 @@ pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<
     let answer = client.patch(&path(["servers", name]), &options.change.body()?);
     let answer = answer.with_context(|| format!("could not change {name}"))?;
     let server: Server = answer.json("server")?;
-    output.show(answer.text(), || server.facts().to_string())
+    let Some(begun) = server.r#move.as_ref().filter(|_| !options.waiting.no_wait) else {
+        return output.show(answer.text(), || server.facts().to_string());
+    };
+    // Its tenants are served at its new address once their URLs name it.
+    let bounded = client.within(options.waiting.patience());
+    let saying = format!("moving {name}");
+    let progress = Progress::new(&saying);
+    let ended = operation::wait(&bounded, &begun.operation, &format!("server show {name}"), |operation| {
+        progress.say(&format!("{saying}: {}", operation.progress()));
+    });
+    drop(progress);
+    let ended = ended.with_context(|| format!("{name} is changed, and its tenants follow"))?;
+    let answer = client.get(&path(["servers", name]))?;
+    let server: Server = answer.json("server")?;
+    output.show(answer.text(), || {
+        let note = ended.operation.note.as_ref().map(|note| format!("\n{}\n", plain(note))).unwrap_or_default();
+        format!("{}{note}", server.facts())
+    })?;
+    ended.operation.ensure_done(client, &format!("the tenants of {name} did not follow"), None)
 }
 
 impl Change {

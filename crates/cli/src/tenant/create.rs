@@ -98,7 +98,7 @@ pub(super) fn run(client: &Client, output: Output, options: Options) -> Result<(
         return output.show(accepted.text(), || facts.to_string());
     }
 
-    let ended = operation::wait(&bounded, &begun.operation.id, slug, |operation| {
+    let ended = operation::wait(&bounded, &begun.operation.id, &format!("tenant show {slug}"), |operation| {
         progress.say(&format!("creating {slug}: {}", operation.progress()));
     })
     .with_context(could_not)?;

@@ -79,7 +79,7 @@ fn rotate(client: &Client, name: &str, options: &Options, look: impl FnMut(&Oper
             operation,
         });
     }
-    let ended = operation::wait(&bounded, &operation.id, name, look)?;
+    let ended = operation::wait(&bounded, &operation.id, &format!("tenant show {name}"), look)?;
     let answer = client.get(&path(["tenants", &tenant.id]))?;
     let document = Document { tenant: answer.raw()?, operation: ended.raw };
     Ok(Rotation { document, tenant: answer.json("tenant")?, operation: ended.operation })

@@ -15,7 +15,7 @@ use super::Api;
 use super::auth::Operator;
 use super::once::{Answer, Ticket};
 use super::page::{Page, after, invalid, limit};
-use super::tenants;
+use super::{servers, tenants};
 use crate::audit::Deed;
 use crate::provision::{self, On, is_held};
 use crate::registry::entities::{operation_steps, operations};
@@ -24,11 +24,11 @@ use crate::registry::entities::{operation_steps, operations};
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Operation {
     id: Uuid,
-    /// `create`, `delete`, `rotate` or `fix`.
+    /// `create`, `delete`, `rotate`, `fix` or `move`.
     kind: String,
     /// The id of the tenant that it is on; null for one on a server.
     tenant: Option<Uuid>,
-    /// The id of the server that a fix is on; null for one on a tenant.
+    /// The id of the server that a fix or a move is on; null for one on a tenant.
     server: Option<Uuid>,
     /// `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
     state: String,
@@ -95,6 +95,8 @@ impl Operation {
 pub(super) struct OperationsQuery {
     /// On this tenant, by id or slug.
     tenant: Option<String>,
+    /// On this server, by its name.
+    server: Option<String>,
     /// In this state.
     state: Option<String>,
     /// Only those that are held, or only those that are not.
@@ -120,6 +122,9 @@ pub(super) async fn list(
     let mut select = operations::Entity::find();
     if let Some(tenant) = query.tenant {
         select = select.filter(operations::Column::TenantId.eq(tenants::find(db, &tenant).await?.id));
+    }
+    if let Some(server) = query.server {
+        select = select.filter(operations::Column::ServerId.eq(servers::named(db, &server).await?.id));
     }
     if let Some(state) = query.state {
         if !provision::is_state(&state) {

@@ -2,36 +2,40 @@
 
 mod connections;
 mod fields;
+mod moves;
 pub(super) mod rotate;
+pub(super) mod update;
+
+use std::sync::Arc;
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use sea_orm::sea_query::LockType;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait,
-    QueryFilter, QueryOrder, QuerySelect, SqlErr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, SqlErr,
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::extract::{Json, Path, Query};
 use service::problem::ProblemBody;
-use tenancy::audit::Chain;
 use tenancy::seal::{Purpose, Subject};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use connections::Connections;
 use fields::{amount, label, rate, warm};
+use moves::Move;
 
 use super::Api;
 use super::auth::Operator;
 use super::once::{Answer, Once};
 use super::page::{Page, PageQuery, after, limit};
-use crate::audit::{self, Deed};
+use crate::audit::Deed;
 use crate::config::ServerConfig;
-use crate::engine::EngineKind;
+use crate::engine::{Engine, EngineError, EngineKind};
 use crate::plane::Plane;
 use crate::provision;
 use crate::registry::change::Change;
@@ -63,25 +67,6 @@ pub(super) struct CreateServer {
     warm: u32,
 }
 
-/// What changes of a server.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct UpdateServer {
-    /// `open`, or `draining`: it takes no new database.
-    state: Option<String>,
-    /// Databases that it takes.
-    capacity: Option<u32>,
-    /// Connections that all data planes together may have open there.
-    connection_budget: Option<u32>,
-    /// Connections that all data planes together open there in a second, 1 to 10000.
-    connect_rate: Option<u32>,
-    /// Databases that are kept ready for tenants to come, 0 to 1000.
-    warm: Option<u32>,
-    /// How its admin reaches it from now on, after a look whether it can be worked so.
-    #[schema(value_type = Option<String>)]
-    admin_url: Option<SecretString>,
-}
-
 /// A server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Server {
@@ -108,6 +93,9 @@ pub(super) struct Server {
     /// How its connections are used; only where one server that has a budget is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<Connections>,
+    /// Its tenants' URLs follow it to another address; only where one server is shown or changed, until all of them have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#move: Option<Move>,
 }
 
 impl From<servers::Model> for Server {
@@ -126,6 +114,7 @@ impl From<servers::Model> for Server {
             databases: None,
             ready: None,
             connections: None,
+            r#move: None,
         }
     }
 }
@@ -254,24 +243,24 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         placed: Set(0),
         connect_rate: Set(connect_rate),
         control_reserve: Set(control_reserve),
+        address_number: Set(1),
     })
 }
 
 /// Refuses a server that cannot be worked by this URL, and says what it lacks.
-async fn check(plane: &Plane, kind: EngineKind, admin_url: &SecretString) -> Result<(), Problem> {
-    let unusable = |error: crate::engine::EngineError| {
-        Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "server-unusable",
-            format!("The server cannot be used: {error}."),
-        )
-        .with_field("admin_url", error.to_string())
-        .with_source(error)
-    };
-    plane.engines.new_for(kind, admin_url).map_err(unusable)?.check().await.map_err(unusable)
+async fn check(plane: &Plane, kind: EngineKind, admin_url: &SecretString) -> Result<Arc<dyn Engine>, Problem> {
+    let engine = plane.engines.new_for(kind, admin_url).map_err(unusable)?;
+    engine.check().await.map_err(unusable)?;
+    Ok(engine)
 }
 
-async fn named(db: &impl ConnectionTrait, name: &str) -> Result<servers::Model, Problem> {
+fn unusable(error: EngineError) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "server-unusable", format!("The server cannot be used: {error}."))
+        .with_field("admin_url", error.to_string())
+        .with_source(error)
+}
+
+pub(super) async fn named(db: &impl ConnectionTrait, name: &str) -> Result<servers::Model, Problem> {
     found(servers::Entity::find().filter(servers::Column::Name.eq(name)).one(db).await?)
 }
 
@@ -302,82 +291,6 @@ pub(super) async fn show(
     let databases = Some(on_it.count(api.plane.registry.db()).await?);
     let ready = Some(provision::count_ready(&api.plane, row.id).await?);
     let connections = connections::of(&api.plane, &row).await?;
-    Ok(Json(Server { databases, ready, connections, ..row.into() }))
-}
-
-/// Changes a server's state, capacity or budget.
-#[utoipa::path(
-    patch, path = "/v1/servers/{name}", tag = "servers", request_body = UpdateServer, params(("name" = String, Path)),
-    responses((status = 200, body = Server), (status = 404, body = ProblemBody),
-              (status = 409, description = "Its admin's password is being rotated", body = ProblemBody),
-              (status = 422, description = "It cannot be reached or worked, and what its admin lacks; or a field is not valid", body = ProblemBody),
-              (status = 503, description = "The registry does not answer; repeat the call", body = ProblemBody))
-)]
-pub(super) async fn update(
-    State(api): State<Api>,
-    _: Operator,
-    Path(name): Path<String>,
-    Json(body): Json<UpdateServer>,
-) -> Result<Json<Server>, Problem> {
-    let plane = &api.plane;
-    if let Some(url) = &body.admin_url {
-        // Before anything is locked: it takes as long as the server does.
-        let kind = named(plane.registry.db(), &name).await?.engine.parse().map_err(Problem::internal)?;
-        check(plane, kind, url).await?;
-    }
-    let mut change = plane.registry.change().await?;
-    let row = locked(&change, &name).await?;
-    let before = Server::from(row.clone());
-    if body.admin_url.is_some() && row.next_sealed_admin_url.is_some() {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "rotation-at-work",
-            "The admin's password is being rotated, and this would forget the new one. That ends by itself once the server \
-             answers, within seconds; POST /v1/servers/{name}/rotate-admin says what is in the way. Then set the URL.",
-        ));
-    }
-    let (is_reached_anew, is_budgeted) =
-        (body.admin_url.is_some(), body.connection_budget.is_some() || body.connect_rate.is_some());
-    let generation = row.generation + 1;
-    let subject = Subject { generation: generation.unsigned_abs(), ..admin_url_subject(&row) };
-    let mut row = row.into_active_model();
-    if let Some(url) = body.admin_url {
-        let sealed = plane.servers_ring.seal(subject, &url, &mut rand::rng());
-        row.sealed_admin_url = Set(sealed.as_stored().to_owned());
-        row.generation = Set(generation);
-    }
-    if let Some(state) = body.state {
-        if !matches!(state.as_str(), "open" | "draining") {
-            return Err(Problem::invalid_field("state", "must be open or draining"));
-        }
-        row.state = Set(state);
-    }
-    if let Some(capacity) = body.capacity {
-        row.capacity = Set(amount("capacity", capacity)?);
-    }
-    if let Some(budget) = body.connection_budget {
-        row.connection_budget = Set(amount("connection_budget", budget)?);
-    }
-    if let Some(number) = body.connect_rate {
-        row.connect_rate = Set(rate(number)?);
-    }
-    if let Some(number) = body.warm {
-        row.warm_target = Set(warm(number)?);
-    }
-    let row = row.update(change.db()).await?;
-    if is_budgeted {
-        // Before the history's row, as everywhere.
-        audit::lock(change.db(), Chain::Platform).await?;
-        plane.registry.deal_again(change.db(), row.id).await?;
-    }
-    let after = Server::from(row);
-    let deed = Deed::on_platform("server.changed", after.name.as_str()).changed(&before, &after);
-    // The URL itself is told to nobody.
-    change.audit(if is_reached_anew { deed.detail("it is reached by another admin URL") } else { deed });
-    change.commit().await?;
-    if is_budgeted {
-        plane.registry.announce_again();
-    }
-    plane.restock.notify_one();
-    Ok(Json(after))
+    let r#move = moves::of(api.plane.registry.db(), &row).await?;
+    Ok(Json(Server { databases, ready, connections, r#move, ..row.into() }))
 }

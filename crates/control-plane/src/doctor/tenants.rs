@@ -164,6 +164,8 @@ impl Doctor {
             findings.push(Finding::new(Kind::TenantWithoutDatabase, "The row of its database is damaged.", remedy));
             return;
         };
+        // The move of its server has yet to come to it.
+        let url = url.filter(|_| database.address_number >= server.address_number);
         let url = url.filter(|url| {
             let leads = engine.leads_to(url, &name, slot);
             if !leads {

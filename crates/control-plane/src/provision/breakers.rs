@@ -22,7 +22,7 @@ impl Breakers {
     }
 
     /// An operation on the server is done, or it answers when it is asked.
-    pub(super) fn close(&self, server: Uuid) {
+    pub(crate) fn close(&self, server: Uuid) {
         let mut open = self.servers();
         if open.remove(&server) {
             tracing::info!(%server, "a server answers again");

@@ -9,8 +9,8 @@ use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Query
 use service::Problem;
 use uuid::Uuid;
 
-use super::queue::unfinished;
-use super::{Kind, State};
+use super::queue::unfinished_on;
+use super::{Kind, On, State};
 use crate::registry::change::Change;
 use crate::registry::entities::{operations, tenants};
 use crate::registry::{present_epoch, whole_epoch};
@@ -46,14 +46,23 @@ pub(crate) async fn begun(
     tenant: Uuid,
     epoch: Uuid,
 ) -> Result<Option<operations::Model>, DbErr> {
-    let all = unfinished(db, [tenant]).await?;
+    begun_on(db, On::Tenant(tenant), epoch).await
+}
+
+/// As [`begun`], of a tenant or a server.
+pub(crate) async fn begun_on(
+    db: &impl ConnectionTrait,
+    on: On,
+    epoch: Uuid,
+) -> Result<Option<operations::Model>, DbErr> {
+    let all = unfinished_on(db, on).await?;
     Ok(all.into_iter().find(|it| is_held(it, epoch) && it.state != State::Pending.as_str()))
 }
 
 /// What to do first.
 pub(crate) fn in_the_way(held: &operations::Model) -> Problem {
     let detail = format!(
-        "The tenant's operation {} ({}) was ordered before the registry's history got another identity, and is held. POST \
+        "The operation {} ({}) was ordered before the registry's history got another identity, and is held. POST \
          /v1/operations/{}/retry goes on with it; nothing else is begun before it has ended.",
         held.id, held.kind, held.id
     );

@@ -75,11 +75,16 @@ pub(crate) async fn enqueue(change: &Change, order: Order) -> Result<operations:
 
 /// The operation of this kind that is at work on a tenant or server, or waits to be.
 pub(crate) async fn open(change: &Change, on: On, kind: Kind) -> Result<Option<operations::Model>, DbErr> {
+    open_in(change.db(), on, kind).await
+}
+
+/// As [`open`], for whoever only looks.
+pub(crate) async fn open_in(db: &impl ConnectionTrait, on: On, kind: Kind) -> Result<Option<operations::Model>, DbErr> {
     operations::Entity::find()
         .filter(on.operations())
         .filter(operations::Column::State.is_not_in(State::ENDS.map(State::as_str)))
         .filter(operations::Column::Kind.eq(kind.as_str()))
-        .one(change.db())
+        .one(db)
         .await
 }
 
@@ -98,6 +103,15 @@ pub(crate) async fn unfinished(
 ) -> Result<Vec<operations::Model>, DbErr> {
     operations::Entity::find()
         .filter(operations::Column::TenantId.is_in(tenants))
+        .filter(operations::Column::State.is_not_in(State::ENDS.map(State::as_str)))
+        .all(db)
+        .await
+}
+
+/// All operations on a tenant or server that have not ended.
+pub(super) async fn unfinished_on(db: &impl ConnectionTrait, on: On) -> Result<Vec<operations::Model>, DbErr> {
+    operations::Entity::find()
+        .filter(on.operations())
         .filter(operations::Column::State.is_not_in(State::ENDS.map(State::as_str)))
         .all(db)
         .await

@@ -103,8 +103,9 @@ pub(super) async fn take(
             }
             // Others may be faster with some.
             for (seen, place) in due(registry, &full, 4 * slots.free as u64).await? {
+                let is_move = seen.kind == Kind::Move.as_str();
                 if slots.free > 0
-                    && !slots.is_full(place, share)
+                    && (is_move || !slots.is_full(place, share))
                     && let Some(lease) = Lease::take(registry, holder, pace, &seen).await?
                 {
                     slots.fill(place);
@@ -138,7 +139,9 @@ async fn due(
     let full_servers: Vec<Uuid> = full.iter().flatten().copied().collect();
     let tenants_elsewhere = tenants::Column::ServerId.is_not_in(full_servers.iter().copied());
     let servers_elsewhere = operations::Column::ServerId.is_not_in(full_servers);
-    let mut elsewhere = Condition::any().add(tenants_elsewhere).add(servers_elsewhere);
+    // A move works on no server, and is what others may wait for.
+    let is_move = operations::Column::Kind.eq(Kind::Move.as_str());
+    let mut elsewhere = Condition::any().add(is_move).add(tenants_elsewhere).add(servers_elsewhere);
     if !full.contains(&None) {
         elsewhere = elsewhere.add(tenants::Column::ServerId.is_null().and(operations::Column::ServerId.is_null()));
     }

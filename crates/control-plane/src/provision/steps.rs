@@ -17,6 +17,7 @@ mod fix_strays;
 mod fix_tenant;
 mod forget;
 mod migrate;
+mod move_urls;
 mod new_role;
 mod new_url;
 mod place;
@@ -25,6 +26,7 @@ mod seed;
 mod stamp;
 mod switch;
 
+pub(crate) use move_urls::count_left;
 pub(crate) use place::{emptiest, no_room, places};
 
 use async_trait::async_trait;
@@ -66,6 +68,9 @@ pub(super) const FIX_TENANT: &[&dyn Step] = &[&fix_tenant::FixTenant];
 
 /// Puts right what the doctor found on a server: the strays last, of which one may have to stay.
 pub(super) const FIX_SERVER: &[&dyn Step] = &[&fix_places::FixPlaces, &fix_stock::FixStock, &fix_strays::FixStrays];
+
+/// Only the registry is changed.
+pub(super) const MOVE: &[&dyn Step] = &[&move_urls::MoveUrls];
 
 /// One step of an operation: what it does outside of the registry, and what it writes there in the change in which it is
 /// marked as done.

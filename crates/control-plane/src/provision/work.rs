@@ -13,9 +13,10 @@ use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
+use super::Kind;
 use super::lease::Lease;
 use super::steps::StepError;
-use crate::engine::{DatabaseName, Engine, Entered};
+use crate::engine::{DatabaseName, Engine, EngineError, Entered};
 use crate::plane::Plane;
 use crate::registry::change::Change;
 use crate::registry::entities::{databases, operations, servers, tenants};
@@ -77,6 +78,10 @@ impl Work {
     /// it was taken over could take effect after ours. One that is well, and lost this lease alone, loses its sessions on the
     /// server for its other work too: sessions are named after processes. That work's next attempt makes new ones.
     pub(super) async fn be_alone(&self) -> Result<(), StepError> {
+        if self.lease.operation().kind == Kind::Move.as_str() {
+            // It works on no server.
+            return Ok(());
+        }
         let Some(before) = self.lease.before() else { return Ok(()) };
         let end = async {
             let engine = match self.lease.operation().server_id {
@@ -140,6 +145,13 @@ impl Work {
         row.ok_or_else(|| StepError::refused("the server is gone from the registry"))
     }
 
+    /// As [`Work::server_row`], and nobody gives the server another address until the change ends: what is made for its
+    /// present one is written down before, and follows it.
+    pub(super) async fn address_of(&self, change: &Change, id: Uuid) -> Result<servers::Model, StepError> {
+        let row = servers::Entity::find_by_id(id).lock(LockType::KeyShare).one(change.db()).await?;
+        row.ok_or_else(|| StepError::refused("the server is gone from the registry"))
+    }
+
     /// The row of the tenant's database, which an earlier step claimed.
     pub(super) async fn claimed_row(&self, db: &impl ConnectionTrait) -> Result<databases::Model, StepError> {
         let row = databases::Entity::find().filter(databases::Column::TenantId.eq(self.tenant_id())).one(db).await?;
@@ -176,7 +188,7 @@ impl Work {
     }
 
     async fn enter(&self, database: &Claimed) -> Result<Arc<Entered>, StepError> {
-        Ok(Arc::new(match self.plane.entered.take(&database.name) {
+        Ok(Arc::new(match self.plane.entered.take(&database.name, database.server.address_number) {
             Some(entered) => entered,
             None => database.engine.enter(&database.name).await?,
         }))
@@ -289,9 +301,14 @@ impl Work {
             .tenants_ring
             .open(subject, &Sealed::from_stored(sealed))
             .map_err(|error| StepError::refused(format!("the tenant's database URL does not open: {error}")))?;
-        let url = Url::parse(url.expose_secret())
-            .map_err(|_| StepError::refused("the tenant's database URL is damaged: rotate its credentials"))?;
-        // Of URL-safe letters alone, so that nothing of it is escaped.
-        Ok(url.password().unwrap_or_default().to_owned().into())
+        Ok(password_in(&url)?)
     }
+}
+
+/// The password in a database's URL; empty where its engine knows none.
+pub(crate) fn password_in(url: &SecretString) -> Result<SecretString, EngineError> {
+    let url = Url::parse(url.expose_secret())
+        .map_err(|_| EngineError::refused("the tenant's database URL is damaged: rotate its credentials"))?;
+    // Of URL-safe letters alone, so that nothing of it is escaped.
+    Ok(url.password().unwrap_or_default().to_owned().into())
 }

@@ -90,6 +90,8 @@ pub(crate) mod servers {
         pub connect_rate: i32,
         /// Connections that are left to control planes.
         pub control_reserve: i32,
+        /// Counts the addresses that its tenants' URLs were to name.
+        pub address_number: i64,
     }
 
     impl std::fmt::Debug for Model {
@@ -289,6 +291,9 @@ pub(crate) mod databases {
         pub next_sealed_url: Option<String>,
         pub rotated_at: Option<DateTimeUtc>,
         pub is_warm: bool,
+        /// Which of its server's addresses the URL names, and the next URL.
+        pub address_number: i64,
+        pub next_address_number: Option<i64>,
     }
 
     impl std::fmt::Debug for Model {
@@ -307,7 +312,7 @@ pub(crate) mod databases {
 pub(crate) mod operations {
     use sea_orm::entity::prelude::*;
 
-    /// `kind` is `create`, `delete`, `rotate` or `fix`. It is on a tenant or on a server. `state` is `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
+    /// `kind` is `create`, `delete`, `rotate`, `fix` or `move`. It is on a tenant or on a server. `state` is `pending`, `running`, `undoing`, `done`, `failed` or `cancelled`.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "operations")]
     pub(crate) struct Model {

@@ -8,7 +8,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
 use super::{Step, StepError};
 use crate::engine::{DatabaseName, Slot, new_password};
 use crate::provision::stock;
-use crate::provision::work::{Work, url_subject};
+use crate::provision::work::{Work, password_in, url_subject};
 use crate::registry::change::Change;
 use crate::registry::entities::{databases, tenants};
 
@@ -30,7 +30,8 @@ impl Step for Claim {
     async fn record(&self, work: &Work, change: &mut Change) -> Result<(), StepError> {
         let tenant = work.tenant_in(change.db()).await?;
         let server = tenant.server_id.ok_or_else(|| StepError::refused("the tenant is on no server"))?;
-        let server = work.server_row(change.db(), server).await?;
+        let server = work.address_of(change, server).await?;
+        let engine = work.plane.engine(&server)?;
         let ready = stock::take(&work.plane, change, server.id).await?;
         let is_warm = ready.is_some();
         let (name, url) = if let Some(ready) = ready {
@@ -40,11 +41,13 @@ impl Step for Claim {
                 .exec(change.db())
                 .await?;
             work.note_took_ready();
-            (ready.name, ready.url)
+            // Its server may have moved since it was made ready.
+            let url = engine.url(&ready.name, Slot::A, &password_in(&ready.url)?);
+            (ready.name, url)
         } else {
             let mut rng = rand::rng();
             let name = DatabaseName::generate(work.plane.registry.mark(), &mut rng);
-            let url = work.plane.engine(&server)?.url(&name, Slot::A, &new_password(&mut rng));
+            let url = engine.url(&name, Slot::A, &new_password(&mut rng));
             (name, url)
         };
         let sealed = work.plane.tenants_ring.seal(url_subject(tenant.id, FIRST), &url, &mut rand::rng());
@@ -61,6 +64,8 @@ impl Step for Claim {
             next_sealed_url: Set(None),
             rotated_at: Set(None),
             is_warm: Set(is_warm),
+            address_number: Set(server.address_number),
+            next_address_number: Set(None),
         };
         databases::Entity::insert(row).exec_without_returning(change.db()).await?;
         Ok(())

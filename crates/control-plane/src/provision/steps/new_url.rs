@@ -25,8 +25,11 @@ impl Step for NewUrl {
         if !tenant.status.parse::<Status>().is_ok_and(Status::is_visible) {
             return Err(StepError::refused("the tenant has no credentials to rotate any more"));
         }
-        let row = work.claimed_row(change.db()).await?;
-        let engine = work.plane.engine(&work.server_row(change.db(), row.server_id).await?)?;
+        // A server that moves has its databases' URLs follow in between, each with another generation.
+        let server = work.claimed_row(change.db()).await?.server_id;
+        let server = work.address_of(change, server).await?;
+        let row = work.locked_row(change).await?;
+        let engine = work.plane.engine(&server)?;
         let slot = row.slot.parse::<Slot>()?.other();
         let generation = row.generation.unsigned_abs() + 1;
         let sealed = {
@@ -38,6 +41,7 @@ impl Step for NewUrl {
             .col_expr(databases::Column::NextSlot, Expr::value(slot.as_str()))
             .col_expr(databases::Column::NextGeneration, Expr::value(generation.cast_signed()))
             .col_expr(databases::Column::NextSealedUrl, Expr::value(sealed.as_stored()))
+            .col_expr(databases::Column::NextAddressNumber, Expr::value(server.address_number))
             .filter(databases::Column::TenantId.eq(tenant.id))
             .exec(change.db())
             .await?;
@@ -49,6 +53,7 @@ impl Step for NewUrl {
             .col_expr(databases::Column::NextSlot, Expr::value(None::<String>))
             .col_expr(databases::Column::NextGeneration, Expr::value(None::<i64>))
             .col_expr(databases::Column::NextSealedUrl, Expr::value(None::<String>))
+            .col_expr(databases::Column::NextAddressNumber, Expr::value(None::<i64>))
             .filter(databases::Column::TenantId.eq(work.tenant_id()))
             .exec(change.db())
             .await?;

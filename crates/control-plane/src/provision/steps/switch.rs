@@ -28,6 +28,8 @@ impl Step for Switch {
         else {
             return Err(StepError::refused("the tenant's next database URL is gone from the registry"));
         };
+        // A program of an older version wrote none: the move of its server looks at this one again.
+        let address = row.next_address_number.unwrap_or_default();
         let now = work.plane.registry.now();
         let visible = Status::ALL.into_iter().filter(|status| status.is_visible()).map(Status::as_str);
         let switched = tenants::Entity::update_many()
@@ -49,6 +51,8 @@ impl Step for Switch {
             .col_expr(databases::Column::NextSlot, Expr::value(None::<String>))
             .col_expr(databases::Column::NextGeneration, Expr::value(None::<i64>))
             .col_expr(databases::Column::NextSealedUrl, Expr::value(None::<String>))
+            .col_expr(databases::Column::AddressNumber, Expr::value(address))
+            .col_expr(databases::Column::NextAddressNumber, Expr::value(None::<i64>))
             .col_expr(databases::Column::RotatedAt, Expr::value(now))
             .filter(databases::Column::TenantId.eq(work.tenant_id()))
             .exec(change.db())

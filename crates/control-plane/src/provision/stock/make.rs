@@ -61,7 +61,7 @@ impl Maker<'_> {
     pub(super) async fn drop_of(&self, maker: Option<Uuid>, name: &str, is_template: bool) -> Result<(), StockError> {
         let engine = self.plane.engine(self.server)?;
         let name: DatabaseName = name.parse()?;
-        drop(self.plane.entered.take(&name));
+        drop(self.plane.entered.take(&name, self.server.address_number));
         self.in_time(async {
             if let Some(maker) = maker.filter(|maker| *maker != self.plane.id) {
                 engine.end_sessions_of(maker).await?;
@@ -184,7 +184,7 @@ impl Maker<'_> {
         let engine = self.plane.engine(self.server)?;
         let name: DatabaseName = name.parse()?;
         let entered = self.in_time(engine.enter(&name)).await?;
-        self.plane.entered.put(&name, entered);
+        self.plane.entered.put(&name, self.server.address_number, entered);
         Ok(())
     }
 

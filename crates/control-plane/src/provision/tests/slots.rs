@@ -56,6 +56,8 @@ async fn deletion(stage: &Stage, slug: &str, server: Uuid) -> operations::Model 
         next_sealed_url: Set(None),
         rotated_at: Set(None),
         is_warm: Set(false),
+        address_number: Set(1),
+        next_address_number: Set(None),
     };
     row.insert(db).await.unwrap();
     stage.delete(&created, Status::Failed).await

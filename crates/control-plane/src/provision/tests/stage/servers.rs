@@ -56,6 +56,7 @@ impl Stage {
             next_sealed_admin_url: Set(None),
             warm_target: Set(0),
             placed: Set(0),
+            address_number: Set(1),
         };
         row.insert(self.plane.registry.db()).await.unwrap();
         id
