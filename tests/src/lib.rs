@@ -11,6 +11,7 @@
 
 pub mod bed;
 pub mod idp;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
@@ -65,6 +66,8 @@ mod notes;
 mod operators;
 #[cfg(test)]
 mod pets;
+#[cfg(test)]
+mod pooler;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub(crate) struct Servers {
     redis: Redis,
     /// Where the programs `initdb` and `postgres` are.
     programs: PathBuf,
+    pgbouncer: Option<PathBuf>,
     account: Option<Account>,
 }
 
@@ -42,8 +43,9 @@ impl Servers {
             postgres.port(),
             redis.port()
         );
+        let pgbouncer = programs.pgbouncer;
         let programs = programs.postgres.postgres.parent().map(Path::to_owned).unwrap_or_default();
-        Ok(Self { postgres, redis, programs, account })
+        Ok(Self { postgres, redis, programs, pgbouncer, account })
     }
 
     /// Tells a command where they are.
@@ -53,6 +55,9 @@ impl Servers {
             .env("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL", self.postgres.superuser_url())
             .env("FREEHOLD_TEST_REDIS_URL", self.redis.url())
             .env("FREEHOLD_TEST_POSTGRES_PROGRAMS", &self.programs);
+        if let Some(pgbouncer) = &self.pgbouncer {
+            command.env("FREEHOLD_TEST_PGBOUNCER", pgbouncer);
+        }
         // For tests that start a server of their own, to stop it.
         if let Some(account) = &self.account {
             command.env("FREEHOLD_TEST_SERVERS_ACCOUNT", account.to_string());

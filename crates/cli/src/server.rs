@@ -58,6 +58,7 @@ struct Server {
     region: String,
     #[serde(default)]
     state: String,
+    data_address: Option<String>,
     #[serde(default)]
     capacity: u64,
     #[serde(default)]
@@ -93,6 +94,9 @@ impl Server {
         table.row(["engine", &self.engine]);
         table.row(["region", &self.region]);
         table.row(["state", &self.state]);
+        if let Some(address) = &self.data_address {
+            table.row(["data address", address]);
+        }
         table.row(["capacity", &self.capacity.to_string()]);
         if let Some(databases) = self.databases {
             table.row(["databases", &databases.to_string()]);

@@ -185,6 +185,9 @@ pub struct ServerConfig {
     pub region: String,
     /// `postgres://admin:password@host/postgres`, or `sqlite:///folder`.
     pub admin_url: SecretString,
+    /// `host:port` by which data planes reach it, if not by that of the admin URL: a pooler's, which pools sessions.
+    #[serde(default)]
+    pub data_address: Option<String>,
     /// Databases that it takes.
     pub capacity: u32,
     /// Connections that all data planes together may have open there; by default what the server takes, less what control

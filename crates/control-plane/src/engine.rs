@@ -171,10 +171,13 @@ impl Worker {
     pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 }
 
+/// A server, and all by which it is reached.
+type Reached = (Uuid, String, Option<String>, Option<String>);
+
 /// The engines of servers that were worked lately. An engine keeps connections.
 pub(crate) struct Engines {
     worker: Worker,
-    kept: Cache<(Uuid, String, Option<String>), Arc<dyn Engine>>,
+    kept: Cache<Reached, Arc<dyn Engine>>,
 }
 
 impl Engines {
@@ -184,7 +187,18 @@ impl Engines {
 
     /// An engine for a server that is not registered, or not by this URL.
     pub(crate) fn new_for(&self, kind: EngineKind, admin_url: &SecretString) -> Result<Arc<dyn Engine>, EngineError> {
-        engine_for(kind, admin_url, None, self.worker)
+        self.new_at(kind, admin_url, None, None)
+    }
+
+    /// As [`Engines::new_for`], of a server that data planes reach at another address, and whose admin may have another URL next.
+    pub(crate) fn new_at(
+        &self,
+        kind: EngineKind,
+        admin_url: &SecretString,
+        next: Option<&SecretString>,
+        data_address: Option<&str>,
+    ) -> Result<Arc<dyn Engine>, EngineError> {
+        engine_at(kind, admin_url, next, data_address, self.worker)
     }
 
     /// The engine of a server as its row has it; its admin URLs, the present one and that which takes over, are opened if it is
@@ -195,25 +209,43 @@ impl Engines {
         admin_urls: impl FnOnce() -> Result<(SecretString, Option<SecretString>), EngineError>,
     ) -> Result<Arc<dyn Engine>, EngineError> {
         // Another admin URL is another engine.
-        let key = (server.id, server.sealed_admin_url.clone(), server.next_sealed_admin_url.clone());
+        let (url, next) = (server.sealed_admin_url.clone(), server.next_sealed_admin_url.clone());
+        let key = (server.id, url, next, server.data_address.clone());
         if let Some(engine) = self.kept.get(&key) {
             return Ok(engine);
         }
         let (admin_url, next) = admin_urls()?;
-        let engine = engine_for(server.engine.parse()?, &admin_url, next.as_ref(), self.worker)?;
+        let data_address = server.data_address.as_deref();
+        let engine = self.new_at(server.engine.parse()?, &admin_url, next.as_ref(), data_address)?;
         self.kept.insert(key, Arc::clone(&engine));
         Ok(engine)
     }
 }
 
+#[cfg(test)]
 fn engine_for(
     kind: EngineKind,
     admin_url: &SecretString,
     next: Option<&SecretString>,
     worker: Worker,
 ) -> Result<Arc<dyn Engine>, EngineError> {
+    engine_at(kind, admin_url, next, None, worker)
+}
+
+fn engine_at(
+    kind: EngineKind,
+    admin_url: &SecretString,
+    next: Option<&SecretString>,
+    data_address: Option<&str>,
+    worker: Worker,
+) -> Result<Arc<dyn Engine>, EngineError> {
     Ok(match kind {
-        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url, next, worker)?),
+        EngineKind::Postgres => Arc::new(postgres::Postgres::new(admin_url, next, data_address, worker)?),
+        EngineKind::Sqlite if data_address.is_some() => {
+            return Err(EngineError::refused(
+                "a folder of files has no address for data planes: leave data_address out",
+            ));
+        }
         EngineKind::Sqlite => Arc::new(sqlite::Sqlite::new(admin_url)?),
     })
 }

@@ -1,4 +1,4 @@
-//! Where the machine keeps Postgres and Redis. Packages put Postgres' programs in folders of their
+//! Where the machine keeps Postgres, Redis and PgBouncer. Packages put Postgres' programs in folders of their
 //! own that are on nobody's PATH, one for each version.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ const OLDEST_POSTGRES: u32 = 15;
 pub(super) struct Programs {
     pub(super) postgres: PostgresPrograms,
     pub(super) redis: PathBuf,
+    /// Tests that need it are not tried without it.
+    pub(super) pgbouncer: Option<PathBuf>,
 }
 
 /// One version of Postgres.
@@ -36,8 +38,13 @@ pub(super) fn or_install(stop: &Stop) -> Result<Programs> {
     if !missing.is_empty() {
         install::packages(&missing, stop)?;
     }
+    if pgbouncer().is_none()
+        && let Err(error) = install::packages(&[install::Package::Pgbouncer], stop)
+    {
+        eprintln!("  Going on without PgBouncer: {error:#}");
+    }
     match (postgres(), redis()) {
-        (Some(postgres), Some(redis)) => Ok(Programs { postgres, redis }),
+        (Some(postgres), Some(redis)) => Ok(Programs { postgres, redis, pgbouncer: pgbouncer() }),
         (None, _) => bail!(
             "no Postgres {OLDEST_POSTGRES} or newer (initdb and postgres) on this machine, and the \
              package manager's is none; install one from https://www.postgresql.org/download/"
@@ -96,6 +103,10 @@ fn version_in(folder: &Path) -> u32 {
         .filter_map(|number| number.parse().ok())
         .next_back()
         .unwrap_or(0)
+}
+
+fn pgbouncer() -> Option<PathBuf> {
+    on_path("pgbouncer")
 }
 
 fn redis() -> Option<PathBuf> {

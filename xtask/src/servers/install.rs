@@ -15,6 +15,7 @@ use crate::stop::Stop;
 pub(super) enum Package {
     Postgres,
     Redis,
+    Pgbouncer,
 }
 
 /// How one package manager is worked.
@@ -23,6 +24,7 @@ struct Manager {
     needs_root: bool,
     postgres: &'static str,
     redis: &'static str,
+    pgbouncer: &'static str,
     /// Gets the packages as its arguments.
     script: &'static str,
     /// What a person would type in front of the packages.
@@ -50,6 +52,7 @@ const MANAGERS: [Manager; 4] = [
         needs_root: true,
         postgres: "postgresql",
         redis: "redis-server",
+        pgbouncer: "pgbouncer",
         script: APT,
         typed: "apt-get install",
     },
@@ -58,6 +61,7 @@ const MANAGERS: [Manager; 4] = [
         needs_root: true,
         postgres: "postgresql-server",
         redis: "/usr/bin/redis-server",
+        pgbouncer: "pgbouncer",
         script: r#"dnf install -y "$@""#,
         typed: "dnf install",
     },
@@ -66,6 +70,7 @@ const MANAGERS: [Manager; 4] = [
         needs_root: true,
         postgres: "postgresql",
         redis: "redis",
+        pgbouncer: "pgbouncer",
         script: r#"apk add --no-cache "$@""#,
         typed: "apk add",
     },
@@ -74,6 +79,7 @@ const MANAGERS: [Manager; 4] = [
         needs_root: false,
         postgres: "postgresql@17",
         redis: "redis",
+        pgbouncer: "pgbouncer",
         script: r#"brew install "$@""#,
         typed: "brew install",
     },
@@ -90,6 +96,7 @@ pub(super) fn packages(missing: &[Package], stop: &Stop) -> Result<()> {
         .map(|package| match package {
             Package::Postgres => manager.postgres,
             Package::Redis => manager.redis,
+            Package::Pgbouncer => manager.pgbouncer,
         })
         .collect();
     let typed = format!("{} {}", manager.typed, names.join(" "));
@@ -131,6 +138,7 @@ impl Package {
         match self {
             Self::Postgres => "PostgreSQL 15 or newer (initdb and postgres)",
             Self::Redis => "redis-server or valkey-server",
+            Self::Pgbouncer => "pgbouncer",
         }
     }
 }

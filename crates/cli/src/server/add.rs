@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Say where the server is
     #[arg(long)]
     region: String,
+    /// Have data planes reach the server at this address instead of the admin URL's: a pooler that pools sessions, for example
+    #[arg(long, value_name = "HOST:PORT")]
+    data_address: Option<String>,
     /// Place at most this many databases on it
     #[arg(long, value_name = "N")]
     capacity: u32,
@@ -51,6 +54,8 @@ struct NewServer<'a> {
     region: &'a str,
     admin_url: &'a str,
     capacity: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_address: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_budget: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +88,7 @@ impl Options {
             region: &self.region,
             admin_url: admin_url.expose_secret(),
             capacity: self.capacity,
+            data_address: self.data_address.as_deref(),
             connection_budget: self.connection_budget,
             connect_rate: self.connect_rate,
             warm: self.warm,

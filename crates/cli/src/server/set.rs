@@ -56,6 +56,14 @@ struct Change {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     admin_url_file: Option<PathBuf>,
+    /// Have data planes reach the server at this address instead of the admin URL's; the URLs of all tenants on it follow
+    #[arg(long, value_name = "HOST:PORT")]
+    #[serde(skip)]
+    data_address: Option<String>,
+    /// Have data planes reach the server at the admin URL's address
+    #[arg(long, conflicts_with = "data_address")]
+    #[serde(skip)]
+    no_data_address: bool,
 }
 
 #[derive(Serialize)]
@@ -64,6 +72,10 @@ struct Body<'a> {
     change: &'a Change,
     #[serde(skip_serializing_if = "Option::is_none")]
     admin_url: Option<&'a str>,
+    /// Null takes it away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
+    data_address: Option<Option<&'a str>>,
 }
 
 pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<()> {
@@ -96,7 +108,8 @@ impl Change {
     fn body(&self) -> Result<String> {
         let admin_url = self.admin_url_file.as_deref().map(admin_url::from_file).transpose()?;
         let admin_url = admin_url.as_ref().map(SecretString::expose_secret);
-        Ok(serde_json::to_string(&Body { change: self, admin_url })?)
+        let data_address = self.data_address.as_deref().map(Some).or(self.no_data_address.then_some(None));
+        Ok(serde_json::to_string(&Body { change: self, admin_url, data_address })?)
     }
 }
 
@@ -124,6 +137,9 @@ mod tests {
                 .unwrap(),
             r#"{"state":"draining","capacity":7,"connection_budget":9,"connect_rate":50}"#
         );
+        assert_eq!(body(&["--data-address", "pooler:6432"]).unwrap(), r#"{"data_address":"pooler:6432"}"#);
+        assert_eq!(body(&["--no-data-address"]).unwrap(), r#"{"data_address":null}"#);
+        assert!(body(&["--no-data-address", "--data-address", "pooler:6432"]).is_err());
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("url");
         std::fs::write(&file, "sqlite:///folder\n").unwrap();

@@ -54,6 +54,9 @@ pub(super) struct CreateServer {
     /// `postgres://admin:password@host/postgres`, or `sqlite:///folder`.
     #[schema(value_type = String)]
     admin_url: SecretString,
+    /// `host:port` by which data planes reach it, if not by that of the admin URL: a pooler's, or one in another network. A pooler
+    /// must pool sessions. How it is encrypted may stand behind it (`?sslmode=disable`); by default as the admin URL says.
+    data_address: Option<String>,
     /// Databases that it takes.
     capacity: u32,
     /// Connections that all data planes together may have open there; by default what the server takes, less what control
@@ -76,6 +79,8 @@ pub(super) struct Server {
     region: String,
     /// `open` or `draining`.
     state: String,
+    /// Where data planes reach it; none if where its admin does.
+    data_address: Option<String>,
     capacity: i32,
     /// Connections that all data planes together may have open there.
     connection_budget: i32,
@@ -106,6 +111,7 @@ impl From<servers::Model> for Server {
             engine: row.engine,
             region: row.region,
             state: row.state,
+            data_address: row.data_address,
             capacity: row.capacity,
             connection_budget: row.connection_budget,
             connect_rate: row.connect_rate,
@@ -165,6 +171,7 @@ pub(super) async fn create(
         engine: body.engine,
         region: body.region,
         admin_url: body.admin_url,
+        data_address: body.data_address,
         capacity: body.capacity,
         connection_budget: body.connection_budget,
         connect_rate: body.connect_rate,
@@ -221,7 +228,8 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
     let connection_budget = wanted.connection_budget.map(|budget| amount("connection_budget", budget)).transpose()?;
     let connect_rate = rate(wanted.connect_rate)?;
     let warm_target = warm(wanted.warm)?;
-    check(plane, kind, &wanted.admin_url).await?;
+    let engine = plane.engines.new_at(kind, &wanted.admin_url, None, wanted.data_address.as_deref());
+    check(plane, engine).await?;
     let (learned, control_reserve) = connections::learn(plane, kind, &wanted.admin_url, wanted.connect_rate).await?;
     let connection_budget = connection_budget.unwrap_or(learned);
     let id = Uuid::now_v7();
@@ -244,19 +252,25 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         connect_rate: Set(connect_rate),
         control_reserve: Set(control_reserve),
         address_number: Set(1),
+        data_address: Set(wanted.data_address),
     })
 }
 
-/// Refuses a server that cannot be worked by this URL, and says what it lacks.
-async fn check(plane: &Plane, kind: EngineKind, admin_url: &SecretString) -> Result<Arc<dyn Engine>, Problem> {
-    let engine = plane.engines.new_for(kind, admin_url).map_err(unusable)?;
+/// Refuses a server that cannot be worked by this engine, and says what it or its pooler lacks.
+async fn check(plane: &Plane, engine: Result<Arc<dyn Engine>, EngineError>) -> Result<Arc<dyn Engine>, Problem> {
+    let engine = engine.map_err(unusable)?;
     engine.check().await.map_err(unusable)?;
+    provision::try_way(plane, engine.as_ref()).await.map_err(|error| unusable_by("data_address", error))?;
     Ok(engine)
 }
 
 fn unusable(error: EngineError) -> Problem {
+    unusable_by("admin_url", error)
+}
+
+fn unusable_by(field: &'static str, error: EngineError) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "server-unusable", format!("The server cannot be used: {error}."))
-        .with_field("admin_url", error.to_string())
+        .with_field(field, error.to_string())
         .with_source(error)
 }
 

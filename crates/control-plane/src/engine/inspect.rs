@@ -91,6 +91,15 @@ pub(crate) trait Inspect {
     fn leads_to(&self, url: &SecretString, database: &DatabaseName, slot: Slot) -> bool;
     /// Whether the server lets in who shows a URL that leads to one of its databases.
     async fn admits(&self, url: &SecretString) -> Result<bool, EngineError>;
+    /// Whether data planes reach it at another address than its admin.
+    fn has_data_address(&self) -> bool {
+        false
+    }
+    /// Refuses a server whose address for data planes, if it has one, leads to a pooler that is of no use to them, by a session in
+    /// this database.
+    async fn check_way(&self, _: &DatabaseName, _: Slot, _: &SecretString) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// Makes rights and settings what they are on a new database. What was given to roles that are not ours stays.
     async fn restore_privileges(
         &self,

@@ -4,9 +4,11 @@
 //! what runtime roles may do comes from one group. Since Postgres 16 the maker of a role may not use it unless that is
 //! granted, so it is.
 
+mod address;
 mod admin;
 mod ensure;
 mod inspect;
+mod pooler;
 mod rights;
 mod scram;
 mod session;
@@ -17,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use uuid::Uuid;
 
+use address::DataAddress;
 use admin::Admin;
 pub(crate) use ensure::ensure_database;
 use session::{Session, application_name, only};
@@ -47,6 +50,8 @@ const ADMIN_CONNECTIONS: u32 = 8;
 /// One Postgres server, by its admin's URL.
 pub(super) struct Postgres {
     url: Url,
+    /// Where tenants' URLs lead to, if not to where the admin's does.
+    data_address: Option<DataAddress>,
     worker: Worker,
     admin: Admin,
 }
@@ -56,11 +61,13 @@ impl Postgres {
     pub(super) fn new(
         admin_url: &SecretString,
         next: Option<&SecretString>,
+        data_address: Option<&str>,
         worker: Worker,
     ) -> Result<Self, EngineError> {
         let url = Self::parsed(admin_url)?;
         let next = next.map(Self::parsed).transpose()?;
-        Ok(Self { admin: Admin::new(url.clone(), next, worker), url, worker })
+        let data_address = data_address.map(str::parse).transpose()?;
+        Ok(Self { admin: Admin::new(url.clone(), next, worker), url, data_address, worker })
     }
 
     fn parsed(admin_url: &SecretString) -> Result<Url, EngineError> {
@@ -341,6 +348,9 @@ impl Engine for Postgres {
         // Neither fails for a URL with a host, as the admin's has.
         let _ = url.set_username(&database.role(slot));
         let _ = url.set_password(Some(password.expose_secret()));
+        if let Some(address) = &self.data_address {
+            address.put_into(&mut url);
+        }
         String::from(url).into()
     }
 }

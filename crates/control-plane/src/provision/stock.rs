@@ -9,6 +9,7 @@ mod kept;
 mod make;
 mod mend;
 mod scratch;
+mod way;
 
 use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -30,6 +31,7 @@ pub(crate) use make::StockError;
 pub(crate) use mend::gaps;
 pub(super) use mend::restock;
 pub(crate) use scratch::Scratch;
+pub(crate) use way::try_way;
 
 /// Being made.
 pub(super) const BUILDING: &str = "building";

@@ -92,6 +92,8 @@ pub(crate) mod servers {
         pub control_reserve: i32,
         /// Counts the addresses that its tenants' URLs were to name.
         pub address_number: i64,
+        /// Where data planes reach it, if not where its admin does.
+        pub data_address: Option<String>,
     }
 
     impl std::fmt::Debug for Model {

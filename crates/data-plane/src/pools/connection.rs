@@ -134,6 +134,22 @@ impl Message for QueryOne<'_> {
     }
 }
 
+/// Statements as text, without values, of whose rows the first is wanted.
+pub(crate) struct FirstOf<'a>(pub(crate) &'a str);
+
+impl Message for FirstOf<'_> {
+    type Answer = Option<QueryResult>;
+    const TOLD: fn(RuntimeErr) -> DbErr = DbErr::Query;
+
+    async fn send(&self, connection: &mut Connection) -> Result<Option<QueryResult>, Error> {
+        let sql = AssertSqlSafe(self.0.to_owned());
+        Ok(match connection {
+            Connection::Postgres(connection) => connection.fetch_optional(sql).await?.map(Into::into),
+            Connection::Sqlite(connection) => connection.fetch_optional(sql).await?.map(Into::into),
+        })
+    }
+}
+
 /// A statement all of whose rows are wanted.
 pub(crate) struct QueryAll<'a>(pub(crate) &'a Statement);
 

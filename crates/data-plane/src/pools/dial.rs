@@ -11,7 +11,7 @@ use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Error};
-use sea_orm::{DbErr, RuntimeErr, Statement};
+use sea_orm::{DbErr, RuntimeErr};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenancy::TenantId;
 use tenancy::route::Route;
@@ -20,10 +20,12 @@ use tenancy::stamp;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use super::connection::{Connection, Message as _, QueryOne};
+use super::connection::{Connection, FirstOf, Message as _};
 
 /// How long a statement waits for SQLite's one writer.
 const BUSY: Duration = Duration::from_secs(10);
+/// What is so for each session on a Postgres server: a statement whose client is gone ends within a second.
+const SETTINGS: &str = "SET client_connection_check_interval = '1s'";
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// The address of every SQLite file: no server answers for several of them.
@@ -171,11 +173,8 @@ impl Target {
             return Ok(Connection::Sqlite(options.connect().await.map_err(failed)?));
         }
         let options: PgConnectOptions = url.parse().map_err(failed)?;
-        let options = options
-            .application_name(application)
-            // A statement whose client is gone ends within a second.
-            .options([("client_connection_check_interval", "1s")])
-            .disable_statement_logging();
+        // No parameter that a pooler does not know: it would take no connection. Settings come with the proof.
+        let options = options.application_name(application).extra_float_digits(None).disable_statement_logging();
         // A task of its own: the driver yields after every few rounds of SCRAM, and each time all around it would be polled.
         let connecting = AbortOnDropHandle::new(tokio::spawn(async move { options.connect().await }));
         let connection = connecting.await.map_err(|_| DialError::ServerAway(None))?;
@@ -183,9 +182,13 @@ impl Target {
     }
 
     async fn prove(&self, connection: &mut Connection) -> Result<(), DialError> {
-        let select = Statement::from_string(connection.backend(), stamp::SELECT);
-        let row = match QueryOne(&select).send(connection).await {
-            Err(error) if service::problem::driver_is_unavailable(&error) => {
+        // One message, and so one round trip.
+        let proof = match connection {
+            Connection::Postgres(_) => format!("{SETTINGS}; {}", stamp::SELECT),
+            Connection::Sqlite(_) => stamp::SELECT.to_owned(),
+        };
+        let row = match FirstOf(&proof).send(connection).await {
+            Err(error) if service::problem::driver_is_unavailable(&error) || is_setting_refused(&error) => {
                 return Err(DialError::of(error, self.path.is_some()));
             }
             // No such table: not one of our databases.
@@ -200,6 +203,12 @@ impl Target {
             Err(DialError::Refused("its identity stamp names another tenant"))
         }
     }
+}
+
+/// The server does not have the setting: it is too old, or of another make.
+fn is_setting_refused(error: &Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
+    matches!(&*code, "22023" | "42704")
 }
 
 fn open(ring: &KeyRing, subject: Subject, sealed: &Sealed) -> Result<SecretString, DialError> {

@@ -64,7 +64,7 @@ const NOTICES_WITHIN: Duration = Duration::from_millis(1_100);
 
 impl Settings {
     /// How long after our side is closed the server's side may still be there.
-    #[allow(clippy::unused_self, reason = "a pooler between will have another")]
+    #[allow(clippy::unused_self, reason = "one of all that bounds a server's pool")]
     pub(super) const fn lag(&self, why: Closed) -> Duration {
         if matches!(why, Closed::Broken) { NOTICES_WITHIN } else { LEAVES_WITHIN }
     }

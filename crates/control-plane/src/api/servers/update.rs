@@ -1,14 +1,12 @@
 //! `PATCH /v1/servers/{name}`: what changes of a server. One that moved takes its tenants' URLs along.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use http::StatusCode;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
 use secrecy::SecretString;
 use serde::Deserialize;
 use service::Problem;
-use service::extract::{Json, Path};
+use service::extract::{Json, Path, present};
 use service::problem::ProblemBody;
 use tenancy::audit::Chain;
 use tenancy::seal::Subject;
@@ -41,6 +39,11 @@ pub(crate) struct UpdateServer {
     /// have the tenants' databases there, and the URLs of all its tenants follow: `move` of the answer says how many.
     #[schema(value_type = Option<String>)]
     admin_url: Option<SecretString>,
+    /// `host:port` by which data planes reach it from now on; null for that of the admin URL. Its tenants' URLs follow.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    #[allow(clippy::option_option, reason = "absent, null and a value are three things")]
+    data_address: Option<Option<String>>,
 }
 
 /// Changes a server. Its tenants' URLs follow it to another address within seconds, with the passwords that they have.
@@ -59,10 +62,8 @@ pub(crate) async fn update(
 ) -> Result<Json<Server>, Problem> {
     let plane = &api.plane;
     // Before anything is locked: it takes as long as the server does.
-    let reached = match &body.admin_url {
-        Some(url) => Some(reach(plane, &name, url).await?),
-        None => None,
-    };
+    let is_reached_anew = body.admin_url.is_some() || body.data_address.is_some();
+    let reached = if is_reached_anew { Some(reach(plane, &name, &body).await?) } else { None };
     let mut change = plane.registry.change().await?;
     let row = locked(&change, &name).await?;
     let before = Server::from(row.clone());
@@ -74,10 +75,10 @@ pub(crate) async fn update(
              answers, within seconds; POST /v1/servers/{name}/rotate-admin says what is in the way. Then set the URL.",
         ));
     }
-    let (is_reached_anew, is_budgeted) =
-        (body.admin_url.is_some(), body.connection_budget.is_some() || body.connect_rate.is_some());
+    let has_other_url = body.admin_url.is_some();
+    let is_budgeted = body.connection_budget.is_some() || body.connect_rate.is_some();
     let is_moved = match &reached {
-        Some(reached) => reached.is_moved_from(plane, &row)?,
+        Some(reached) => reached.is_moved_from(&row)?,
         None => false,
     };
     let generation = row.generation + 1;
@@ -88,6 +89,9 @@ pub(crate) async fn update(
         let sealed = plane.servers_ring.seal(subject, &url, &mut rand::rng());
         row.sealed_admin_url = Set(sealed.as_stored().to_owned());
         row.generation = Set(generation);
+    }
+    if let Some(address) = body.data_address {
+        row.data_address = Set(address);
     }
     if is_moved {
         row.address_number = Set(address_number + 1);
@@ -121,7 +125,7 @@ pub(crate) async fn update(
     let deed = Deed::on_platform("server.changed", after.name.as_str()).changed(&before, &after);
     // The URL itself is told to nobody.
     let mut details = Vec::new();
-    if is_reached_anew {
+    if has_other_url {
         details.push("it is reached by another admin URL".to_owned());
     }
     if let Some(r#move) = &r#move {
@@ -143,23 +147,33 @@ pub(crate) async fn update(
     Ok(Json(Server { r#move, ..after }))
 }
 
-/// A server as it is reached from now on.
+/// What was looked at of a server as it is reached from now on.
 struct Reached {
-    engine: Arc<dyn Engine>,
+    /// The row as it was.
+    before: (i64, Option<String>),
     /// It was looked at whether it has the tenants' databases.
     is_compared: bool,
 }
 
-/// Looks whether a server can be worked by this URL; if that leads elsewhere, whether it is the server with the tenants'
-/// databases.
-async fn reach(plane: &Plane, name: &str, url: &SecretString) -> Result<Reached, Problem> {
+/// Looks whether a server can be worked as it is reached from now on; if tenants then reach it elsewhere, whether it is the server
+/// with their databases.
+async fn reach(plane: &Plane, name: &str, body: &UpdateServer) -> Result<Reached, Problem> {
     let row = named(plane.registry.db(), name).await?;
-    let engine = check(plane, row.engine.parse().map_err(Problem::internal)?, url).await?;
+    let kind = row.engine.parse().map_err(Problem::internal)?;
+    let data_address = body.data_address.as_ref().unwrap_or(&row.data_address).as_deref();
+    let engine = match &body.admin_url {
+        Some(url) => plane.engines.new_at(kind, url, None, data_address),
+        None => plane.admin_url(&row).and_then(|url| {
+            let next = plane.next_admin_url(&row)?;
+            plane.engines.new_at(kind, &url, next.as_ref(), data_address)
+        }),
+    };
+    let engine = check(plane, engine).await?;
     let is_compared = is_other_address(plane, &row, engine.as_ref());
     if is_compared {
         moves::check(plane, &row, engine.as_ref()).await?;
     }
-    Ok(Reached { engine, is_compared })
+    Ok(Reached { before: (row.generation, row.data_address), is_compared })
 }
 
 fn is_other_address(plane: &Plane, row: &servers::Model, engine: &dyn Engine) -> bool {
@@ -169,15 +183,14 @@ fn is_other_address(plane: &Plane, row: &servers::Model, engine: &dyn Engine) ->
 
 impl Reached {
     /// Whether tenants reach it at another address than by the row, which is locked.
-    fn is_moved_from(&self, plane: &Plane, row: &servers::Model) -> Result<bool, Problem> {
-        let is_moved = is_other_address(plane, row, self.engine.as_ref());
-        if is_moved && !self.is_compared {
+    fn is_moved_from(&self, row: &servers::Model) -> Result<bool, Problem> {
+        if self.before != (row.generation, row.data_address.clone()) {
             return Err(Problem::new(
                 StatusCode::CONFLICT,
                 "concurrent-change",
                 "Another request changed the server at the same time. Read it again, and repeat the request.",
             ));
         }
-        Ok(is_moved)
+        Ok(self.is_compared)
     }
 }

@@ -4,12 +4,14 @@
 //! catalogs alone and are quoted by the server.
 
 use async_trait::async_trait;
+use sea_orm::sqlx::Connection as _;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::session::connect;
-use super::{GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, exists, inherits, one, run, version};
+use super::{
+    GROUP, IDLE_TIMEOUT, OWNER, Postgres, STATEMENT_TIMEOUT, close, exists, inherits, one, pooler, run, version,
+};
 use crate::engine::database::OURS;
 use crate::engine::error::sqlstate;
 use crate::engine::inspect::{self, Examination, Identity, Inspect, Inventory, Login, Sessions};
@@ -104,8 +106,12 @@ impl Inspect for Postgres {
     }
 
     async fn admits(&self, url: &SecretString) -> Result<bool, EngineError> {
-        match connect(url.expose_secret(), self.worker, 1).await {
-            Ok(db) => close(db).await.map(|()| true),
+        match pooler::log_in(url, self.worker).await {
+            Ok(session) => {
+                // It was let in; whether it closes well does not matter.
+                let _ = tokio::time::timeout(self.worker.patience, session.close()).await;
+                Ok(true)
+            }
             Err(error) => {
                 let code = sqlstate(&error).unwrap_or_default();
                 match code.as_str() {
@@ -113,10 +119,22 @@ impl Inspect for Postgres {
                     "53300" => Ok(true),
                     // Bad name or password, no login, no right to enter the database.
                     "42501" => Ok(false),
+                    "08P01" if pooler::is_login_refused(&error) => Ok(false),
                     code if code.starts_with("28") => Ok(false),
                     _ => Err(EngineError::of("log in as a tenant", error)),
                 }
             }
+        }
+    }
+
+    fn has_data_address(&self) -> bool {
+        self.data_address.is_some()
+    }
+
+    async fn check_way(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> Result<(), EngineError> {
+        match &self.data_address {
+            Some(_) => pooler::check(&self.url(database, slot, password), self.worker).await,
+            None => Ok(()),
         }
     }
 

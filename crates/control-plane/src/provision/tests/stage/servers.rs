@@ -57,6 +57,7 @@ impl Stage {
             warm_target: Set(0),
             placed: Set(0),
             address_number: Set(1),
+            data_address: Set(None),
         };
         row.insert(self.plane.registry.db()).await.unwrap();
         id
