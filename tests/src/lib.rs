@@ -73,6 +73,8 @@ mod pools;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod read_only;
+#[cfg(test)]
 mod restored;
 #[cfg(test)]
 mod secrets;

@@ -5,6 +5,7 @@
 
 pub(crate) mod change;
 mod clock;
+mod connection;
 pub(crate) mod each;
 pub(crate) mod entities;
 pub(crate) mod feed;
@@ -20,10 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use sea_orm::sea_query::{Expr, OnConflict, Query, SelectStatement};
+use sea_orm::sea_query::{Expr, Func, OnConflict, Query, SelectStatement};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
-    DbBackend, DbErr, EntityTrait, QueryFilter, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ActiveValue::Set, ColumnTrait, ConnectOptions, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter,
+    SqliteTransactionMode, TransactionOptions,
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
@@ -36,6 +37,7 @@ use uuid::Uuid;
 
 use crate::engine::Mark;
 use clock::Clock;
+pub(crate) use connection::{RegistryDb, RegistryTransaction};
 use entities::{history, plans};
 use lost::Told;
 
@@ -47,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A handle on the registry; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Registry {
-    db: DatabaseConnection,
+    db: RegistryDb,
     head: watch::Sender<Revision>,
     mark: Mark,
     /// Who is reached where, but for the password; none for a file.
@@ -98,7 +100,7 @@ impl Registry {
                     .busy_timeout(PATIENCE)
                     .foreign_keys(true)
             });
-        let db = Database::connect(options).await?;
+        let db = RegistryDb::connect(options).await?;
         let made = Mark::generate(&mut rand::rng());
         let (head, login, clock) = (watch::Sender::new(Revision(0)), login(url), Clock::default());
         let (nodes, told, dealt) = (Arc::default(), Told::default(), Arc::default());
@@ -116,7 +118,7 @@ impl Registry {
     async fn migrate(&self) -> Result<(), DbErr> {
         let mut last = None;
         for attempt in 0..10u32 {
-            match registry_migrations::Migrator::up(&self.db, None).await {
+            match registry_migrations::Migrator::up(self.db.unwatched(), None).await {
                 Ok(()) => return Ok(()),
                 Err(error) => last = Some(error),
             }
@@ -168,12 +170,12 @@ impl Registry {
     }
 
     /// For reading.
-    pub(crate) const fn db(&self) -> &DatabaseConnection {
+    pub(crate) const fn db(&self) -> &RegistryDb {
         &self.db
     }
 
     /// For writing. SQLite takes its one write lock at once: a transaction that read first could not take it later.
-    pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+    pub(crate) async fn begin(&self) -> Result<RegistryTransaction, DbErr> {
         let options = TransactionOptions {
             sqlite_transaction_mode: (self.db.get_database_backend() == DbBackend::Sqlite)
                 .then_some(SqliteTransactionMode::Immediate),
@@ -194,6 +196,33 @@ impl Registry {
             .one(db)
             .await?
             .ok_or_else(|| DbErr::RecordNotFound("the registry has no history; it was not set up".to_owned()))
+    }
+
+    /// Whether the registry answers and takes writes, and why not.
+    pub(crate) async fn check(&self) -> Result<(), String> {
+        let silent = |_| "the registry does not answer".to_owned();
+        self.history().await.map_err(silent)?;
+        if !self.is_read_only().await.map_err(silent)? {
+            return Ok(());
+        }
+        // Sessions that began while it was so stay so, whatever the server does by now.
+        self.db.found_read_only();
+        if self.is_read_only().await.map_err(silent)? {
+            return Err("the registry takes no writes: its database is read-only. If it was the primary, another server may be \
+                        that now: see that `registry.url` leads there"
+                .to_owned());
+        }
+        Ok(())
+    }
+
+    async fn is_read_only(&self) -> Result<bool, DbErr> {
+        if self.db.get_database_backend() != DbBackend::Postgres {
+            return Ok(false);
+        }
+        let setting = Func::cust("current_setting").arg("transaction_read_only");
+        let row = self.db.query_one(&Query::select().expr(setting).to_owned()).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("the registry told no setting".to_owned()))?;
+        Ok(row.try_get_by_index::<String>(0)? == "on")
     }
 
     /// The newest revision that this process has heard of, to wait on. It says *that* there is news, never what.

@@ -117,7 +117,7 @@ pub async fn start(
     let probed = registry.clone();
     service.health.register("registry", move || {
         let registry = probed.clone();
-        async move { registry.history().await.map(drop).map_err(|_| "the registry does not answer".to_owned()) }
+        async move { registry.check().await }
     });
     let every = Duration::from_secs(config.audit.checkpoint_seconds);
     let signing = audit::run(registry.clone(), Arc::clone(&plane.signing), every, stopping.clone());

@@ -1,8 +1,13 @@
 //! What every pool of database connections of ours has in common.
 
+mod verdict;
+
 use sea_orm::{ConnectOptions, DatabaseConnection, DbBackend, DbErr};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
+
+pub use verdict::Verdict;
+pub(crate) use verdict::is_of_an_old_plan;
 
 /// Has the driver look after no idle connections of this pool: whoever opens it closes it.
 ///

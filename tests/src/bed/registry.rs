@@ -28,6 +28,22 @@ impl Bed {
         Database::connect(&self.registry_url).await.unwrap()
     }
 
+    /// Has the registry's sessions refuse writes that begin from now on, as a primary that was demoted, and ends those that there are;
+    /// or has those that begin from now on take them, and ends none. On Postgres.
+    pub async fn refuse_registry_writes(&self, is_refused: bool) {
+        let name = self.registry_url.rsplit_once('/').unwrap().1;
+        let db = Database::connect(superuser_url()).await.unwrap();
+        let value = if is_refused { "on" } else { "off" };
+        db.execute_unprepared(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {value}"))
+            .await
+            .unwrap();
+        if is_refused {
+            let end = format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'");
+            db.execute_unprepared(&end).await.unwrap();
+        }
+        db.close().await.unwrap();
+    }
+
     /// The name of a tenant's database and its sealed URL, as the registry has them.
     pub async fn registry_row(&self, tenant: &Tenant) -> (String, String) {
         let registry = self.registry().await;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use sea_orm::{
-    AccessMode, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, IsolationLevel,
-    QueryFilter, QueryOrder, QuerySelect, TransactionOptions, TransactionTrait,
+    AccessMode, ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IsolationLevel, QueryFilter, QueryOrder,
+    QuerySelect, TransactionOptions,
 };
 use tenancy::Status;
 use tenancy::seal::Sealed;
@@ -19,6 +19,7 @@ use super::{AT_MOST, AT_ONCE, Checked, Cure, Doctor, Finding, Kind, LOOK, Positi
 use crate::api::servers::admin_url_subject;
 use crate::engine::{DatabaseName, Engine, EngineError, Identity, Slot};
 use crate::provision::On;
+use crate::registry::RegistryTransaction;
 use crate::registry::entities::{databases, servers, templates, tenants, warm_databases};
 
 /// What the registry does not know, by name; within one, the database before its roles.
@@ -167,7 +168,7 @@ impl Doctor {
         Ok(known)
     }
 
-    async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
+    async fn snapshot(&self) -> Result<RegistryTransaction, DbErr> {
         let db = self.plane.registry.db();
         // A reading transaction of SQLite's is a snapshot already.
         let is_postgres = db.get_database_backend() == DbBackend::Postgres;

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, LockType, SimpleExpr};
-use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::audit::{Chain, Event};
 use tenancy::route::Revision;
 use uuid::Uuid;
 
-use super::Registry;
 use super::each::each;
 use super::entities::{history, tenants};
+use super::{Registry, RegistryTransaction};
 use crate::audit::{self, Account, Deed};
 
 /// Tenants named in one statement.
@@ -23,7 +23,7 @@ const AT_ONCE: usize = 500;
 /// A transaction, and the tenants whose news it is. Dropped without a commit, it changes nothing.
 pub(crate) struct Change {
     registry: Registry,
-    transaction: DatabaseTransaction,
+    transaction: RegistryTransaction,
     touched: BTreeSet<Uuid>,
     /// Tenants whose rows nobody else changes until the change ends.
     locked: BTreeSet<Uuid>,
@@ -48,7 +48,7 @@ impl Registry {
 
 impl Change {
     /// Where the change's statements go.
-    pub(crate) const fn db(&self) -> &DatabaseTransaction {
+    pub(crate) const fn db(&self) -> &RegistryTransaction {
         &self.transaction
     }
 
@@ -163,7 +163,7 @@ impl Change {
 
 /// Locks the rows of tenants one after the other, in the order of their ids, which is that of what is given.
 async fn lock(
-    transaction: &DatabaseTransaction,
+    transaction: &RegistryTransaction,
     tenants: impl Iterator<Item = Uuid>,
 ) -> Result<Vec<(Uuid, i32)>, DbErr> {
     let mut found = Vec::new();

@@ -6,16 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, LockType, OnConflict, Query};
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
-    QuerySelect,
-};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenancy::feed::FeedRequest;
 use tenancy::share::{Holding, Share, ShareReport, deal};
 use uuid::Uuid;
 
-use super::Registry;
 use super::entities::{history, nodes, servers, shares};
+use super::{Registry, RegistryTransaction};
 
 /// The kind of server whose connections are dealt: files have none.
 const DEALT: &str = "postgres";
@@ -183,7 +180,7 @@ impl Registry {
     }
 
     /// Deals a server's budget again: it is another one, or its connections are opened at another rate.
-    pub(crate) async fn deal_again(&self, transaction: &DatabaseTransaction, server: Uuid) -> Result<(), DbErr> {
+    pub(crate) async fn deal_again(&self, transaction: &RegistryTransaction, server: Uuid) -> Result<(), DbErr> {
         let Some((budget, mut rows)) = lock_shares(transaction, server).await? else { return Ok(()) };
         for row in rows.iter_mut().filter(|row| !row.is_leaving) {
             // A grant of another number is heard, though it be for as many.
@@ -197,7 +194,7 @@ impl Registry {
     }
 
     /// All processes of a node are gone, or are taken to be: what they have left ends with their sessions.
-    pub(crate) async fn leave_shares(&self, transaction: &DatabaseTransaction, node: Uuid) -> Result<(), DbErr> {
+    pub(crate) async fn leave_shares(&self, transaction: &RegistryTransaction, node: Uuid) -> Result<(), DbErr> {
         let on = shares::Entity::find().filter(shares::Column::NodeId.eq(node)).all(transaction).await?;
         let servers: BTreeSet<Uuid> = on.into_iter().map(|row| row.server_id).collect();
         for server in servers {
@@ -253,7 +250,7 @@ impl Registry {
     /// grant is unknown gets another.
     async fn deal_rows(
         &self,
-        transaction: &DatabaseTransaction,
+        transaction: &RegistryTransaction,
         budget: u32,
         rows: &mut [shares::Model],
         unknown: Option<Uuid>,
@@ -282,7 +279,7 @@ impl Registry {
 
 /// Reads the budget and all shares of a server. No other replica deals them until the transaction ends.
 async fn lock_shares(
-    transaction: &DatabaseTransaction,
+    transaction: &RegistryTransaction,
     server: Uuid,
 ) -> Result<Option<(u32, Vec<shares::Model>)>, DbErr> {
     let locked = servers::Entity::find_by_id(server).lock(LockType::NoKeyUpdate).one(transaction).await?;
@@ -292,7 +289,7 @@ async fn lock_shares(
 }
 
 /// Has all replicas read the shares again.
-pub(crate) async fn count_deal(transaction: &DatabaseTransaction) -> Result<(), DbErr> {
+pub(crate) async fn count_deal(transaction: &RegistryTransaction) -> Result<(), DbErr> {
     history::Entity::update_many()
         .col_expr(history::Column::Shares, Expr::col(history::Column::Shares).add(1))
         .filter(history::Column::Id.eq(1))
@@ -301,7 +298,7 @@ pub(crate) async fn count_deal(transaction: &DatabaseTransaction) -> Result<(), 
     Ok(())
 }
 
-async fn write(transaction: &DatabaseTransaction, row: &shares::Model) -> Result<(), DbErr> {
+async fn write(transaction: &RegistryTransaction, row: &shares::Model) -> Result<(), DbErr> {
     let shares::Model { server_id, holder, node_id, share, held, number, wanted, is_leaving, heard_at } = row.clone();
     let again = OnConflict::columns([shares::Column::ServerId, shares::Column::Holder])
         .update_columns([

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::Error;
-use sea_orm::sqlx::error::DatabaseError;
-use sea_orm::{DbBackend, DbErr, RuntimeErr, SqlxPostgresError, SqlxSqliteError, TransactionOptions};
+use sea_orm::{DbBackend, DbErr, RuntimeErr, TransactionOptions};
+use service::pool::Verdict;
 use service::problem::NoConnection;
 
 use super::connection::{Begin, Message};
@@ -40,19 +40,6 @@ enum Condition {
     AtWork,
     /// The connection is not used again.
     Spent,
-}
-
-/// What an error says of the connection that it came by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// The statement failed, and the connection is well.
-    Sound,
-    /// The connection remembers what is so no longer, and the statement had no effect.
-    Stale,
-    /// The connection takes no writes, and the statement had no effect.
-    ReadOnly,
-    /// The connection is gone or going. What became of the statement is not known.
-    Lost,
 }
 
 /// Why a statement failed.
@@ -106,7 +93,7 @@ impl Checkout {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        match judge(&error) {
+        match Verdict::of(&error) {
             Verdict::Sound => Err(Failed::Database(error)),
             // Another new one would answer the same.
             Verdict::ReadOnly if live.opened.elapsed() < FRESH_FOR => Err(Failed::Database(error)),
@@ -216,35 +203,5 @@ impl Failed {
                 NoConnection::new("database-unavailable", detail, Duration::from_secs(1)).into()
             }
         }
-    }
-}
-
-fn judge(error: &Error) -> Verdict {
-    match error {
-        Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed => Verdict::Lost,
-        Error::Database(answer) => judge_answer(answer.as_ref()),
-        _ => Verdict::Sound,
-    }
-}
-
-fn judge_answer(answer: &dyn DatabaseError) -> Verdict {
-    let code = answer.code().unwrap_or_default();
-    if answer.try_downcast_ref::<SqlxSqliteError>().is_some() {
-        // The low byte is the primary code: read-only, I/O error, corrupt, cannot open, not a database.
-        let is_spent = code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 8 | 10 | 11 | 14 | 26));
-        return if is_spent { Verdict::Lost } else { Verdict::Sound };
-    }
-    match &*code {
-        // A primary that became a standby: another connection may lead to its successor.
-        "25006" => Verdict::ReadOnly,
-        // "cached plan must not change result type", said without the words, which are in the server's language.
-        "0A000" => {
-            let routine = answer.try_downcast_ref::<SqlxPostgresError>().and_then(|error| error.routine());
-            if routine == Some("RevalidateCachedQuery") { Verdict::Stale } else { Verdict::Sound }
-        }
-        // Shut down, crashed, starting up, dropped, or idle in a transaction for too long: the server ends the session with it.
-        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" => Verdict::Lost,
-        code if code.starts_with("08") => Verdict::Lost,
-        _ => Verdict::Sound,
     }
 }

@@ -30,8 +30,11 @@ pub(crate) struct Control {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
     /// No connection, or no answer in time.
-    #[error("the control plane does not answer")]
+    #[error("the control plane does not answer: if it runs, check `control.url`")]
     Unreachable(#[from] reqwest::Error),
+    /// It understood, and cannot answer now. Address and token are right, as far as can be told.
+    #[error("the control plane answered {0}: it cannot answer now, and its own log and /readyz say why")]
+    Unavailable(StatusCode),
     /// It refused; a wrong token, most likely.
     #[error("the control plane answered {0}: check `control.url` and `control.node_token`")]
     Refused(StatusCode),
@@ -50,6 +53,15 @@ pub(crate) enum ControlError {
     /// The feed was faster, each time.
     #[error("the tenant changes faster than it can be asked for")]
     Overtaken,
+}
+
+impl ControlError {
+    /// By the status of an answer that is no success.
+    fn of(status: StatusCode) -> Self {
+        let may_pass =
+            status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        if may_pass { Self::Unavailable(status) } else { Self::Refused(status) }
+    }
 }
 
 impl Control {
@@ -88,13 +100,13 @@ impl Control {
     pub(crate) async fn tell_key_uses(&self, uses: &KeyUses) -> Result<(), ControlError> {
         let call = self.client.post(format!("{}/v1/key-uses", self.base)).json(uses).timeout(ANSWER);
         let status = call.bearer_auth(self.token.expose_secret()).send().await?.status();
-        if status.is_success() { Ok(()) } else { Err(ControlError::Refused(status)) }
+        if status.is_success() { Ok(()) } else { Err(ControlError::of(status)) }
     }
 
     pub(super) async fn goodbye(&self, node: NodeId) -> Result<(), ControlError> {
         let call = self.client.delete(format!("{}/v1/nodes/{node}", self.base)).timeout(ANSWER);
         let status = call.bearer_auth(self.token.expose_secret()).send().await?.status();
-        if status.is_success() || status == StatusCode::NOT_FOUND { Ok(()) } else { Err(ControlError::Refused(status)) }
+        if status.is_success() || status == StatusCode::NOT_FOUND { Ok(()) } else { Err(ControlError::of(status)) }
     }
 
     /// Brings a batch of what was noticed.
@@ -122,7 +134,7 @@ impl Control {
     async fn call<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<T, ControlError> {
         let mut response = call.bearer_auth(self.token.expose_secret()).send().await?;
         if !response.status().is_success() {
-            return Err(ControlError::Refused(response.status()));
+            return Err(ControlError::of(response.status()));
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await? {

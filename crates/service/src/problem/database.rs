@@ -7,6 +7,7 @@ use http::StatusCode;
 use sea_orm::{DbErr, RuntimeErr, SqlxError, sqlx::error::DatabaseError};
 
 use super::{NoConnection, Problem};
+use crate::pool::is_of_an_old_plan;
 
 impl From<DbErr> for Problem {
     fn from(error: DbErr) -> Self {
@@ -65,7 +66,12 @@ pub fn driver_is_unavailable(error: &SqlxError) -> bool {
         | SqlxError::WorkerCrashed => true,
         SqlxError::Database(answer) => {
             let code = answer.code().unwrap_or_default();
-            if is_sqlite(answer.as_ref()) { sqlite_is_unavailable(&code) } else { postgres_is_unavailable(&code) }
+            if is_sqlite(answer.as_ref()) {
+                sqlite_is_unavailable(&code)
+            } else {
+                // Of an old plan: on another connection it succeeds.
+                postgres_is_unavailable(&code) || code == "0A000" && is_of_an_old_plan(answer.as_ref())
+            }
         }
         _ => false,
     }
