@@ -75,6 +75,8 @@ mod races;
 #[cfg(test)]
 mod read_only;
 #[cfg(test)]
+mod reconnect;
+#[cfg(test)]
 mod restored;
 #[cfg(test)]
 mod secrets;

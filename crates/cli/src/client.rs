@@ -103,8 +103,8 @@ impl Client {
     }
 
     /// As [`Client::post`], and the answer waits until what is begun has ended, this long at most.
-    pub(crate) fn post_and_wait(&self, path: &str, body: &str, at_most: Duration) -> Result<Answer> {
-        self.call_with("POST", path, Some(body), Some(&("prefer", format!("wait={}", at_most.as_secs()))))
+    pub(crate) fn post_and_wait(&self, path: &str, body: Option<&str>, at_most: Duration) -> Result<Answer> {
+        self.call_with("POST", path, body, Some(&("prefer", format!("wait={}", at_most.as_secs()))))
     }
 
     pub(crate) fn put(&self, path: &str, body: &str) -> Result<Answer> {

@@ -9,6 +9,7 @@ mod issuer;
 mod key;
 mod limits;
 mod list;
+mod reconnect;
 mod rename;
 mod rewrap;
 mod rotate;
@@ -43,6 +44,11 @@ pub(crate) enum Command {
     Resume(Named),
     /// Rotate the credentials of a tenant's database, or of every tenant's; no request fails for it
     Rotate(rotate::Options),
+    /// Replace all connections that data planes have to a tenant's database; no request fails for it
+    ///
+    /// Idle connections are closed at once, those in use after their statement or transaction. Use it when sessions keep what is
+    /// so no longer: after a failover, or after settings of the role or the database were changed.
+    Reconnect(reconnect::Options),
     /// Delete a tenant: it is refused at once, and its data goes when the grace period ends
     Delete(delete::Options),
     /// Restore a tenant that is being deleted, as it was before
@@ -108,6 +114,7 @@ impl Command {
             Self::Suspend(named) => status::run(client, output, &named.tenant, "suspend"),
             Self::Resume(named) => status::run(client, output, &named.tenant, "resume"),
             Self::Rotate(options) => rotate::run(client, output, &options),
+            Self::Reconnect(options) => reconnect::run(client, output, &options),
             Self::Delete(options) => delete::run(client, output, &options),
             Self::Restore(named) => status::run(client, output, &named.tenant, "restore"),
             Self::Rename(options) => rename::run(client, output, &options),

@@ -101,6 +101,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(tenants::status::resume))
         .routes(routes!(tenants::delete::restore))
         .routes(routes!(tenants::rotate::rotate))
+        .routes(routes!(tenants::reconnect::reconnect))
         .routes(routes!(config::declared))
         .routes(routes!(config::list))
         .routes(routes!(config::show, config::set, config::unset))

@@ -25,14 +25,13 @@ use moka::policy::EvictionPolicy;
 use opentelemetry::metrics::Meter;
 use service::Problem;
 use service::problem::NoConnection;
-use tenancy::TenantId;
 use tenancy::seal::KeyRing;
 use tenancy::share::application_name;
 
 use uuid::Uuid;
 
 use crate::config::PoolsConfig;
-use crate::routes::{Served, Url};
+use crate::routes::{Dial, Served, Url};
 pub(crate) use checkout::{Checkout, Failed};
 pub(crate) use connection::{Begin, Commit, Execute, Message, QueryAll, QueryOne, Rollback, Unprepared};
 use dial::{DialError, Target};
@@ -55,7 +54,7 @@ pub(crate) struct Pools {
     ring: Arc<KeyRing>,
     lacking: Arc<Lacking>,
     made: Instant,
-    open: Cache<(TenantId, u64), Arc<TenantPool>, RandomState>,
+    open: Cache<Dial, Arc<TenantPool>, RandomState>,
     /// Few, and never fewer: operators register servers.
     servers: Arc<RwLock<Vec<Arc<ServerPool>>>>,
     shares: Arc<Shares>,
@@ -128,7 +127,7 @@ impl Pools {
 
     /// The pool of the tenant's URL, made if there is none or its file is another.
     async fn pool(&self, served: &Served, now: Duration) -> Result<Arc<TenantPool>, Problem> {
-        let key = (served.route.tenant, served.route.generation);
+        let key = Dial::of(&served.route);
         if let Some(pool) = self.open.get(&key).await {
             // A route that was forgotten and asked for again has a count of its own.
             if pool.is_there(now) && !pool.is_retired() && Arc::ptr_eq(&pool.url, &served.dialled) {
@@ -140,12 +139,12 @@ impl Pools {
             }
         }
         let target = Target::of(&self.ring, &served.route).map_err(|error| {
-            dial::tell(key, &served.route.server, &error);
+            dial::tell((key.tenant, key.generation), &served.route.server, &error);
             problem(Refusal::NotOpened(Arc::new(error)))
         })?;
         let made = async {
             let of = self.server(&served.route.server, target.path().is_some());
-            Arc::new(TenantPool::new(key, target, of, Arc::clone(&served.dialled)))
+            Arc::new(TenantPool::new((key.tenant, key.generation), target, of, Arc::clone(&served.dialled)))
         };
         Ok(self.open.get_with(key, made).await)
     }
@@ -184,14 +183,18 @@ impl Pools {
         }
     }
 
-    /// Drops the pool that dials with this URL, if there is one; its last user closes it.
+    /// Drops the pool that dials with this URL, if there is one; its last user closes it. Where the connections are replaced and the
+    /// URL is not, none that is open serves another statement: what its users have yet to say is said by new ones.
     pub(crate) async fn close(&self, url: &Url) {
-        let key = (url.tenant, url.generation);
+        let key = url.dial;
         // A tenant that was resumed meanwhile may have a good pool with the same URL.
-        if self.open.get(&key).await.is_some_and(|pool| Arc::ptr_eq(&pool.url, &url.dialled)) {
+        if let Some(pool) = self.open.get(&key).await.filter(|pool| Arc::ptr_eq(&pool.url, &url.dialled)) {
             self.open.invalidate(&key).await;
             // The listener hears of it now, not at some later request.
             self.open.run_pending_tasks().await;
+            if url.is_dialled_again {
+                pool.renew();
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod control;
 mod follow;
 mod lookup;
 mod table;
+mod url;
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use tenancy::{KeyId, TenantId};
 pub(crate) use control::{Control, ControlError};
 pub(crate) use follow::follow;
 pub(crate) use lookup::Lookup;
-pub(crate) use table::{InUse, RouteTable, Served, Url};
+pub(crate) use table::{InUse, RouteTable, Served};
+pub(crate) use url::{Dial, Url};
 
 use crate::canaries::Canaries;
 use crate::kept::Kept;

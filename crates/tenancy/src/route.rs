@@ -83,6 +83,10 @@ pub struct Route {
     pub server: String,
     /// The number of its database URL.
     pub generation: u64,
+    /// How often an operator had its connections replaced: those of an earlier number are closed. 0 where a control plane of an
+    /// older version says nothing of it.
+    #[serde(default)]
+    pub reconnects: u64,
     /// Its database URL, sealed for this tenant and generation.
     pub sealed_url: Sealed,
 }

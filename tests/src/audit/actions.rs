@@ -117,6 +117,7 @@ async fn every_call_that_changes_something_is_told(store: Store) {
     calls.call(row("POST", "/v1/tenants/{tenant}/resume", &["acme"], None, &["tenant.resumed"], BOTH)).await;
     let rotate = "/v1/tenants/{tenant}/rotate-credentials";
     calls.call(row("POST", rotate, &["acme"], None, &["tenant.rotation-ordered"], NEITHER)).await;
+    calls.call(row("POST", "/v1/tenants/{tenant}/reconnect", &["acme"], None, &["tenant.reconnected"], NEITHER)).await;
     calls
         .call(row("POST", "/v1/tenants/{tenant}/revoke-tokens", &["acme"], None, &["tenant.tokens-revoked"], BOTH))
         .await;

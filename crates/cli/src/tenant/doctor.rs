@@ -95,7 +95,7 @@ fn examine(client: &Client, fix: bool) -> Result<Report> {
     loop {
         let order = serde_json::to_string(&Order { fix, cursor: report.next_cursor.as_deref() })?;
         let answer = if fix {
-            client.post_and_wait(&path(["doctor"]), &order, WAIT)?
+            client.post_and_wait(&path(["doctor"]), Some(&order), WAIT)?
         } else {
             client.post(&path(["doctor"]), Some(&order))?
         };

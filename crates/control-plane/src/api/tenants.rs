@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+pub(crate) mod reconnect;
 pub(crate) mod rotate;
 pub(crate) mod show;
 pub(crate) mod status;

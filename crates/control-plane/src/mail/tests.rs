@@ -73,6 +73,8 @@ fn tenant(name: &str) -> tenants::Model {
         tokens_from: None,
         limits: None,
         slug_since: None,
+        reconnects: 0,
+        reconnected_at: None,
     }
 }
 

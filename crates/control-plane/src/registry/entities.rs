@@ -142,6 +142,10 @@ pub(crate) mod tenants {
         pub limits: Option<Json>,
         /// Since when it has its slug; null where a control plane of an older version created it.
         pub slug_since: Option<DateTimeUtc>,
+        /// How often an operator had its connections replaced.
+        pub reconnects: i64,
+        /// When that was for the last time.
+        pub reconnected_at: Option<DateTimeUtc>,
     }
 
     impl std::fmt::Debug for Model {

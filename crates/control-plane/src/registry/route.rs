@@ -127,6 +127,7 @@ pub(crate) async fn routes(
             schema_version: row.schema_version.unsigned_abs(),
             server: server.ok_or_else(|| damaged("server"))?,
             generation: row.generation.unsigned_abs(),
+            reconnects: row.reconnects.unsigned_abs(),
             sealed_url: Sealed::from_stored(row.sealed_url.ok_or_else(|| damaged("database URL"))?),
         };
         routes.insert(id, route);

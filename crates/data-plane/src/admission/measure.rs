@@ -126,6 +126,7 @@ impl Measured {
             schema_version: 1,
             server: "local".into(),
             generation: 1,
+            reconnects: 0,
             sealed_url: Sealed::from_stored("none"),
         };
         if let Some(folder) = folder {

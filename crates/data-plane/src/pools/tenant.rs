@@ -34,6 +34,8 @@ const IN_A_ROW: Duration = Duration::from_millis(50);
 pub(super) struct Live {
     pub(super) connection: Connection,
     pub(super) opened: Instant,
+    /// When it was begun to be opened.
+    begun: Instant,
     expires: Instant,
     /// When it was given back last.
     pub(super) used: Instant,
@@ -73,6 +75,8 @@ pub(super) struct State {
     /// Where the pool stands in the server's queue.
     pub(super) place: Option<Place>,
     usefulness: Usefulness,
+    /// Connections that were begun before this moment serve no other statement.
+    renewed: Option<Instant>,
     /// A dial that failed for a reason of this database's, and until when it answers.
     failed: Option<(Instant, Arc<DialError>)>,
 }
@@ -146,6 +150,7 @@ impl TenantPool {
                 opening: 0,
                 place: None,
                 usefulness: Usefulness::new(Instant::now()),
+                renewed: None,
                 failed: None,
             }),
         }
@@ -177,6 +182,18 @@ impl TenantPool {
             for live in idle {
                 self.server.discard(self, live, Closed::Retired);
             }
+        }
+    }
+
+    /// Closes what is idle, and what is in use now when it comes back.
+    pub(super) fn renew(&self) {
+        let idle = {
+            let mut state = self.state();
+            state.renewed = Some(Instant::now());
+            std::mem::take(&mut state.idle)
+        };
+        for live in idle {
+            self.server.discard(self, live, Closed::Retired);
         }
     }
 
@@ -268,7 +285,7 @@ impl TenantPool {
 
     /// Opens a connection.
     pub(super) async fn dial(self: Arc<Self>, dialled: Use) -> Result<Live, Arc<DialError>> {
-        let settings = &self.server.settings;
+        let (settings, begun) = (&self.server.settings, Instant::now());
         let connection = self.target.dial(settings.dial, &settings.application).await.map_err(Arc::new)?;
         if let Some(path) = self.target.path()
             && self.file.get().is_none()
@@ -279,7 +296,7 @@ impl TenantPool {
         let now = Instant::now();
         // With jitter, lest all that were opened together end together.
         let expires = now + settings.lifetime.mul_f32(rand::random_range(0.8..=1.0));
-        Ok(Live { connection, opened: now, expires, used: now, in_row_since: now, dialled })
+        Ok(Live { connection, opened: now, begun, expires, used: now, in_row_since: now, dialled })
     }
 
     /// A connection was opened.
@@ -342,6 +359,13 @@ impl TenantPool {
         if self.server.is_over_share() {
             drop(state);
             return self.server.discard(self, live, Closed::Shrunk);
+        }
+        if state.renewed.is_some_and(|renewed| live.begun <= renewed) {
+            drop(state);
+            self.server.discard(self, live, Closed::Retired);
+            // Should a statement wait for it, it waits for another one.
+            let _ = self.server.ask(self, now);
+            return;
         }
         let others_starve = self.server.is_starving();
         let is_row_over = now.saturating_duration_since(live.in_row_since) >= IN_A_ROW;

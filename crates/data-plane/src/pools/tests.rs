@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait as _, Database, TransactionSession as _, Transacti
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
 use tenancy::share::Share;
-use tenancy::{Plan, Status};
+use tenancy::{Plan, Status, TenantId};
 use uuid::Uuid;
 
 use http::StatusCode;
@@ -52,6 +52,7 @@ fn route(number: u128, revision: u64, generation: u64, url: &str) -> Route {
         schema_version: 1,
         server: "local".into(),
         generation,
+        reconnects: 0,
         sealed_url: tenancy::seal::Sealed::from_stored("none"),
     };
     route.sealed_url = ring().seal(route.url_subject(), &url.to_owned().into(), &mut rand::rng());
@@ -136,6 +137,33 @@ async fn a_pool_that_is_dialled_with_a_replaced_url_is_let_go() {
         close(&table, &pools).await;
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_replaced_serve_no_other_statement() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = database(folder.path(), 1).await;
+    let (table, pools) = (table(vec![route(1, 5, 1, &url)]), pools(10));
+    let served = table.get(tenant(1)).unwrap();
+    let old = pools.of(&served).await.unwrap();
+    let (mut busy, idle) = (old.checkout().await.unwrap(), old.checkout().await.unwrap());
+    drop(idle);
+    assert_eq!((old.0.open(), old.0.count_idle()), (2, 1));
+    hear(&table, &pools, Route { reconnects: 1, ..route(1, 6, 1, &url) }).await;
+    assert_eq!((old.0.open(), old.0.count_idle()), (1, 0), "what was idle is closed at once");
+    assert!(busy.test(Duration::from_secs(1)).await, "what is in use goes on");
+    drop(busy);
+    assert_eq!(old.0.open(), 0, "and is closed when it comes back");
+    // Whoever is at work goes on with others, which stay.
+    assert!(works(&old).await);
+    assert_eq!((old.0.open(), old.0.count_idle()), (1, 1));
+    let new = pools.of(&table.get(tenant(1)).unwrap()).await.unwrap();
+    assert!(!Arc::ptr_eq(&old.0, &new.0) && works(&new).await);
+    drop((served, old));
+    while table.applied() != Revision(6) {
+        tokio::task::yield_now().await;
+    }
+    assert!(works(&new).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

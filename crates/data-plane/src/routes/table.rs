@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::absence::{Absence, Heard};
 use super::lookup::Lookup;
+use super::url::{Dial, Url};
 use crate::kept::Kept;
 use crate::key_uses::NotedMinute;
 use crate::limits::Limiter;
@@ -80,7 +81,7 @@ impl Drop for InUse {
 impl Served {
     fn new(route: Route, before: Option<&Self>) -> Self {
         let at_work = before.map_or_else(Arc::default, |before| Arc::clone(&before.at_work));
-        let same_url = before.filter(|before| before.route.generation == route.generation && is_dialled(&route));
+        let same_url = before.filter(|before| Dial::of(&before.route) == Dial::of(&route) && is_dialled(&route));
         let dialled = same_url.map_or_else(Arc::default, |before| Arc::clone(&before.dialled));
         let principals = route.keys.iter().map(|key| Principal::of_key(key, route.tenant)).collect();
         let noted = route.keys.iter().map(|_| NotedMinute::default()).collect();
@@ -99,11 +100,15 @@ impl Served {
         }
     }
 
-    fn left_at(&self, revision: Revision, keeps_url: bool) -> Left {
+    /// As `next` takes its place, or nothing.
+    fn left_at(&self, revision: Revision, next: Option<&Self>) -> Left {
         self.is_left.store(true, Ordering::SeqCst);
-        let (tenant, generation) = (self.route.tenant, self.route.generation);
-        let url = (!keeps_url).then(|| Url { tenant, generation, dialled: Arc::clone(&self.dialled) });
-        Left { revision, tenant, uses: Arc::clone(&self.uses), url }
+        let dial = Dial::of(&self.route);
+        let keeps_url = next.is_some_and(|next| Arc::ptr_eq(&next.dialled, &self.dialled));
+        let is_dialled_again =
+            next.is_some_and(|next| next.route.generation == dial.generation && is_dialled(&next.route));
+        let url = (!keeps_url).then(|| Url { dial, dialled: Arc::clone(&self.dialled), is_dialled_again });
+        Left { revision, tenant: dial.tenant, uses: Arc::clone(&self.uses), url }
     }
 
     /// Leave for one more request, if the plan allows it now.
@@ -130,14 +135,6 @@ struct Left {
     uses: Arc<Uses>,
     /// Its URL, if the successor has another or none.
     url: Option<Url>,
-}
-
-/// A URL that must not be dialled any more.
-#[derive(Clone, Debug)]
-pub(crate) struct Url {
-    pub(crate) tenant: TenantId,
-    pub(crate) generation: u64,
-    pub(crate) dialled: Arc<Uses>,
 }
 
 /// The routes that a node keeps.
@@ -353,15 +350,13 @@ impl RouteTable {
     fn replace(&self, state: &mut State, revision: Revision, tenant: TenantId, route: Option<Route>) {
         let before = self.served.get(&tenant);
         let served = route.map(|route| Arc::new(Served::new(route, before.as_deref())));
-        let dialled = served.as_ref().map(|served| Arc::clone(&served.dialled));
-        match served {
+        match served.clone() {
             Some(served) => self.served.insert(tenant, served),
             None => self.served.invalidate(&tenant),
         }
         // After it: whoever finds this version left looks for the next, and must find it.
         if let Some(before) = before {
-            let keeps_url = dialled.is_some_and(|dialled| Arc::ptr_eq(&dialled, &before.dialled));
-            state.left.push(before.left_at(revision, keeps_url));
+            state.left.push(before.left_at(revision, served.as_deref()));
         }
         state.awaited.remove(&tenant);
     }
@@ -371,7 +366,7 @@ impl RouteTable {
         let next = Revision(state.position.0 + 1);
         for evicted in self.evicted.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             state.awaited.remove(&evicted.route.tenant);
-            state.left.push(evicted.left_at(next, false));
+            state.left.push(evicted.left_at(next, None));
         }
         let in_use: HashSet<TenantId> =
             state.left.iter().filter(|left| left.is_in_use()).map(|left| left.tenant).collect();

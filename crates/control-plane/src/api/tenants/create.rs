@@ -105,6 +105,8 @@ pub(crate) async fn create(
         tokens_from: Set(None),
         limits: Set(None),
         slug_since: Set(Some(now)),
+        reconnects: Set(0),
+        reconnected_at: Set(None),
     };
     let row = row.insert(change.db()).await.map_err(slug_taken)?;
     // After it: an insert waits for whoever is about to hold the slug back.

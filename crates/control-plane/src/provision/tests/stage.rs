@@ -188,6 +188,8 @@ impl Stage {
             tokens_from: Set(None),
             limits: Set(None),
             slug_since: Set(Some(now)),
+            reconnects: Set(0),
+            reconnected_at: Set(None),
         };
         row.insert(change.db()).await.unwrap();
         let entry = config::ActiveModel {

@@ -36,6 +36,7 @@ fn route(number: u8, revision: u64, generation: u64) -> Route {
         schema_version: 1,
         server: "local".into(),
         generation,
+        reconnects: 0,
         sealed_url: Sealed::from_stored("fh1.k.x"),
     }
 }
@@ -262,7 +263,7 @@ fn nothing_counts_as_applied_while_an_older_route_or_url_is_in_use() {
     let in_use = table.get(tenant(0)).unwrap();
     let pool = in_use.dialled.begin();
     table.apply(table.position(), news(epoch, route(0, 6, 2)), Instant::now());
-    let close: Vec<_> = table.to_close().iter().map(|url| (url.tenant, url.generation)).collect();
+    let close: Vec<_> = table.to_close().iter().map(|url| (url.dial.tenant, url.dial.generation)).collect();
     assert_eq!(close, [(tenant(0), 1)]);
     assert_eq!(table.applied(), Revision(5), "a request is at work with the old route");
     drop(in_use);

@@ -24,6 +24,7 @@ fn route() -> Route {
         schema_version: 1,
         server: "local".into(),
         generation: 1,
+        reconnects: 0,
         sealed_url: Sealed::from_stored("fh1.k.x"),
     }
 }
