@@ -34,6 +34,8 @@ mod cli;
 #[cfg(test)]
 mod converge;
 #[cfg(test)]
+mod deadlines;
+#[cfg(test)]
 mod dev;
 #[cfg(test)]
 mod domains;

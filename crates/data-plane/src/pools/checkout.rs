@@ -30,6 +30,8 @@ pub(crate) struct Checkout {
     depth: u32,
     /// A rollback was queued, and waits to be sent.
     is_rolling_back: bool,
+    /// How long a statement may take, where that is another time than all have.
+    deadline: Option<Duration>,
 }
 
 /// What becomes of a connection after its use.
@@ -60,7 +62,13 @@ impl std::fmt::Debug for Checkout {
 
 impl Checkout {
     pub(super) fn new(pool: Arc<TenantPool>, live: Live) -> Self {
-        Self { pool, live: Some(live), condition: Condition::Sound, depth: 0, is_rolling_back: false }
+        Self { pool, live: Some(live), condition: Condition::Sound, depth: 0, is_rolling_back: false, deadline: None }
+    }
+
+    /// Each statement may take this time, where it is another than all have.
+    pub(crate) fn within(mut self, deadline: Option<Duration>) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// When the connection was used last before.
@@ -76,14 +84,17 @@ impl Checkout {
     /// Sends one message and takes its answer, within the time that a statement may take. After one that was given up, or an
     /// answer by which the connection serves no more, nothing is sent.
     pub(crate) async fn send<M: Message>(&mut self, message: &M) -> Result<M::Answer, Failed> {
-        let within = self.pool.server.settings.statement;
+        let usual = self.pool.server.settings.statement;
+        let within = self.deadline.unwrap_or(usual);
         let Some(live) = self.live.as_mut().filter(|_| self.condition == Condition::Sound) else {
             return Err(Failed::Database(Error::PoolClosed));
         };
         self.condition = Condition::AtWork;
         let Ok(answer) = tokio::time::timeout(within, message.send(&mut live.connection)).await else {
-            // Still at work: it is closed as one that was given up.
-            self.pool.server.suspect();
+            // Still at work: it is closed as one that was given up. One that had less time than others says nothing of the server.
+            if within >= usual {
+                self.pool.server.suspect();
+            }
             return Err(Failed::Silent(within));
         };
         self.condition = Condition::Sound;
@@ -198,7 +209,7 @@ impl Failed {
             Self::Silent(within) => {
                 let detail = format!(
                     "The tenant's database did not answer within {} s. Send the request again after the time in Retry-After.",
-                    within.as_secs()
+                    within.as_secs_f64()
                 );
                 NoConnection::new("database-unavailable", detail, Duration::from_secs(1)).into()
             }

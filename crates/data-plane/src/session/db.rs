@@ -1,6 +1,7 @@
 //! The tenant's database as its handlers use it: SeaORM's own traits over the tenant's connections, and nothing to dial with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sea_orm::{
@@ -16,9 +17,17 @@ use crate::uses::Permit;
 /// A tenant's database. While a clone lives, its pool stays open and the request counts against the plan's concurrency.
 ///
 /// Each statement takes one of the tenant's connections and gives it back; a transaction keeps one until it ends. Where all are
-/// in use a statement waits for up to `pools.wait_ms`, and then fails as what answers 503 `server-busy` or `pool-exhausted`.
+/// in use a statement waits for up to `pools.wait_ms`, and then fails as what answers 503 `server-busy` or `pool-exhausted`. Once sent,
+/// it has `pools.statement_seconds` to be answered (35), or what [`TenantDb::within`] says.
 #[derive(Clone, Debug)]
-pub struct TenantDb(Arc<Held>);
+pub struct TenantDb {
+    held: Arc<Held>,
+    /// How long a statement may take, where that is another time than all have.
+    deadline: Option<Duration>,
+}
+
+/// The shortest and the longest time that a statement may be given.
+const DEADLINES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_hours(1));
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -28,11 +37,47 @@ pub(super) struct Held {
 
 impl TenantDb {
     pub(crate) fn new(pool: PoolUse, permit: Permit) -> Self {
-        Self(Arc::new(Held { pool, _permit: permit }))
+        Self { held: Arc::new(Held { pool, _permit: permit }), deadline: None }
+    }
+
+    /// The same database, and each statement has this time to be answered in place of `pools.statement_seconds`, from 1 ms to an
+    /// hour; so has each of a transaction that is begun by it. For a handler that knows better than the configuration:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use data_plane::TenantSession;
+    /// use sea_orm::{ConnectionTrait as _, Statement};
+    /// use service::Problem;
+    ///
+    /// /// Suggests while somebody types: what takes longer comes too late.
+    /// async fn suggest(session: TenantSession) -> Result<(), Problem> {
+    ///     let db = session.db().within(Duration::from_millis(300));
+    ///     let query = Statement::from_string(db.get_database_backend(), "SELECT text FROM notes ORDER BY text LIMIT 10");
+    ///     db.query_all_raw(query).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// /// Sums up a year.
+    /// async fn report(session: TenantSession) -> Result<(), Problem> {
+    ///     session.db().within(Duration::from_secs(50)).execute_unprepared("REFRESH MATERIALIZED VIEW sums").await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// A statement that is not answered in time is given up, and fails as what answers 503 `database-unavailable`. Its connection is
+    /// closed, and the server ends what it is at; what became of a write is not known. The time that a statement waits for a connection
+    /// is not part of it (`pools.wait_ms`), and the request's own time limit (`lifecycle.request_seconds`) stays: a longer deadline
+    /// than that is of no use but to jobs.
+    #[must_use]
+    pub fn within(&self, deadline: Duration) -> Self {
+        let deadline = deadline.clamp(DEADLINES.0, DEADLINES.1);
+        Self { held: Arc::clone(&self.held), deadline: Some(deadline) }
     }
 
     async fn checkout(&self) -> Result<Checkout, DbErr> {
-        self.0.pool.checkout().await.map_err(|refusal| NoConnection::from(refusal).into())
+        let checkout = self.held.pool.checkout().await.map_err(NoConnection::from)?;
+        Ok(checkout.within(self.deadline))
     }
 
     /// Sends a statement, and once more on another connection if the first was out of date.
@@ -49,7 +94,7 @@ impl TenantDb {
 #[async_trait]
 impl ConnectionTrait for TenantDb {
     fn get_database_backend(&self) -> DbBackend {
-        if self.0.pool.is_of_a_file() { DbBackend::Sqlite } else { DbBackend::Postgres }
+        if self.held.pool.is_of_a_file() { DbBackend::Sqlite } else { DbBackend::Postgres }
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
@@ -88,12 +133,12 @@ impl TransactionTrait for TenantDb {
 
     async fn begin_with_options(&self, options: TransactionOptions) -> Result<TenantTransaction, DbErr> {
         // As a statement: once more on another connection if the first was out of date.
-        match TenantTransaction::begin(Arc::clone(&self.0), self.checkout().await?, options).await {
+        match TenantTransaction::begin(Arc::clone(&self.held), self.checkout().await?, options).await {
             Ok(transaction) => return Ok(transaction),
             Err(Failed::Stale(_)) => {}
             Err(failed) => return Err(failed.told(Begin::TOLD)),
         }
-        let begun = TenantTransaction::begin(Arc::clone(&self.0), self.checkout().await?, options).await;
+        let begun = TenantTransaction::begin(Arc::clone(&self.held), self.checkout().await?, options).await;
         begun.map_err(|failed| failed.told(Begin::TOLD))
     }
 
