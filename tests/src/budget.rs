@@ -16,7 +16,7 @@ use crate::bed::{Answer, Bed, PATIENCE, Store, Tenant, Tuning, try_send};
 use crate::postgres::Postgres;
 
 /// Registers a server of the test's own, and makes tenants there.
-async fn tenants_on(bed: &Bed, server: &Postgres, count: usize) -> (Value, Vec<Tenant>) {
+pub(crate) async fn tenants_on(bed: &Bed, server: &Postgres, count: usize) -> (Value, Vec<Tenant>) {
     let wanted = json!({ "name": "small", "engine": "postgres", "region": "there", "admin_url": server.url(),
         "capacity": 1_000, "warm": 0 });
     let made = bed.done("POST", "/v1/servers", Some(wanted)).await;
@@ -33,17 +33,18 @@ async fn tenants_on(bed: &Bed, server: &Postgres, count: usize) -> (Value, Vec<T
 }
 
 /// The server for the harness, which may see everything there.
-async fn look(server: &Postgres, database: &str) -> DatabaseConnection {
+pub(crate) async fn look(server: &Postgres, database: &str) -> DatabaseConnection {
     let url = server.url();
     Database::connect(format!("{}/{database}", url.rsplit_once('/').unwrap().0)).await.unwrap()
 }
 
-async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
+pub(crate) async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
     let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
     row.unwrap().try_get_by_index(0).unwrap()
 }
 
-const OURS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'freehold-data-plane%'";
+pub(crate) const OURS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'freehold-data-plane%'";
 
 /// What was answered, counted by what it means to a budget.
 #[derive(Debug, Default)]

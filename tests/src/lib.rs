@@ -22,6 +22,8 @@ pub mod way;
 #[cfg(test)]
 mod admission;
 #[cfg(test)]
+mod anchors;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod audit;

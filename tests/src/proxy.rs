@@ -22,6 +22,7 @@ struct Inner {
     to: String,
     client: Client,
     is_bad: AtomicBool,
+    is_cut: AtomicBool,
     rng: Mutex<StdRng>,
     /// Answers of the feed, to be told again.
     told: Mutex<Vec<Bytes>>,
@@ -41,6 +42,7 @@ impl Proxy {
             to: to.to_owned(),
             client: Client::builder().no_proxy().build().unwrap(),
             is_bad: AtomicBool::new(true),
+            is_cut: AtomicBool::new(false),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             told: Mutex::default(),
             faults: Default::default(),
@@ -55,6 +57,11 @@ impl Proxy {
     /// From now on every answer arrives, once and in time.
     pub fn mend(&self) {
         self.0.is_bad.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on nothing passes, in either direction, until it passes again.
+    pub fn cut(&self, is_cut: bool) {
+        self.0.is_cut.store(is_cut, Ordering::SeqCst);
     }
 
     /// How many answers were lost, late, and told again.
@@ -83,6 +90,10 @@ impl Proxy {
 }
 
 async fn pass(State(proxy): State<Proxy>, request: Request) -> Response {
+    let is_cut = || proxy.0.is_cut.load(Ordering::SeqCst);
+    if is_cut() {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let (parts, body) = request.into_parts();
     let url = format!("{}{}", proxy.0.to, parts.uri);
     let body = body::to_bytes(body, 1 << 20).await.unwrap();
@@ -95,6 +106,9 @@ async fn pass(State(proxy): State<Proxy>, request: Request) -> Response {
     let Ok(answer) = call.send().await else { return StatusCode::BAD_GATEWAY.into_response() };
     let status = answer.status();
     let Ok(bytes) = answer.bytes().await else { return StatusCode::BAD_GATEWAY.into_response() };
+    if is_cut() {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let is_feed = parts.uri.path() == "/v1/feed" && status.is_success();
     let bytes = match proxy.fault(is_feed) {
         // It took effect at the control plane, and nobody hears of it.

@@ -111,6 +111,9 @@ pub struct TenantsConfig {
     pub grace_seconds: u64,
     /// Seconds without a word after which a data plane serves no longer; 60 to 31536000.
     pub stale_after_seconds: u64,
+    /// Seconds without a word after which a data plane is not waited for: the sessions that it left on servers are ended where
+    /// its anchor is gone; 30 to 86400.
+    pub ack_seconds: u64,
     /// Seconds after which the work of a control plane that died is taken over, at the next look for work: within a second
     /// more; 1 to 60.
     pub lease_seconds: u64,
@@ -141,6 +144,7 @@ impl Default for TenantsConfig {
         Self {
             grace_seconds: 7 * 86_400,
             stale_after_seconds: 86_400,
+            ack_seconds: 120,
             lease_seconds: 8,
             hold_slug_seconds: 90 * 86_400,
             rotate_after_days: 0,
@@ -293,6 +297,10 @@ impl Validate for Config {
         if !(60..=31_536_000).contains(&self.tenants.stale_after_seconds) {
             return Err(Invalid::new("tenants.stale_after_seconds", "must be from 60 to 31536000"));
         }
+        // A data plane that waits for news is heard that often.
+        if !(30..=86_400).contains(&self.tenants.ack_seconds) {
+            return Err(Invalid::new("tenants.ack_seconds", "must be from 30 to 86400"));
+        }
         if !(1..=60).contains(&self.tenants.lease_seconds) {
             return Err(Invalid::new("tenants.lease_seconds", "must be from 1 to 60"));
         }
@@ -356,6 +364,7 @@ mod tests {
         assert_eq!(bad(|it| it.audit.signing = KeyRingConfig::default()), "audit.signing");
         assert_eq!(bad(|it| it.audit.checkpoint_seconds = 0), "audit.checkpoint_seconds");
         assert_eq!(bad(|it| it.tenants.stale_after_seconds = 1), "tenants.stale_after_seconds");
+        assert_eq!(bad(|it| it.tenants.ack_seconds = 29), "tenants.ack_seconds");
         assert_eq!(bad(|it| it.tenants.keep_operations_days = 9_999), "tenants.keep_operations_days");
         let print = format!("{:?}", usable());
         assert!(!print.contains("operator-operator") && !print.contains("AAAA"), "{print}");

@@ -3,6 +3,7 @@
 //! Every identifier in that text was generated here and is quoted. Every method is safe to repeat, since whoever called it
 //! may have died before it could write down that it was done.
 
+mod anchor;
 mod database;
 mod entered;
 mod error;
@@ -26,6 +27,7 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use crate::registry::entities::servers;
+pub(crate) use anchor::{AnchorRole, Anchors};
 pub(crate) use database::{DatabaseName, Mark, Slot, new_password};
 pub(crate) use entered::Entered;
 #[cfg(test)]
@@ -79,7 +81,7 @@ pub(crate) enum Made {
 
 /// A server of one kind.
 #[async_trait]
-pub(crate) trait Engine: Inspect + Send + Sync {
+pub(crate) trait Engine: Inspect + Anchors + Send + Sync {
     /// Whether the server can be worked: reached, new enough, with the rights that are needed.
     async fn check(&self) -> Result<(), EngineError>;
     /// Gives the admin another password.

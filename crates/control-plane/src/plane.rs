@@ -62,6 +62,8 @@ pub(crate) struct Parts {
     pub(crate) allow_private_issuers: bool,
     /// A node that was not heard for this long counts no more.
     pub(crate) stale_after: Duration,
+    /// A node that was not heard for this long is not waited for.
+    pub(crate) ack_after: Duration,
     /// How long a deleted tenant can be restored.
     pub(crate) grace: Duration,
     /// How long work that a dead process left is left to it.

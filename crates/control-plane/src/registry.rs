@@ -40,6 +40,7 @@ use clock::Clock;
 pub(crate) use connection::{RegistryDb, RegistryTransaction};
 use entities::{history, plans};
 use lost::Told;
+pub(crate) use shares::Left;
 
 /// Connections that one control plane holds to the registry at most.
 pub(crate) const CONNECTIONS: u32 = 16;

@@ -13,7 +13,7 @@ use tenancy::seal::{KeyRing, Purpose, Sealed, Subject};
 use uuid::Uuid;
 
 use crate::plane::Plane;
-use crate::registry::entities::{databases, idempotency, servers, tenants, warm_databases};
+use crate::registry::entities::{databases, idempotency, servers, shares, tenants, warm_databases};
 
 /// Texts that are sealed anew in one statement.
 const AT_ONCE: u64 = 500;
@@ -75,6 +75,14 @@ macro_rules! for_all_texts {
             generation: tenants::Column::Generation.into_expr(),
             text: tenants::Column::SealedUrl,
             purpose: Purpose::TenantUrl,
+        };
+        $do;
+        let $texts = Texts::<shares::Entity> {
+            of: "the URL of a data plane's anchor",
+            id: shares::Column::Anchor,
+            generation: Expr::value(1_i64),
+            text: shares::Column::SealedAnchor,
+            purpose: Purpose::AnchorUrl,
         };
         $do;
         let $ring = &$plane.servers_ring;
@@ -212,7 +220,8 @@ async fn check_texts<E: EntityTrait>(plane: &Plane, ring: &KeyRing, texts: Texts
         .one(plane.registry.db())
         .await?;
     let Some((id, text)) = foreign else { return Ok(()) };
-    let section = if texts.purpose == Purpose::TenantUrl { "seal.tenants" } else { "seal.servers" };
+    let is_open_to_nodes = matches!(texts.purpose, Purpose::TenantUrl | Purpose::AnchorUrl);
+    let section = if is_open_to_nodes { "seal.tenants" } else { "seal.servers" };
     let sealed = Sealed::from_stored(text);
     let key = sealed.key_id().unwrap_or("of no name");
     Err(format!(

@@ -93,6 +93,7 @@ pub async fn start(
         proofs: HostProofs::new(&config.domains)?,
         allow_private_issuers: config.tokens.allow_private_issuers,
         stale_after: Duration::from_secs(config.tenants.stale_after_seconds),
+        ack_after: Duration::from_secs(config.tenants.ack_seconds),
         grace: Duration::from_secs(config.tenants.grace_seconds),
         lease: Duration::from_secs(config.tenants.lease_seconds),
         hold_slugs: Duration::from_secs(config.tenants.hold_slug_seconds),

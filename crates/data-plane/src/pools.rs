@@ -3,6 +3,7 @@
 //! `tenant.rs` is one tenant's connections, `server.rs` all of one server's, over which tenants compete. Opening one
 //! keeps no other tenant waiting. A replaced URL's connections are closed after their last user.
 
+mod anchor;
 mod checkout;
 mod connection;
 mod dial;
@@ -156,10 +157,15 @@ impl Pools {
         }
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
         find(&servers).unwrap_or_else(|| {
-            let (share, settings) =
-                if is_file { (self.files, self.settings.for_files()) } else { self.shares.of(name, &self.settings) };
             let metrics = self.instruments.of_server(name);
+            let (share, settings) =
+                if is_file { (self.files, self.settings.for_files()) } else { (0, self.settings.clone()) };
             let server = Arc::new(ServerPool::new(name.into(), share, settings, metrics, self.shares.news()));
+            if !is_file {
+                // None of its connections are this node's until it is told so.
+                server.set_share(&self.shares.of(name), Instant::now());
+                server.moor();
+            }
             servers.push(Arc::clone(&server));
             server
         })

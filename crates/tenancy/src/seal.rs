@@ -34,6 +34,8 @@ pub enum Purpose {
     ServerAdminUrl,
     /// The URL of a database that has no tenant yet. Only control planes can open it.
     WarmUrl,
+    /// The URL of a node's anchor session on a server. Data planes can open it.
+    AnchorUrl,
     /// A recorded answer that may hold a new key's secret. Only control planes can open it.
     RecordedAnswer,
 }
@@ -44,6 +46,7 @@ impl Purpose {
             Self::TenantUrl => "tenant-url",
             Self::ServerAdminUrl => "server-admin-url",
             Self::WarmUrl => "warm-url",
+            Self::AnchorUrl => "anchor-url",
             Self::RecordedAnswer => "recorded-answer",
         }
     }

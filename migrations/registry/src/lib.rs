@@ -20,6 +20,7 @@ mod m0015_canary_health;
 mod m0016_slug_since;
 mod m0017_lost_history;
 mod m0018_shares;
+mod m0019_anchors;
 mod m0020_reconnects;
 mod m0021_addresses;
 mod m0022_data_address;
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_slug_since::Migration),
             Box::new(m0017_lost_history::Migration),
             Box::new(m0018_shares::Migration),
+            Box::new(m0019_anchors::Migration),
             Box::new(m0020_reconnects::Migration),
             Box::new(m0021_addresses::Migration),
             Box::new(m0022_data_address::Migration),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::Deserialize;
+use tenancy::share::FLOOR;
 
 use super::Server;
 use crate::client::{Client, path};
@@ -45,6 +46,7 @@ struct NodeShare {
     #[serde(default)]
     wanted: u64,
     open: Option<u64>,
+    is_anchored: Option<bool>,
     #[serde(default)]
     is_leaving: bool,
 }
@@ -85,25 +87,27 @@ impl Connections {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::of(["NODE", "SHARE", "HELD", "WANTED", "OPEN", "LEAVING"]);
+        let mut table = Table::of(["NODE", "SHARE", "HELD", "WANTED", "OPEN", "ANCHOR", "LEAVING"]);
         for it in &self.shares {
             let [share, held, wanted] = [it.share, it.held, it.wanted].map(|number| number.to_string());
             let open = it.open.map(|open| open.to_string());
-            let is_leaving = if it.is_leaving { "yes" } else { "no" };
-            table.row([&it.node, &share, &held, &wanted, or_nothing(open.as_deref()), is_leaving]);
+            let yes = |is_so: bool| if is_so { "yes" } else { "no" };
+            let (anchor, leaving) = (or_nothing(it.is_anchored.map(yes)), yes(it.is_leaving));
+            table.row([&it.node, &share, &held, &wanted, or_nothing(open.as_deref()), anchor, leaving]);
         }
         table
     }
 
-    /// Some data plane has no connection, because there are fewer than data planes.
+    /// Some data plane has no connection, because there are fewer than all data planes need at least.
     fn crowd(&self) -> Option<String> {
         let staying: Vec<&NodeShare> = self.shares.iter().filter(|share| !share.is_leaving).collect();
         let without = staying.iter().filter(|share| share.share == 0).count();
         let (nodes, budget) = (staying.len(), self.budget);
-        (without > 0 && budget < u64::try_from(nodes).unwrap_or(u64::MAX)).then(|| {
+        let least = u64::try_from(nodes).unwrap_or(u64::MAX).saturating_mul(FLOOR.into());
+        (without > 0 && budget < least).then(|| {
             format!(
-                "more data planes than connections: {nodes} data planes share a budget of {budget}, so {without} got none; \
-                 raise connection_budget or run fewer"
+                "too few connections: {nodes} data planes need {FLOOR} each and share a budget of {budget}, so {without} got \
+                 none; raise connection_budget or run fewer"
             )
         })
     }
@@ -144,6 +148,7 @@ mod tests {
                 held: share,
                 wanted: 4,
                 open,
+                is_anchored: open.map(|open| open > 0),
                 is_leaving,
             })
             .collect();
@@ -157,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_server_is_shown_with_its_shares_and_with_what_is_wrong() {
-        let shares = [(1, Some(1), false), (1, Some(0), false), (0, Some(0), false), (0, Some(2), true)];
+        let shares = [(2, Some(1), false), (0, Some(0), false), (0, Some(0), false), (0, Some(2), true)];
         insta::assert_snapshot!(shown(Some(30), Some(33), &shares).text(), @r"
         name                     local
         id                       01a2
@@ -176,13 +181,13 @@ mod tests {
         server limit             30
         open sessions            33
 
-        NODE  SHARE  HELD  WANTED  OPEN  LEAVING
-        01b1  1      1     4       1     no
-        01b2  1      1     4       0     no
-        01b3  0      0     4       0     no
-        01b4  0      0     4       2     yes
+        NODE  SHARE  HELD  WANTED  OPEN  ANCHOR  LEAVING
+        01b1  2      2     4       1     yes     no
+        01b2  0      0     4       0     no      no
+        01b3  0      0     4       0     no      no
+        01b4  0      0     4       2     yes     yes
 
-        more data planes than connections: 3 data planes share a budget of 2, so 1 got none; raise connection_budget or run fewer
+        too few connections: 3 data planes need 2 each and share a budget of 2, so 2 got none; raise connection_budget or run fewer
         others use 30 connections of the server: they leave 0 of 30, and the budget is 2; close some of theirs or lower connection_budget (control planes count as others)
         ");
     }
@@ -195,8 +200,8 @@ mod tests {
         server limit             unknown: the server does not answer
         open sessions            unknown: the server does not answer
 
-        NODE  SHARE  HELD  WANTED  OPEN  LEAVING
-        01b1  2      2     4       -     no
+        NODE  SHARE  HELD  WANTED  OPEN  ANCHOR  LEAVING
+        01b1  2      2     4       -     -       no
         ");
         assert!(
             shown(Some(30), Some(0), &[])
@@ -208,11 +213,11 @@ mod tests {
     #[test]
     fn data_planes_without_a_share_are_told_only_where_the_budget_is_too_small_for_them() {
         let crowd = |shares: &[(u64, Option<u64>, bool)]| warnings(&shown(None, None, shares)).0;
-        // As many connections as data planes: the dealer has not come to it yet.
-        assert_eq!(crowd(&[(2, None, false), (0, None, false)]), None);
+        // As many connections as it needs: the dealer has not come to it yet.
+        assert_eq!(crowd(&[(0, None, false)]), None);
         // One that leaves needs none.
-        assert_eq!(crowd(&[(1, None, false), (1, None, false), (0, None, true)]), None);
-        assert!(crowd(&[(1, None, false), (1, None, false), (0, None, false)]).is_some());
+        assert_eq!(crowd(&[(2, None, false), (0, None, true)]), None);
+        assert!(crowd(&[(2, None, false), (0, None, false)]).is_some());
     }
 
     #[test]

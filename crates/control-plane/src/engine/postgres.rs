@@ -6,6 +6,7 @@
 
 mod address;
 mod admin;
+mod anchor;
 mod ensure;
 mod inspect;
 mod pooler;
@@ -152,6 +153,18 @@ impl Postgres {
             "could not drop the database: {left} is in it, whose sessions the server's admin may not end; see \
              pg_stat_activity, and let them leave"
         )))
+    }
+
+    fn url_of(&self, database: &str, role: &str, password: &SecretString) -> SecretString {
+        let mut url = self.url.clone();
+        url.set_path(database);
+        // Neither fails for a URL with a host, as the admin's has.
+        let _ = url.set_username(role);
+        let _ = url.set_password(Some(password.expose_secret()));
+        if let Some(address) = &self.data_address {
+            address.put_into(&mut url);
+        }
+        String::from(url).into()
     }
 
     /// Bars a login role that there may be, and makes the admin its member: only members may end a role's sessions, and
@@ -343,15 +356,7 @@ impl Engine for Postgres {
     }
 
     fn url(&self, database: &DatabaseName, slot: Slot, password: &SecretString) -> SecretString {
-        let mut url = self.url.clone();
-        url.set_path(database.as_str());
-        // Neither fails for a URL with a host, as the admin's has.
-        let _ = url.set_username(&database.role(slot));
-        let _ = url.set_password(Some(password.expose_secret()));
-        if let Some(address) = &self.data_address {
-            address.put_into(&mut url);
-        }
-        String::from(url).into()
+        self.url_of(database.as_str(), &database.role(slot), password)
     }
 }
 

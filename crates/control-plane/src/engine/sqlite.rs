@@ -91,6 +91,8 @@ impl Sqlite {
     }
 }
 
+impl super::Anchors for Sqlite {}
+
 #[async_trait]
 impl Engine for Sqlite {
     async fn check(&self) -> Result<(), EngineError> {

@@ -308,6 +308,7 @@ async fn a_wrong_password_is_told_as_a_wrong_admin_url() {
 }
 
 mod admin;
+mod anchors;
 mod fingerprint;
 mod migrate;
 mod rehearse;

@@ -2,16 +2,22 @@
 //!
 //! A server's row is locked while its shares are dealt, so that all replicas count the same.
 
+mod anchors;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chrono::{DateTime, Utc};
-use sea_orm::sea_query::{Expr, LockType, OnConflict, Query};
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::{Expr, LockType, OnConflict};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+};
 use tenancy::feed::FeedRequest;
-use tenancy::share::{Holding, Share, ShareReport, deal};
+use tenancy::seal::Sealed;
+use tenancy::share::{Anchor, Holding, Kept, Share, ShareReport, deal};
 use uuid::Uuid;
 
-use super::entities::{history, nodes, servers, shares};
+pub(crate) use anchors::Left;
+
+use super::entities::{history, servers, shares};
 use super::{Registry, RegistryTransaction};
 
 /// The kind of server whose connections are dealt: files have none.
@@ -37,7 +43,13 @@ fn holding(row: &shares::Model) -> Holding {
         held: unsigned(row.held),
         wanted: unsigned(row.wanted),
         is_unknown: false,
+        is_fenced: row.is_fenced,
     }
+}
+
+/// Whether nothing is held of a share that was freed of a silent process. It is kept for when the process comes back.
+pub(super) const fn is_spent(row: &shares::Model) -> bool {
+    row.is_fenced && row.held == 0
 }
 
 /// Whether another need is worth a new deal: a quarter more or less, or more than there is.
@@ -63,6 +75,10 @@ fn share(server: &servers::Model, row: &shares::Model) -> Share {
         grant: row.number.unsigned_abs(),
         connections: unsigned(row.share),
         connect_rate: u32::try_from(Ord::max(part, 1)).unwrap_or(u32::MAX),
+        anchor: row.anchor.zip(row.sealed_anchor.as_ref()).filter(|_| row.is_anchor_made).map(|(id, sealed)| {
+            let sealed_url = Sealed::from_stored(sealed.as_str());
+            Anchor { id, sealed_url }
+        }),
     }
 }
 
@@ -81,13 +97,14 @@ impl Registry {
         let mut is_changed = false;
         for server in &servers {
             let said = request.shares.iter().find(|report| report.server == server.name);
-            let nothing = || ShareReport { server: server.name.clone(), grant: 0, at_most: 0, wanted: 0 };
+            let nothing = || Kept::default().report(&server.name, 0, 0);
             let report = said.cloned().unwrap_or_else(nothing);
             let is_settled = rows.get(&server.id).is_some_and(|row| {
                 let mut heard = holding(row);
                 heard.wanted = report.wanted;
                 let is_same = !heard.hear(&report) && heard.grant == row.number.unsigned_abs();
-                is_same && !row.is_leaving && !is_other_need(row, report.wanted)
+                let is_news = is_other_need(row, report.wanted) || report.is_anchored && !row.is_anchored;
+                is_same && !row.is_leaving && !is_news
             });
             if !is_settled {
                 is_changed |= self.settle_share(server.id, request, holder, &report).await?;
@@ -138,6 +155,7 @@ impl Registry {
         if is_of_the_past {
             return Ok(false);
         }
+        drop_spent(&transaction, &mut rows, |row| row.node_id == node && row.holder < holder).await?;
         for row in rows.iter_mut().filter(|row| row.node_id == node && row.holder < holder && !row.is_leaving) {
             row.is_leaving = true;
             row.heard_at = now;
@@ -145,8 +163,8 @@ impl Registry {
         }
         let at = rows.iter().position(|row| row.holder == holder);
         let heard = match at.map(|at| &rows[at]) {
-            // It was taken to be gone, and is not.
-            Some(row) if row.is_leaving => {
+            // It was said to be gone, and is not.
+            Some(row) if row.is_leaving && !row.is_fenced => {
                 let kept = holding(row);
                 Holding { held: Ord::max(kept.held, report.at_most), wanted: report.wanted, is_unknown: true, ..kept }
             }
@@ -157,6 +175,9 @@ impl Registry {
             }
             None => Holding::new(holder, report),
         };
+        let before = at.map(|at| rows[at].clone());
+        // Of one that was fenced the roles are dropped, or will be: the next anchor has another.
+        let anchor = before.as_ref().filter(|row| !row.is_fenced);
         let row = shares::Model {
             server_id: server,
             holder,
@@ -168,6 +189,12 @@ impl Registry {
             wanted: signed(heard.wanted),
             is_leaving: false,
             heard_at: now,
+            anchor: anchor.and_then(|row| row.anchor),
+            anchor_number: before.as_ref().map_or(0, |row| row.anchor_number),
+            sealed_anchor: anchor.and_then(|row| row.sealed_anchor.clone()),
+            is_anchor_made: anchor.is_some_and(|row| row.is_anchor_made),
+            is_anchored: report.is_anchored || before.is_some_and(|row| row.is_anchored),
+            is_fenced: false,
         };
         write(&transaction, &row).await?;
         match at {
@@ -198,29 +225,22 @@ impl Registry {
         let on = shares::Entity::find().filter(shares::Column::NodeId.eq(node)).all(transaction).await?;
         let servers: BTreeSet<Uuid> = on.into_iter().map(|row| row.server_id).collect();
         for server in servers {
-            let Some((_, rows)) = lock_shares(transaction, server).await? else { continue };
+            let Some((_, mut rows)) = lock_shares(transaction, server).await? else { continue };
+            drop_spent(transaction, &mut rows, |row| row.node_id == node).await?;
             for row in rows.into_iter().filter(|row| row.node_id == node) {
-                write(transaction, &shares::Model { is_leaving: true, heard_at: self.now(), ..row }).await?;
+                let left = shares::Model { is_leaving: true, is_fenced: false, heard_at: self.now(), ..row };
+                write(transaction, &left).await?;
             }
         }
         Ok(())
     }
 
-    /// Shares of processes that are gone, or whose nodes were not heard since this moment: such a node refuses all requests.
-    pub(crate) async fn left_shares(&self, heard_before: DateTime<Utc>) -> Result<Vec<shares::Model>, DbErr> {
-        let heard = Query::select()
-            .column(nodes::Column::Id)
-            .from(nodes::Entity)
-            .and_where(nodes::Column::LastSeen.gte(heard_before))
-            .to_owned();
-        let is_left = shares::Column::IsLeaving.eq(true).or(shares::Column::NodeId.not_in_subquery(heard));
-        shares::Entity::find().filter(is_left).all(self.db()).await
-    }
-
-    /// All shares of a server.
+    /// All shares of a server of which anything is left.
     pub(crate) async fn shares_on(&self, server: Uuid) -> Result<Vec<shares::Model>, DbErr> {
         let on_it = shares::Entity::find().filter(shares::Column::ServerId.eq(server));
-        on_it.order_by_asc(shares::Column::NodeId).order_by_asc(shares::Column::Holder).all(self.db()).await
+        let rows =
+            on_it.order_by_asc(shares::Column::NodeId).order_by_asc(shares::Column::Holder).all(self.db()).await?;
+        Ok(rows.into_iter().filter(|row| !is_spent(row)).collect())
     }
 
     /// The server has shown how many sessions are left of a process that is gone: the rest of its share is dealt to others.
@@ -229,13 +249,15 @@ impl Registry {
         let Some((budget, mut rows)) = lock_shares(&transaction, left.server_id).await? else { return Ok(()) };
         // Not if it was heard again since the server was looked at.
         let Some(at) = rows.iter().position(|row| row == left) else { return Ok(()) };
-        if sessions == 0 {
-            rows.remove(at);
-            shares::Entity::delete_many()
-                .filter(shares::Column::ServerId.eq(left.server_id))
-                .filter(shares::Column::Holder.eq(left.holder))
-                .exec(&transaction)
-                .await?;
+        if left.is_fenced {
+            // It may come back: the row says that what it was granted counts no more.
+            let mut kept = holding(left);
+            kept.shrink(sessions);
+            let (share, held, number) = (signed(kept.share), signed(kept.held), number(kept.grant));
+            rows[at] = shares::Model { share, held, number, ..rows[at].clone() };
+            write(&transaction, &rows[at]).await?;
+        } else if sessions == 0 {
+            delete(&transaction, &rows.remove(at)).await?;
         } else {
             rows[at].held = Ord::min(signed(sessions), left.held);
             write(&transaction, &rows[at]).await?;
@@ -298,8 +320,25 @@ pub(crate) async fn count_deal(transaction: &RegistryTransaction) -> Result<(), 
     Ok(())
 }
 
+/// Takes out those of these shares of which nothing is left.
+async fn drop_spent(
+    transaction: &RegistryTransaction,
+    rows: &mut Vec<shares::Model>,
+    is_meant: impl Fn(&shares::Model) -> bool,
+) -> Result<(), DbErr> {
+    let spent: Vec<shares::Model> = rows.extract_if(.., |row| is_spent(row) && is_meant(row)).collect();
+    for row in &spent {
+        delete(transaction, row).await?;
+    }
+    Ok(())
+}
+
+async fn delete(transaction: &RegistryTransaction, row: &shares::Model) -> Result<(), DbErr> {
+    shares::Entity::delete_by_id((row.server_id, row.holder)).exec(transaction).await?;
+    Ok(())
+}
+
 async fn write(transaction: &RegistryTransaction, row: &shares::Model) -> Result<(), DbErr> {
-    let shares::Model { server_id, holder, node_id, share, held, number, wanted, is_leaving, heard_at } = row.clone();
     let again = OnConflict::columns([shares::Column::ServerId, shares::Column::Holder])
         .update_columns([
             shares::Column::Share,
@@ -308,19 +347,15 @@ async fn write(transaction: &RegistryTransaction, row: &shares::Model) -> Result
             shares::Column::Wanted,
             shares::Column::IsLeaving,
             shares::Column::HeardAt,
+            shares::Column::Anchor,
+            shares::Column::AnchorNumber,
+            shares::Column::SealedAnchor,
+            shares::Column::IsAnchorMade,
+            shares::Column::IsAnchored,
+            shares::Column::IsFenced,
         ])
         .to_owned();
-    let row = shares::ActiveModel {
-        server_id: Set(server_id),
-        holder: Set(holder),
-        node_id: Set(node_id),
-        share: Set(share),
-        held: Set(held),
-        number: Set(number),
-        wanted: Set(wanted),
-        is_leaving: Set(is_leaving),
-        heard_at: Set(heard_at),
-    };
+    let row = row.clone().into_active_model().reset_all();
     shares::Entity::insert(row).on_conflict(again).exec_without_returning(transaction).await?;
     Ok(())
 }

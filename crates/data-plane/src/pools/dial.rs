@@ -20,6 +20,7 @@ use tenancy::stamp;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
+use super::anchor::Lifeline;
 use super::connection::{Connection, FirstOf, Message as _};
 
 /// How long a statement waits for SQLite's one writer.
@@ -40,6 +41,9 @@ pub(crate) enum DialError {
     /// The server has as many connections as it takes.
     #[error("the database server has as many connections as it takes")]
     ServerFull(#[source] DbErr),
+    /// The anchor session was lost meanwhile: what this node has of the server's connections may soon be another's.
+    #[error("the anchor session on the database server was lost")]
+    Adrift,
     /// The server answers, and this database is not to be had now.
     #[error("the database cannot be reached")]
     Unavailable(#[source] Option<DbErr>),
@@ -54,7 +58,7 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    fn of(error: Error, is_file: bool) -> Self {
+    pub(super) fn of(error: Error, is_file: bool) -> Self {
         let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default().into_owned();
         let is_line = matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_));
         let told = DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)));
@@ -74,6 +78,7 @@ impl DialError {
         match self {
             Self::ServerAway(_) => "server-away",
             Self::ServerFull(_) => "server-full",
+            Self::Adrift => "adrift",
             Self::Unavailable(_) => "unavailable",
             Self::KeyMissing(_) => "key-missing",
             Self::Refused(_) => "refused",
@@ -82,7 +87,7 @@ impl DialError {
 
     /// Whether it says the same of all databases of the server.
     pub(super) const fn is_the_servers(&self) -> bool {
-        matches!(self, Self::ServerAway(_) | Self::ServerFull(_))
+        matches!(self, Self::ServerAway(_) | Self::ServerFull(_) | Self::Adrift)
     }
 }
 
@@ -94,7 +99,7 @@ pub(super) fn tell((tenant, generation): (TenantId, u64), server: &str, error: &
                 "refused to serve a tenant from a database that is not proven to be its own");
         }
         DialError::KeyMissing(_) => tracing::error!(%tenant, generation, "{error}"),
-        DialError::ServerAway(_) | DialError::ServerFull(_) | DialError::Unavailable(_) => {
+        DialError::ServerAway(_) | DialError::ServerFull(_) | DialError::Adrift | DialError::Unavailable(_) => {
             let source = std::error::Error::source(error).map(tracing::field::display);
             tracing::warn!(%tenant, generation, server, source, "could not open a connection: {error}");
         }
@@ -140,10 +145,25 @@ impl Target {
         self.path.as_ref()
     }
 
-    /// A proven connection, within this time.
-    pub(super) async fn dial(&self, within: Duration, application: &str) -> Result<Connection, DialError> {
+    /// A proven connection, within this time and while the lifeline of its server holds.
+    pub(super) async fn dial(
+        &self,
+        within: Duration,
+        application: &str,
+        lifeline: &Arc<Lifeline>,
+    ) -> Result<Connection, DialError> {
+        // Dropped at once where it does not: so is a connection that has come about.
+        lifeline.guard(self.dial_in_time(within, application, lifeline)).await.unwrap_or(Err(DialError::Adrift))
+    }
+
+    async fn dial_in_time(
+        &self,
+        within: Duration,
+        application: &str,
+        lifeline: &Arc<Lifeline>,
+    ) -> Result<Connection, DialError> {
         let begun = tokio::time::Instant::now();
-        let connecting = tokio::time::timeout(within, self.connect(application)).await;
+        let connecting = tokio::time::timeout(within, self.connect(application, lifeline)).await;
         let mut connection = connecting.unwrap_or(Err(DialError::ServerAway(None)))?;
         // One database that is slow says nothing of its server.
         let proof = tokio::time::timeout_at(begun + within, self.prove(&mut connection)).await;
@@ -157,7 +177,7 @@ impl Target {
         }
     }
 
-    async fn connect(&self, application: &str) -> Result<Connection, DialError> {
+    async fn connect(&self, application: &str, lifeline: &Arc<Lifeline>) -> Result<Connection, DialError> {
         let url = open(&self.ring, self.subject, &self.sealed)?;
         let url = url.expose_secret();
         let failed = |error| DialError::of(error, self.path.is_some());
@@ -176,9 +196,10 @@ impl Target {
         // No parameter that a pooler does not know: it would take no connection. Settings come with the proof.
         let options = options.application_name(application).extra_float_digits(None).disable_statement_logging();
         // A task of its own: the driver yields after every few rounds of SCRAM, and each time all around it would be polled.
-        let connecting = AbortOnDropHandle::new(tokio::spawn(async move { options.connect().await }));
+        let lifeline = Arc::clone(lifeline);
+        let connecting = AbortOnDropHandle::new(tokio::spawn(async move { lifeline.guard(options.connect()).await }));
         let connection = connecting.await.map_err(|_| DialError::ServerAway(None))?;
-        Ok(Connection::Postgres(connection.map_err(failed)?))
+        Ok(Connection::Postgres(connection.ok_or(DialError::Adrift)?.map_err(failed)?))
     }
 
     async fn prove(&self, connection: &mut Connection) -> Result<(), DialError> {
@@ -211,7 +232,7 @@ fn is_setting_refused(error: &Error) -> bool {
     matches!(&*code, "22023" | "42704")
 }
 
-fn open(ring: &KeyRing, subject: Subject, sealed: &Sealed) -> Result<SecretString, DialError> {
+pub(super) fn open(ring: &KeyRing, subject: Subject, sealed: &Sealed) -> Result<SecretString, DialError> {
     ring.open(subject, sealed).map_err(|error| match error {
         SealError::UnknownKey { key } => DialError::KeyMissing(key),
         SealError::Malformed => DialError::Refused("its URL is damaged"),

@@ -22,6 +22,8 @@ pub(super) enum Closed {
     Expired,
     /// The node's share became smaller.
     Shrunk,
+    /// The server's anchor session was lost.
+    Adrift,
     /// Its tenant's URL is another, or none.
     Retired,
     /// It answered that it is of no use any more, or not at all.
@@ -37,6 +39,7 @@ impl Closed {
             Self::Idle => "idle",
             Self::Expired => "expired",
             Self::Shrunk => "shrunk",
+            Self::Adrift => "adrift",
             Self::Retired => "retired",
             Self::Spent => "spent",
             Self::Broken => "broken",
@@ -140,7 +143,9 @@ pub(super) fn observe(meter: &Meter, servers: &Arc<RwLock<Vec<Arc<ServerPool>>>>
         ("db.client.connection.count", "Connections to tenants' databases, by server and state.", |server| {
             let counts = server.counts();
             let used = counts.held.saturating_sub(counts.idle);
-            vec![(counts.idle, Some("idle")), (used, Some("used")), (counts.closing, Some("closing"))]
+            let states =
+                [("idle", counts.idle), ("used", used), ("closing", counts.closing), ("anchor", counts.anchors)];
+            states.into_iter().map(|(state, count)| (count, Some(state))).collect()
         }),
         ("db.client.connection.max", "Connections that this node may have, by server.", |server| {
             vec![(server.counts().share, None)]

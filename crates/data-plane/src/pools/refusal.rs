@@ -29,7 +29,7 @@ impl Refusal {
             Self::PoolExhausted(_) => "pool-exhausted",
             Self::NotOpened(error) => match **error {
                 DialError::ServerFull(_) => "server-full",
-                DialError::ServerAway(_) => "server-away",
+                DialError::ServerAway(_) | DialError::Adrift => "server-away",
                 DialError::Unavailable(_) => "database-unavailable",
                 DialError::KeyMissing(_) => "key-missing",
                 DialError::Refused(_) => REFUSED,
@@ -61,7 +61,7 @@ impl From<Refusal> for NoConnection {
                      time in Retry-After."
                         .to_owned(),
                 ),
-                DialError::ServerAway(_) | DialError::Unavailable(_) => (
+                DialError::ServerAway(_) | DialError::Adrift | DialError::Unavailable(_) => (
                     "database-unavailable",
                     "The tenant's database cannot be reached now. Send the request again after the time in Retry-After."
                         .to_owned(),

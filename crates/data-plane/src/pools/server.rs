@@ -2,12 +2,14 @@
 //!
 //! A connection exists only under a permit, and the permit comes back when the server's side is gone. A tenant that has none
 //! and waits gets one in its turn: under a permit that is free, else in place of the idle connection that is worth least.
-//! Connections are opened at a bounded rate, a few at once, by tasks that no request can cancel.
+//! Connections are opened at a bounded rate, a few at once, by tasks that no request can cancel, and only while the anchor lives.
 
 mod away;
 mod close;
+mod moor;
 mod open;
 mod queue;
+mod share;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -20,13 +22,16 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::anchor::Lifeline;
 use super::metrics::{Closed, PoolMetrics};
 use super::refusal::Refusal;
 use super::settings::Settings;
 use super::tenant::{Live, TenantPool};
 use away::Aways;
+use moor::{Calls, Mooring};
 pub(super) use queue::Place;
 use queue::Queue;
+pub(super) use share::Granted;
 
 use crate::uses::Use;
 
@@ -41,6 +46,9 @@ pub(super) struct ServerPool {
     pub(super) settings: Settings,
     pub(super) metrics: PoolMetrics,
     pub(super) is_of_files: bool,
+    /// Until when connections may be opened.
+    pub(super) lifeline: Arc<Lifeline>,
+    calls: Arc<Calls>,
     /// Tells that the control plane should hear of the share.
     news: Arc<Notify>,
     made: Instant,
@@ -55,7 +63,10 @@ pub(super) struct ServerPool {
 }
 
 struct State {
+    /// Connections that the control plane granted, and what of them is for tenants.
+    granted: u32,
     share: u32,
+    mooring: Mooring,
     /// Connections of all pools, those that are being opened included.
     held: u32,
     /// Connections that are closed on this side, and whose permits are not back yet.
@@ -88,6 +99,7 @@ pub(super) struct Counts {
     pub(super) share: u32,
     pub(super) held: u32,
     pub(super) closing: u32,
+    pub(super) anchors: u32,
     pub(super) idle: u32,
     pub(super) starving: u32,
 }
@@ -105,7 +117,9 @@ fn key(pool: &TenantPool) -> usize {
 impl ServerPool {
     pub(super) fn new(name: Arc<str>, share: u32, settings: Settings, metrics: PoolMetrics, news: Arc<Notify>) -> Self {
         let state = State {
+            granted: share,
             share,
+            mooring: Mooring::default(),
             held: 0,
             closing: 0,
             opening: 0,
@@ -121,6 +135,8 @@ impl ServerPool {
         };
         Self {
             is_of_files: settings.connect_rate.is_none(),
+            lifeline: Arc::new(Lifeline::new()),
+            calls: Arc::default(),
             name,
             settings,
             metrics,
@@ -158,72 +174,6 @@ impl ServerPool {
     pub(super) fn is_suspect(&self, used: Instant) -> bool {
         let used = u64::try_from(used.saturating_duration_since(self.made).as_micros()).unwrap_or(u64::MAX);
         used < self.suspect_until.load(Ordering::Relaxed)
-    }
-
-    /// How many connections this node may have there from now on, and may open in a second. What is idle gives way at once, what
-    /// is in use when it comes back.
-    pub(super) fn set_share(self: &Arc<Self>, share: u32, connect_rate: Option<NonZeroU32>, now: Instant) {
-        let mut excess = Vec::new();
-        {
-            let mut state = self.state();
-            state.share = share;
-            if !self.is_of_files && connect_rate.is_some() && connect_rate != state.connect_rate {
-                state.connect_rate = connect_rate;
-                state.rate = connect_rate.map(limiter);
-            }
-            // Before anything is looked at that is idle: what comes back from now on sees it.
-            self.settle(&mut state);
-            while state.held > share
-                && let Some((_, live)) = state.take_victim(now, Duration::ZERO, None)
-            {
-                state.closing += 1;
-                excess.push(live);
-            }
-            state.owes_word = state.held + state.closing > share;
-            self.settle(&mut state);
-        }
-        for live in excess {
-            self.bury(live, Closed::Shrunk);
-        }
-        self.dispatch(now);
-    }
-
-    pub(super) fn counts(&self) -> Counts {
-        let state = self.state();
-        let idle = state.members.values().map(|pool| pool.count_idle()).sum();
-        Counts { share: state.share, held: state.held, closing: state.closing, idle, starving: state.queue.len() }
-    }
-
-    /// Connections that exist or may still exist on the server, and how many this node could use.
-    pub(super) fn demand(&self, now: Instant) -> (u32, u32) {
-        let state = self.state();
-        let since = now.checked_sub(LATELY).unwrap_or(self.made);
-        let used: u32 = state.members.values().map(|pool| pool.count_used_since(since)).sum();
-        (state.held + state.closing, used.saturating_add(state.queue.len()))
-    }
-
-    /// Sees to what follows from a change of the state.
-    fn settle(&self, state: &mut State) {
-        self.is_over_share.store(state.held > state.share, Ordering::Relaxed);
-        self.starving.store(state.queue.len(), Ordering::Relaxed);
-        if self.is_of_files {
-            return;
-        }
-        let is_full = state.held + state.closing >= state.share;
-        let is_given_up = state.owes_word && state.held + state.closing <= state.share;
-        // Said from time to time: what is needed, and how far a share was given up.
-        let is_due = state.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY);
-        let is_short = is_due && (state.owes_word || is_full && state.queue.len() > 0);
-        if is_given_up {
-            state.owes_word = false;
-        }
-        if is_short {
-            state.asked_at = Some(Instant::now());
-        }
-        // Others wait for what was given up, or may have more than they need.
-        if is_given_up || is_short {
-            self.news.notify_one();
-        }
     }
 
     /// Asks for one more connection for this pool. Refused at once while the server is away and the pool has none.
@@ -270,7 +220,7 @@ impl ServerPool {
     }
 
     fn grant(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Grant> {
-        while state.opening < self.settings.openings {
+        while state.opening < self.settings.openings && self.lifeline.is_alive() {
             let pool = state.queue.first()?;
             let (wants_more, worth) = {
                 let mut inner = pool.state();
@@ -331,7 +281,8 @@ impl ServerPool {
                     && next.wants_more(&mut next.state())
                     && state.away.refuses(next.target.address(), now).is_none()
             });
-            let may_open = state.opening < self.settings.openings && next.is_some() && state.may_open().is_ok();
+            let has_turn = state.opening < self.settings.openings && self.lifeline.is_alive();
+            let may_open = has_turn && next.is_some() && state.may_open().is_ok();
             let grant = next.filter(|_| may_open).map(|next| {
                 state.release(from);
                 state.grant_to(next, live.take())

@@ -5,27 +5,29 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tenancy::seal::KeyRing;
 use tenancy::share::{Kept, Share, ShareReport};
 use tokio::sync::Notify;
 
 use super::Pools;
-use super::settings::Settings;
+use super::anchor::Anchor;
+use super::server::Granted;
 
 /// How long a node that ends waits until its connections are gone.
 const EMPTY_WITHIN: Duration = Duration::from_secs(3);
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The grants that were heard, by server, and the connections that may be opened there in a second.
+/// The grants that were heard, by server.
 #[derive(Default)]
 pub(super) struct Shares {
-    kept: Mutex<BTreeMap<String, (Kept, Option<NonZeroU32>)>>,
+    kept: Mutex<BTreeMap<String, (Kept, Granted)>>,
     /// There is something to tell that should not wait for the feed's next request.
     news: Arc<Notify>,
 }
 
 impl Shares {
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, (Kept, Option<NonZeroU32>)>> {
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, (Kept, Granted)>> {
         // Each change is whole before anything can panic.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -34,11 +36,29 @@ impl Shares {
         Arc::clone(&self.news)
     }
 
-    /// What is known of a server: none of its connections are this node's until it is told so.
-    pub(super) fn of(&self, server: &str, settings: &Settings) -> (u32, Settings) {
-        let (kept, connect_rate) = self.kept().get(server).copied().unwrap_or_default();
-        (kept.connections, Settings { connect_rate: connect_rate.or(settings.connect_rate), ..settings.clone() })
+    /// What was granted of a server.
+    pub(super) fn of(&self, server: &str) -> Granted {
+        self.kept().get(server).map(|(_, granted)| granted.clone()).unwrap_or_default()
     }
+}
+
+/// Takes in a grant, unless it is older than what is known. Answers whether it was news.
+fn hear(ring: &Arc<KeyRing>, (kept, granted): &mut (Kept, Granted), share: &Share) -> bool {
+    granted.connect_rate = NonZeroU32::new(share.connect_rate);
+    let mut share = share.clone();
+    if let Some(told) = share.anchor.take_if(|_| share.grant > kept.grant) {
+        match Anchor::of(ring, &told) {
+            Ok(anchor) => {
+                granted.anchor = Some(Arc::new(anchor));
+                share.anchor = Some(told);
+            }
+            // Then it goes on as it did: the control plane is not told that this node keeps to it.
+            Err(error) => tracing::error!(server = share.server, "could not use the anchor that was granted: {error}"),
+        }
+    }
+    let is_news = kept.hear(&share);
+    granted.connections = kept.connections;
+    is_news
 }
 
 impl Pools {
@@ -61,19 +81,18 @@ impl Pools {
 
     /// Keeps to what the control plane granted.
     pub(crate) fn hear_shares(&self, shares: &[Share]) {
-        let news: Vec<&Share> = {
+        let news: BTreeMap<&str, Granted> = {
             let mut kept = self.shares.kept();
-            let hear = |share: &&Share| {
+            let heard = shares.iter().filter_map(|share| {
                 let entry = kept.entry(share.server.clone()).or_default();
-                entry.1 = NonZeroU32::new(share.connect_rate);
-                entry.0.hear(share)
-            };
-            shares.iter().filter(hear).collect()
+                hear(&self.ring, entry, share).then(|| (share.server.as_str(), entry.1.clone()))
+            });
+            heard.collect()
         };
         // After it: a server that is first used from now on finds its share there.
         for server in self.servers() {
-            if let Some(share) = news.iter().find(|share| *server.name == *share.server) {
-                server.set_share(share.connections, NonZeroU32::new(share.connect_rate), Instant::now());
+            if let Some(granted) = news.get(&*server.name) {
+                server.set_share(granted, Instant::now());
             }
         }
     }
@@ -87,7 +106,7 @@ impl Pools {
     pub(crate) async fn empty(&self) {
         let servers = self.servers();
         for server in &servers {
-            server.set_share(0, None, Instant::now());
+            server.give_up();
         }
         let emptied = async {
             while servers.iter().any(|server| server.demand(Instant::now()).0 > 0) {

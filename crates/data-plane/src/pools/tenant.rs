@@ -286,7 +286,8 @@ impl TenantPool {
     /// Opens a connection.
     pub(super) async fn dial(self: Arc<Self>, dialled: Use) -> Result<Live, Arc<DialError>> {
         let (settings, begun) = (&self.server.settings, Instant::now());
-        let connection = self.target.dial(settings.dial, &settings.application).await.map_err(Arc::new)?;
+        let connection =
+            self.target.dial(settings.dial, &settings.application, &self.server.lifeline).await.map_err(Arc::new)?;
         if let Some(path) = self.target.path()
             && self.file.get().is_none()
         {

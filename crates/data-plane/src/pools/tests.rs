@@ -242,7 +242,13 @@ async fn what_is_not_proven_to_be_the_tenants_is_refused_and_nothing_is_made() {
         (route(1, 5, 1, "postgres://planted:planted@127.0.0.1:1/x"), "database-unavailable"),
     ] {
         let pools = pools(10);
-        pools.hear_shares(&[Share { server: "local".into(), grant: 1, connections: 10, connect_rate: 10 }]);
+        pools.hear_shares(&[Share {
+            server: "local".into(),
+            grant: 1,
+            connections: 10,
+            connect_rate: 10,
+            anchor: None,
+        }]);
         let problem = pools.of(&table(vec![route]).get(tenant(1)).unwrap()).await.unwrap_err();
         assert_eq!((problem.kind(), problem.status()), (kind, StatusCode::SERVICE_UNAVAILABLE), "{problem:?}");
         assert!(!format!("{problem:?}").contains("planted"), "{problem:?}");

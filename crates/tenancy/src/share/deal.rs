@@ -1,6 +1,6 @@
-//! The dealer: who gets how much of a budget. By need, with one connection for each holder before anybody has two.
+//! The dealer: who gets how much of a budget. By need, with the least that is of use for each holder before anybody has more.
 
-use super::Holding;
+use super::{FLOOR, Holding};
 
 /// Deals a budget to its holders, and answers whether any grant changed. While all have what they need, no share shrinks.
 ///
@@ -10,14 +10,16 @@ pub fn deal(budget: u32, holdings: &mut [Holding], now: u64) -> bool {
     holdings.sort_by_key(|holding| holding.holder);
     let before: Vec<u32> = holdings.iter().map(|holding| holding.share).collect();
     let dealt: u64 = before.iter().map(|share| u64::from(*share)).sum();
-    let is_short = holdings.iter().any(|holding| holding.share < holding.wanted.max(1));
+    let is_short = holdings.iter().any(|holding| holding.share < holding.wanted.max(FLOOR));
     let mut targets = if is_short || dealt > u64::from(budget) { by_need(budget, holdings) } else { before.clone() };
     spread(budget, &mut targets);
     let held: u64 = holdings.iter().map(|holding| u64::from(holding.held)).sum();
     let mut left = u32::try_from(u64::from(budget).saturating_sub(held)).unwrap_or(u32::MAX);
     for (holding, target) in holdings.iter_mut().zip(targets) {
         // What it may still have of an earlier share takes nothing from others.
-        holding.share = target.min(holding.held.saturating_add(left));
+        let possible = target.min(holding.held.saturating_add(left));
+        // Of less than the least it could use nothing, and others could.
+        holding.share = if possible < FLOOR { 0 } else { possible };
         let more = holding.share.saturating_sub(holding.held);
         left -= more;
         holding.held += more;
@@ -33,18 +35,19 @@ pub fn deal(budget: u32, holdings: &mut [Holding], now: u64) -> bool {
     is_changed
 }
 
-/// What each holder needs: the smallest needs whole, and of the rest the same for all. One for each comes first, in the holders'
-/// order where there are not enough.
+/// What each holder needs: the smallest needs whole, and of the rest the same for all. The least for each comes first, in the
+/// holders' order where there is not enough; those behind get nothing.
 fn by_need(budget: u32, holdings: &[Holding]) -> Vec<u32> {
     let mut left = budget;
     let mut order: Vec<usize> = (0..holdings.len()).collect();
     order.sort_by_key(|at| holdings[*at].wanted);
     let mut targets = vec![0; holdings.len()];
-    for target in targets.iter_mut().take(budget as usize) {
-        *target = 1;
-        left -= 1;
+    for target in targets.iter_mut().take((budget / FLOOR) as usize) {
+        *target = FLOOR;
+        left -= FLOOR;
     }
-    let mut others = u32::try_from(holdings.len()).unwrap_or(u32::MAX);
+    order.retain(|at| targets[*at] > 0);
+    let mut others = u32::try_from(order.len()).unwrap_or(u32::MAX);
     for at in order {
         let fair = left / others.max(1);
         let more = holdings[at].wanted.saturating_sub(targets[at]).min(fair);
@@ -59,8 +62,10 @@ fn by_need(budget: u32, holdings: &[Holding]) -> Vec<u32> {
 fn spread(budget: u32, targets: &mut [u32]) {
     let dealt: u32 = targets.iter().sum();
     let left = budget.saturating_sub(dealt);
-    let others = u32::try_from(targets.len()).unwrap_or(u32::MAX);
-    for (at, target) in (0..).zip(targets.iter_mut()) {
+    let served = targets.iter_mut().filter(|target| **target > 0);
+    let served: Vec<&mut u32> = served.collect();
+    let others = u32::try_from(served.len()).unwrap_or(u32::MAX);
+    for (at, target) in (0..).zip(served) {
         // The remainder goes to the first.
         *target += left / others + u32::from(at < left % others);
     }
@@ -73,7 +78,8 @@ mod tests {
     use super::*;
 
     fn holding(number: u128, share: u32, wanted: u32) -> Holding {
-        Holding { holder: Uuid::from_u128(number), grant: 1, share, held: share, wanted, is_unknown: false }
+        let (holder, held) = (Uuid::from_u128(number), share);
+        Holding { holder, grant: 1, share, held, wanted, is_unknown: false, is_fenced: false }
     }
 
     fn shares(holdings: &[Holding]) -> Vec<u32> {
@@ -92,7 +98,10 @@ mod tests {
         assert_eq!(shares(&holdings), [70, 0], "nothing is granted that another may still have");
         holdings[0].held = 89;
         deal(90, &mut holdings, 0);
-        assert_eq!(shares(&holdings), [70, 1], "the first that comes free");
+        assert_eq!(shares(&holdings), [70, 0], "one alone is of no use");
+        holdings[0].held = 88;
+        deal(90, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [70, 2], "the first that come free");
         holdings[0].held = 70;
         deal(90, &mut holdings, 0);
         assert_eq!(shares(&holdings), [70, 20]);
@@ -108,8 +117,11 @@ mod tests {
     #[test]
     fn where_there_are_more_nodes_than_connections_some_have_none() {
         let mut holdings: Vec<_> = (1..=5).map(|number| holding(number, 0, 10)).collect();
-        deal(3, &mut holdings, 0);
-        assert_eq!(shares(&holdings), [1, 1, 1, 0, 0]);
+        deal(7, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [3, 2, 2, 0, 0]);
+        let mut holdings = vec![holding(1, 0, 10)];
+        deal(1, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [0], "its anchor alone would serve nobody");
     }
 
     #[test]

@@ -1,173 +1,14 @@
 //! Shares in a model: a dealer and its nodes, sockets that come and go, messages that are lost, late, repeated and reordered,
-//! nodes that die and others that take their place.
+//! nodes that die and others that take their place, nodes that are stopped, anchors that end.
 //!
 //! The bound is on sockets, not on what anybody believes: at no instant do all nodes together have more than the budget.
 
+mod model;
+
 use proptest::prelude::*;
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
-
-const SERVER: &str = "local";
-
-/// One process, and its sockets on the server.
-struct Node {
-    holder: Uuid,
-    kept: Kept,
-    open: u32,
-    wanted: u32,
-    is_alive: bool,
-}
-
-/// The world of one run.
-struct World {
-    random: StdRng,
-    budget: u32,
-    nodes: Vec<Node>,
-    holdings: Vec<Holding>,
-    to_dealer: Vec<(Uuid, ShareReport)>,
-    to_nodes: Vec<(Uuid, Share)>,
-    born: u128,
-    now: u64,
-}
-
-impl World {
-    fn new(seed: u64, budget: u32, nodes: usize) -> Self {
-        let random = StdRng::seed_from_u64(seed);
-        let (holdings, to_dealer, to_nodes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world = Self { random, budget, nodes: Vec::new(), holdings, to_dealer, to_nodes, born: 0, now: 0 };
-        for _ in 0..nodes {
-            world.join();
-        }
-        world
-    }
-
-    fn join(&mut self) {
-        self.born += 1;
-        let holder = Uuid::from_u128(self.born);
-        self.nodes.push(Node { holder, kept: Kept::default(), open: 0, wanted: 1, is_alive: true });
-    }
-
-    fn chance(&mut self, percent: u32) -> bool {
-        self.random.random_range(0..100) < percent
-    }
-
-    /// One event: any message, any socket, any death.
-    fn step(&mut self) {
-        let at = self.random.random_range(0..self.nodes.len());
-        match self.random.random_range(0..100) {
-            // A node says where it is; a message may be there twice.
-            0..=19 if self.nodes[at].is_alive => {
-                let node = &self.nodes[at];
-                let report = (node.holder, node.kept.report(SERVER, node.open, node.wanted));
-                if self.chance(20) {
-                    self.to_dealer.push(report.clone());
-                }
-                self.to_dealer.push(report);
-            }
-            // Any message arrives, in any order, or is lost.
-            20..=44 if !self.to_dealer.is_empty() => {
-                let message = self.random.random_range(0..self.to_dealer.len());
-                let (holder, report) = self.to_dealer.swap_remove(message);
-                if !self.chance(15) {
-                    self.dealer_hears(holder, &report);
-                }
-            }
-            45..=64 if !self.to_nodes.is_empty() => {
-                let message = self.random.random_range(0..self.to_nodes.len());
-                let (holder, share) = self.to_nodes.swap_remove(message);
-                if !self.chance(15)
-                    && let Some(node) = self.nodes.iter_mut().find(|node| node.holder == holder && node.is_alive)
-                {
-                    node.kept.hear(&share);
-                }
-            }
-            // A socket opens, if the node's share allows it, or one closes.
-            65..=84 => {
-                let node = &mut self.nodes[at];
-                if node.is_alive && node.open < node.kept.connections {
-                    node.open += 1;
-                }
-            }
-            85..=92 => self.nodes[at].open = self.nodes[at].open.saturating_sub(1),
-            93..=95 => self.nodes[at].wanted = self.random.random_range(0..=self.budget),
-            // A process dies; the server ends its sockets one by one, and another takes its place.
-            96 => {
-                self.nodes[at].is_alive = false;
-                if self.nodes.iter().filter(|node| node.is_alive).count() < 3 {
-                    self.join();
-                }
-            }
-            // The dealer looks at the server: of a process that died and has no socket left, nothing is held.
-            97 => {
-                let gone: Vec<Uuid> =
-                    self.nodes.iter().filter(|node| !node.is_alive && node.open == 0).map(|node| node.holder).collect();
-                self.holdings.retain(|holding| !gone.contains(&holding.holder));
-                self.nodes.retain(|node| node.is_alive || node.open > 0);
-                self.to_dealer.retain(|(holder, _)| !gone.contains(holder));
-                self.deal();
-            }
-            _ => {}
-        }
-    }
-
-    fn dealer_hears(&mut self, holder: Uuid, report: &ShareReport) {
-        match self.holdings.iter_mut().find(|holding| holding.holder == holder) {
-            Some(holding) => {
-                holding.hear(report);
-            }
-            None => self.holdings.push(Holding::new(holder, report)),
-        }
-        self.deal();
-    }
-
-    fn deal(&mut self) {
-        self.now += 1;
-        deal(self.budget, &mut self.holdings, self.now);
-        for holding in &self.holdings {
-            let (server, connect_rate) = (SERVER.to_owned(), 200);
-            let share = Share { server, grant: holding.grant, connections: holding.share, connect_rate };
-            self.to_nodes.push((holding.holder, share));
-        }
-        // What is never delivered is lost.
-        while self.to_nodes.len() > 50 {
-            let lost = self.random.random_range(0..self.to_nodes.len());
-            self.to_nodes.swap_remove(lost);
-        }
-    }
-
-    fn open(&self) -> u32 {
-        self.nodes.iter().map(|node| node.open).sum()
-    }
-
-    /// Nothing is lost any more, and all that is over a share is closed.
-    fn calm_down(&mut self) {
-        self.to_dealer.clear();
-        self.to_nodes.clear();
-        for node in &mut self.nodes {
-            node.wanted = self.budget;
-            if !node.is_alive {
-                node.open = 0;
-            }
-        }
-        let alive: Vec<Uuid> = self.nodes.iter().filter(|node| node.is_alive).map(|node| node.holder).collect();
-        self.holdings.retain(|holding| alive.contains(&holding.holder));
-        for _ in 0..10 {
-            for at in 0..self.nodes.len() {
-                let node = &mut self.nodes[at];
-                node.open = node.open.min(node.kept.connections);
-                let (holder, report) = (node.holder, node.kept.report(SERVER, node.open, node.wanted));
-                self.dealer_hears(holder, &report);
-                for (holder, share) in std::mem::take(&mut self.to_nodes) {
-                    if let Some(node) = self.nodes.iter_mut().find(|node| node.holder == holder) {
-                        node.kept.hear(&share);
-                    }
-                }
-            }
-        }
-    }
-}
+use model::{GRACE, World};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
@@ -182,9 +23,66 @@ proptest! {
             prop_assert!(world.open() <= budget, "{} sockets of {budget} after {event} events", world.open());
             prop_assert!(held <= u64::from(budget), "{held} counted of {budget} after {event} events");
         }
+        prop_assert!(budget < 40 || world.freed > 0, "no share of a process that lives was ever freed");
         world.calm_down();
         let dealt: u32 = world.nodes.iter().map(|node| node.kept.connections).sum();
-        let alive = world.nodes.iter().filter(|node| node.is_alive).count();
-        prop_assert!(alive == 0 || dealt == budget, "{dealt} of {budget} dealt to {alive} nodes");
+        let is_of_use = budget >= FLOOR && !world.nodes.is_empty();
+        prop_assert!(!is_of_use || dealt == budget, "{dealt} of {budget} dealt to {} nodes", world.nodes.len());
     }
+}
+
+/// A dealer and two holders of a budget of 10: the first has all of it and an anchor.
+fn one_that_has_all() -> World {
+    let mut world = World::new(1, 10, 2);
+    for _ in 0..4 {
+        let (holder, report) = (world.nodes[0].holder, world.nodes[0].report());
+        world.dealer_hears(holder, &report);
+        world.make_anchor(holder);
+        for (_, share) in std::mem::take(&mut world.to_nodes) {
+            world.nodes[0].hear(&share);
+        }
+    }
+    let anchor = world.nodes[0].anchor;
+    assert!(anchor.is_some() && world.nodes[0].kept.connections == 10);
+    let node = &mut world.nodes[0];
+    (node.moored, node.proven, node.open) = (anchor, Some(0), 3);
+    world
+}
+
+#[test]
+fn a_holder_that_is_not_heard_keeps_its_share_while_its_anchor_lives() {
+    let mut world = one_that_has_all();
+    for _ in 0..10 {
+        world.now += GRACE;
+        world.look(0);
+    }
+    let (holder, report) = (world.nodes[1].holder, world.nodes[1].report());
+    world.dealer_hears(holder, &report);
+    let held: Vec<u32> = world.holdings.iter().map(|holding| holding.held).collect();
+    assert_eq!(held, [10, 0]);
+}
+
+#[test]
+fn a_share_is_freed_when_the_anchor_is_gone_and_is_not_had_back_by_what_was_granted_before() {
+    let mut world = one_that_has_all();
+    world.nodes[0].moored = None;
+    world.look(0);
+    world.look(0);
+    assert_eq!(world.holdings[0].held, 10, "a dial may go on");
+    world.now += GRACE;
+    world.look(0);
+    assert_eq!(world.holdings[0].held, 3, "what the server shows is its own still");
+    world.nodes[0].open = 0;
+    world.look(0);
+    let (holder, report) = (world.nodes[1].holder, world.nodes[1].report());
+    world.dealer_hears(holder, &report);
+    let other = world.holdings.iter().find(|holding| holding.holder == holder).unwrap();
+    assert_eq!(other.share, 10);
+    // It comes back, and says what it was granted.
+    let (holder, report) = (world.nodes[0].holder, world.nodes[0].report());
+    assert!(report.at_most == 10 && !world.nodes[0].may_dial(world.now));
+    world.dealer_hears(holder, &report);
+    let first = world.holdings.iter().find(|holding| holding.holder == holder).unwrap();
+    assert_eq!((first.held, first.share), (0, 0));
+    assert!(first.grant > report.grant);
 }

@@ -3,13 +3,14 @@
 use secrecy::SecretString;
 use serde::Serialize;
 use service::Problem;
+use tenancy::share::{anchor_name, application_name};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::engine::EngineKind;
 use crate::plane::Plane;
 use crate::registry::CONNECTIONS;
-use crate::registry::entities::servers;
+use crate::registry::entities::{servers, shares};
 
 /// Connections that control planes need at once: their admins' pool, and one for each operation and each target of a rollout
 /// that is at work on the server.
@@ -46,8 +47,10 @@ pub(super) struct NodeShare {
     held: i32,
     /// Connections that it could use.
     wanted: i32,
-    /// Sessions that it has there now; none if the server does not answer.
+    /// Sessions that it has there now, its anchor included; none if the server does not answer.
     open: Option<u32>,
+    /// Its anchor session is there: while it is, the share stays its own; none if the server does not answer.
+    is_anchored: Option<bool>,
     /// The process is gone, and its sessions end.
     is_leaving: bool,
 }
@@ -80,7 +83,8 @@ pub(super) async fn of(plane: &Plane, server: &servers::Model) -> Result<Option<
         return Ok(None);
     }
     let rows = plane.registry.shares_on(server.id).await?;
-    let names: Vec<String> = rows.iter().map(|row| tenancy::share::application_name(row.holder)).collect();
+    let of_holder = |row: &shares::Model| [application_name(row.holder), anchor_name(row.holder)];
+    let names: Vec<String> = rows.iter().flat_map(of_holder).collect();
     let looked = async {
         let engine = plane.engine(server)?;
         Ok::<_, crate::engine::EngineError>((engine.connections().await?, engine.sessions(&names).await?))
@@ -92,13 +96,19 @@ pub(super) async fn of(plane: &Plane, server: &servers::Model) -> Result<Option<
             (None, None)
         }
     };
-    let shares = rows.into_iter().zip(names).map(|(row, name)| NodeShare {
-        node: row.node_id,
-        share: row.share,
-        held: row.held,
-        wanted: row.wanted,
-        open: sessions.as_ref().map(|sessions| sessions.by_name.get(&name).copied().unwrap_or_default()),
-        is_leaving: row.is_leaving,
+    let shares = rows.into_iter().map(|row| {
+        let counted = sessions
+            .as_ref()
+            .map(|sessions| of_holder(&row).map(|name| sessions.by_name.get(&name).copied().unwrap_or_default()));
+        NodeShare {
+            node: row.node_id,
+            share: row.share,
+            held: row.held,
+            wanted: row.wanted,
+            open: counted.map(|counted| counted.iter().sum()),
+            is_anchored: counted.map(|[_, anchors]| anchors > 0),
+            is_leaving: row.is_leaving,
+        }
     });
     Ok(Some(Connections {
         budget: server.connection_budget,

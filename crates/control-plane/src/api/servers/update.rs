@@ -76,11 +76,11 @@ pub(crate) async fn update(
         ));
     }
     let has_other_url = body.admin_url.is_some();
-    let is_budgeted = body.connection_budget.is_some() || body.connect_rate.is_some();
     let is_moved = match &reached {
         Some(reached) => reached.is_moved_from(&row)?,
         None => false,
     };
+    let is_budgeted = is_moved || body.connection_budget.is_some() || body.connect_rate.is_some();
     let generation = row.generation + 1;
     let subject = Subject { generation: generation.unsigned_abs(), ..admin_url_subject(&row) };
     let address_number = row.address_number;
@@ -118,6 +118,10 @@ pub(crate) async fn update(
     if is_budgeted {
         // Before the history's row, as everywhere.
         audit::lock(change.db(), Chain::Platform).await?;
+        if is_moved {
+            // They are where it was.
+            plane.registry.forget_anchors(change.db(), row.id).await?;
+        }
         plane.registry.deal_again(change.db(), row.id).await?;
     }
     let r#move = if is_moved { moves::order(&change, &row, &operator).await? } else { None };

@@ -85,8 +85,8 @@ impl Postgres {
             tracing::warn!(
                 host,
                 "every tenant's role may connect to the server's own databases, in which it can read \
-                catalogs and change nothing; as a superuser: GRANT CONNECT ON DATABASE {open} TO \"{admin}\"; REVOKE CONNECT, \
-                TEMPORARY ON DATABASE {open} FROM PUBLIC"
+                catalogs and change nothing; as a superuser: GRANT CONNECT ON DATABASE {open} TO \"{admin}\" WITH GRANT \
+                OPTION; REVOKE CONNECT, TEMPORARY ON DATABASE {open} FROM PUBLIC"
             );
         }
         Ok(())

@@ -3,7 +3,10 @@
 use sea_orm::entity::prelude::*;
 
 /// One process' share of one server. `held` is the most that it may still have there; `number` that of the newest grant.
-/// `is_leaving`: the process is gone, and what it has left ends with the last of its sessions there.
+/// `is_leaving`: the process is gone, and what it has left ends with the last of its sessions there. `anchor` names how it opens
+/// its anchor, by the login role of this process with the number `anchor_number`; it is told once that is made.
+/// `is_anchored`: the process said that it opens nothing without an anchor. `is_fenced`: it was silent and its anchor gone, so
+/// that its login roles are dropped; once nothing is held, the row keeps what was granted before from counting again.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "shares")]
 pub(crate) struct Model {
@@ -18,6 +21,12 @@ pub(crate) struct Model {
     pub wanted: i32,
     pub is_leaving: bool,
     pub heard_at: DateTimeUtc,
+    pub anchor: Option<Uuid>,
+    pub anchor_number: i64,
+    pub sealed_anchor: Option<String>,
+    pub is_anchor_made: bool,
+    pub is_anchored: bool,
+    pub is_fenced: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -64,6 +64,7 @@ impl ServerPool {
                 self.discard(&pool, live, Closed::Idle);
             }
         }
+        self.drift();
         // Tenants whose wake-up was lost are served now.
         self.dispatch(now);
     }

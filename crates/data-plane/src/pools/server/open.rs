@@ -66,8 +66,13 @@ impl ServerPool {
                 _ => state.away.is_back(&address),
             }
             self.settle(&mut state);
-            // Where this node has other connections, one of them may give way.
-            matches!(*error, DialError::ServerFull(_)) && state.held > 0
+            match *error {
+                // Where this node has other connections, one of them may give way.
+                DialError::ServerFull(_) => state.held > 0,
+                // It waits for the anchor, or is told with all others why there is none.
+                DialError::Adrift => true,
+                _ => false,
+            }
         };
         let is_its_own = !error.is_the_servers();
         let refusal = Refusal::NotOpened(error);
@@ -76,7 +81,9 @@ impl ServerPool {
         }
         if is_retried {
             pool.not_opened();
-            let _ = self.ask(&pool, now);
+            if let Err(refusal) = self.ask(&pool, now) {
+                pool.refuse_all(&refusal);
+            }
         } else {
             pool.failed(&refusal, is_its_own.then_some(self.settings.failed_for));
         }

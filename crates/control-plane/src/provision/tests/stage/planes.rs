@@ -56,6 +56,7 @@ pub(super) fn plane_on(registry: Registry, folder: &Path, primary: &str, keys: &
         proofs: HostProofs::new(&DomainsConfig { proof: Proof::None, ..DomainsConfig::default() }).unwrap(),
         allow_private_issuers: true,
         stale_after: Duration::from_hours(1),
+        ack_after: Duration::from_mins(2),
         grace: Duration::ZERO,
         lease: Pace::default().lease,
         hold_slugs: Duration::from_hours(1),

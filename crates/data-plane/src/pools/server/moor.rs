@@ -1,0 +1,233 @@
+//! The anchor of one server: opened once there is a grant that names one, and asked for a sign of life all the time.
+//!
+//! It holds one of the connections of the share. While it is lost, nothing is opened, and what is idle is closed.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use sea_orm::sqlx::{Connection as _, PgConnection};
+use tokio::sync::Notify;
+
+use super::super::anchor::Anchor;
+use super::super::dial::DialError;
+use super::super::metrics::Closed;
+use super::super::refusal::Refusal;
+use super::{ServerPool, State};
+
+/// How often the anchor is asked for a sign of life while there are connections.
+const BUSY: Duration = Duration::from_millis(300);
+/// The same while there are none; within the 10 s after which a server ends an anchor that says nothing.
+const QUIET: Duration = Duration::from_secs(3);
+/// An anchor that has not answered for this long is given up for another.
+const SILENT: Duration = Duration::from_secs(5);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// The first pause after an anchor could not be opened, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What is known of the anchor.
+#[derive(Default)]
+pub(super) struct Mooring {
+    /// The newest that was granted.
+    pub(super) anchor: Option<Arc<Anchor>>,
+    /// Anchor sessions that exist or may still exist on the server.
+    pub(super) sockets: u32,
+    /// It is lost, and what was idle was closed.
+    pub(super) is_adrift: bool,
+    /// There are connections, or tenants that wait for one.
+    is_busy: bool,
+}
+
+/// What the task that keeps the anchor waits for.
+#[derive(Default)]
+pub(super) struct Calls {
+    /// The anchor, or the share, is another.
+    pub(super) changed: Notify,
+    /// A sign of life is needed now.
+    needed: Notify,
+}
+
+impl State {
+    /// All that may exist on the server.
+    pub(super) fn sockets(&self) -> u32 {
+        self.held + self.closing + self.mooring.sockets
+    }
+
+    /// What of the share is for tenants: the anchor has its part whether it is there or not.
+    pub(super) fn for_tenants(granted: u32, anchor: Option<&Arc<Anchor>>) -> u32 {
+        granted.saturating_sub(u32::from(anchor.is_some()))
+    }
+}
+
+impl ServerPool {
+    /// Tells the task that keeps the anchor when it must not wait.
+    pub(super) fn call_anchor(&self, state: &mut State) {
+        if state.mooring.anchor.is_none() {
+            return;
+        }
+        let is_busy = state.held > 0 || state.queue.len() > 0;
+        let begins = is_busy && !std::mem::replace(&mut state.mooring.is_busy, is_busy);
+        let is_missed = state.queue.len() > 0 && !self.lifeline.is_alive();
+        if begins || is_missed || state.mooring.sockets == 0 {
+            self.calls.needed.notify_one();
+        }
+    }
+
+    /// Keeps the anchor for as long as there is this pool.
+    pub(in super::super) fn moor(self: &Arc<Self>) {
+        if !self.is_of_files {
+            self.runtime.spawn(keep(Arc::downgrade(self), Arc::clone(&self.calls)));
+        }
+    }
+
+    /// The anchor to be opened, under a permit that is its own from now on; nothing if there is none, or no room yet.
+    fn begin_anchor(&self) -> Option<Arc<Anchor>> {
+        let mut state = self.state();
+        let anchor = state.mooring.anchor.clone()?;
+        if state.granted < tenancy::share::FLOOR || state.sockets() >= state.granted {
+            return None;
+        }
+        state.mooring.sockets += 1;
+        Some(anchor)
+    }
+
+    /// The server's side of an anchor is gone.
+    fn anchor_is_closed(&self) {
+        let mut state = self.state();
+        state.mooring.sockets -= 1;
+        self.settle(&mut state);
+    }
+
+    /// How often this anchor is asked for a sign of life; nothing if it is kept no longer.
+    fn keeps(&self, anchor: &Anchor) -> Option<Duration> {
+        let state = self.state();
+        let is_kept = state.granted >= tenancy::share::FLOOR
+            && state.mooring.anchor.as_ref().is_some_and(|now| now.id == anchor.id);
+        let is_busy = state.held > 0 || state.queue.len() > 0;
+        is_kept.then_some(if is_busy { BUSY } else { QUIET })
+    }
+
+    /// The anchor answered.
+    fn is_moored(self: &Arc<Self>, anchor: &Anchor, begun: Instant) {
+        let was_alive = self.lifeline.is_alive();
+        self.lifeline.prove(begun);
+        if !self.lifeline.is_alive() {
+            return;
+        }
+        {
+            let mut state = self.state();
+            if !std::mem::take(&mut state.mooring.is_adrift) && was_alive {
+                return;
+            }
+            state.away.is_back(&anchor.address);
+            self.settle(&mut state);
+        }
+        self.dispatch(Instant::now());
+    }
+
+    /// The anchor could not be opened: that says of the server what a tenant's failed dial says.
+    fn not_moored(&self, anchor: &Anchor, error: DialError) {
+        let source = std::error::Error::source(&error).map(tracing::field::display);
+        tracing::warn!(
+            server = &*self.name,
+            source,
+            "could not open the anchor session, without which nothing is opened: {error}"
+        );
+        if matches!(error, DialError::ServerFull(_)) {
+            // One before it may only be ending. Those that wait, wait as for any connection.
+            return;
+        }
+        let error = Arc::new(error);
+        let refused = {
+            let mut state = self.state();
+            state.away.failed(&anchor.address, &error, Instant::now());
+            let refused = state.queue.take_all_of(&anchor.address);
+            self.settle(&mut state);
+            refused
+        };
+        let refusal = Refusal::NotOpened(error);
+        for pool in refused.iter().filter(|pool| pool.open() == 0) {
+            pool.refuse_all(&refusal);
+        }
+    }
+
+    /// Closes what is idle while the anchor is lost.
+    pub(super) fn drift(self: &Arc<Self>) {
+        let members: Vec<_> = {
+            let mut state = self.state();
+            if self.lifeline.is_alive() {
+                return;
+            }
+            state.mooring.is_adrift = true;
+            self.settle(&mut state);
+            state.members.values().cloned().collect()
+        };
+        for pool in members {
+            for live in pool.take_all_idle() {
+                self.discard(&pool, live, Closed::Adrift);
+            }
+        }
+    }
+
+    /// Holds an open anchor until it is lost or is not kept any more.
+    async fn hold(self: &Arc<Self>, mut connection: PgConnection, anchor: &Anchor) -> Closed {
+        loop {
+            let begun = Instant::now();
+            let answer = tokio::time::timeout(SILENT, connection.ping()).await;
+            if !matches!(answer, Ok(Ok(()))) {
+                tracing::warn!(
+                    server = &*self.name,
+                    "the anchor session is lost: nothing is opened until there is another"
+                );
+                // The server ended it, or has not heard of the end yet.
+                return if answer.is_ok() { Closed::Spent } else { Closed::Broken };
+            }
+            self.is_moored(anchor, begun);
+            let Some(every) = self.keeps(anchor) else {
+                self.lifeline.cut();
+                let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
+                return Closed::Spent;
+            };
+            // One that answered late is asked again at once, so that a busy server does not seem to be lost.
+            let pause = if self.lifeline.is_alive() { every.saturating_sub(begun.elapsed()) } else { Duration::ZERO };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.calls.changed.notified() => {}
+                () = self.calls.needed.notified() => {}
+            }
+        }
+    }
+}
+
+async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
+    let mut pause = PAUSES.0;
+    loop {
+        let Some(server) = server.upgrade() else { return };
+        let Some(anchor) = server.begin_anchor() else {
+            drop(server);
+            tokio::select! {
+                () = calls.changed.notified() => {}
+                () = calls.needed.notified() => {}
+            }
+            continue;
+        };
+        let (why, is_open) = match anchor.dial(server.settings.dial, &server.settings.application).await {
+            Ok(connection) => (server.hold(connection, &anchor).await, true),
+            Err(error) => {
+                server.not_moored(&anchor, error);
+                (Closed::Spent, false)
+            }
+        };
+        tokio::time::sleep(server.settings.lag(why)).await;
+        server.anchor_is_closed();
+        drop(server);
+        if is_open {
+            pause = PAUSES.0;
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            () = calls.changed.notified() => pause = PAUSES.0,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Anchors: a server's connections that a gone data plane has left are dealt to others by themselves, those of one that lives
+//! are not, and the budget is never exceeded meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use crate::bed::{Bed, Store, Tenant, Tuning};
+use crate::budget::{OURS, look, number, tenants_on};
+use crate::postgres::Postgres;
+use crate::proxy::Proxy;
+
+/// What is waited for takes as long as a node may be silent, half a minute, and some seconds more.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Planes, and a small server whose sessions are counted all the time.
+struct Stage {
+    bed: Bed,
+    server: Postgres,
+    tenants: Vec<Tenant>,
+    budget: i64,
+    most: i64,
+    is_over: Arc<AtomicBool>,
+    watching: JoinHandle<i64>,
+}
+
+impl Stage {
+    async fn new(mut bed: Bed, nodes: usize, tenants: usize) -> Self {
+        let server = Postgres::start_with(&["max_connections=40"]);
+        let (made, tenants) = tenants_on(&bed, &server, tenants).await;
+        let control = bed.control[0].url.clone();
+        for _ in bed.data.len()..nodes {
+            bed.add_node(&control);
+        }
+        let shown = bed.done("GET", "/v1/servers/small", None).await;
+        let budget = made["connection_budget"].as_i64().unwrap();
+        let most = budget + shown["connections"]["reserve_closing"].as_i64().unwrap();
+        let watch = look(&server, "postgres").await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_over);
+        let watching = tokio::spawn(async move {
+            let mut most = 0;
+            while !ends.load(Ordering::Relaxed) {
+                most = most.max(number(&watch, OURS).await);
+            }
+            most
+        });
+        let stage = Self { bed, server, tenants, budget, most, is_over, watching };
+        for node in 0..nodes {
+            stage.until_served(node).await;
+        }
+        stage
+            .until("all have their anchors", |shares| {
+                shares.len() == nodes && shares.iter().all(|share| share["is_anchored"] == true && share["share"] != 0)
+            })
+            .await;
+        stage
+    }
+
+    async fn shares(&self) -> Vec<Value> {
+        let shown = self.bed.done("GET", "/v1/servers/small", None).await;
+        shown["connections"]["shares"].as_array().unwrap().clone()
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let shares = self.shares().await;
+            if is_so(&shares) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{what}: {shares:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Until one process has all of the budget.
+    async fn until_one_has_all(&self) {
+        let has_all = |share: &Value| share["share"].as_i64() == Some(self.budget) && share["is_leaving"] == false;
+        self.until("the share of the other is freed", |shares| shares.len() == 1 && has_all(&shares[0])).await;
+    }
+
+    /// Asks one node for all tenants at once.
+    async fn ask_all(&self, node: usize) -> Vec<u16> {
+        let asked = self.tenants.iter().map(|tenant| async {
+            let sent = self.bed.request(node, "GET", "/api/pets").bearer_auth(&tenant.key);
+            // A node that is stopped does not answer.
+            let sent = crate::bed::try_send(sent.timeout(Duration::from_secs(10)));
+            sent.await.map_or(0, |answer| answer.status)
+        });
+        join_all(asked).await
+    }
+
+    async fn until_served(&self, node: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.ask_all(node).await.iter().all(|status| *status == 200) {
+            assert!(Instant::now() < deadline, "node {node} does not serve all");
+        }
+    }
+
+    async fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let most = self.watching.await.unwrap();
+        assert!(most <= self.most, "{most} connections of {}", self.budget);
+        assert!(most > self.budget / 2, "the budget is used: {most} connections of {}", self.budget);
+        drop(self.server);
+    }
+}
+
+fn send(signal: &str, node: &crate::process::Process) {
+    let sent = std::process::Command::new("kill").arg(signal).arg(node.id().to_string()).status().unwrap();
+    assert!(sent.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_share_of_a_data_plane_that_was_killed_goes_to_others_by_itself() {
+    let bed = Bed::start(Store::Sqlite, 1, 0).await;
+    let mut stage = Stage::new(bed, 2, 24).await;
+    stage.bed.data[0].kill();
+    stage.until_one_has_all().await;
+    stage.until_served(1).await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sessions_of_a_stopped_data_plane_are_ended_and_it_serves_again_when_it_goes_on() {
+    let tuning = Tuning { tenants: "grace_seconds = 0\nack_seconds = 30\n", ..Tuning::DEFAULT };
+    let bed = Bed::start_with(Store::Sqlite, 1, 0, tuning).await;
+    let stage = Stage::new(bed, 2, 24).await;
+    // In the middle of it.
+    let (_, ()) = tokio::join!(stage.ask_all(0), async { send("-STOP", &stage.bed.data[0]) });
+    stage.until_one_has_all().await;
+    stage.until_served(1).await;
+    send("-CONT", &stage.bed.data[0]);
+    let ((), ()) = tokio::join!(stage.until_served(0), stage.until_served(1));
+    stage.until("both have their shares", |shares| shares.len() == 2).await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_plane_that_is_cut_off_from_the_control_plane_keeps_its_share_while_its_anchor_lives() {
+    let mut bed = Bed::start(Store::Sqlite, 1, 0).await;
+    let (proxy, url) = Proxy::start(&bed.control[0].url, 1).await;
+    proxy.mend();
+    bed.add_node(&url);
+    let stage = Stage::new(bed, 2, 24).await;
+    let before = stage.shares().await;
+    let held = |shares: &[Value], node: &str| {
+        let share = shares.iter().find(|share| share["node"] == node).unwrap();
+        assert!(share["is_leaving"] == false && share["is_anchored"] == true, "{shares:?}");
+        share["held"].as_i64().unwrap()
+    };
+    proxy.cut(true);
+    let deadline = Instant::now() + PATIENCE;
+    let silent = loop {
+        // The other would like to have more.
+        let (cut_off, other) = tokio::join!(stage.ask_all(0), stage.ask_all(1));
+        assert!(cut_off.iter().chain(&other).all(|status| *status == 200), "{cut_off:?} {other:?}");
+        let nodes = stage.bed.done("GET", "/v1/nodes", None).await;
+        let is_silent = |node: &&Value| {
+            let heard: DateTime<Utc> = node["last_seen"].as_str().unwrap().parse().unwrap();
+            Utc::now() - heard > TimeDelta::seconds(40)
+        };
+        if let Some(silent) = nodes["items"].as_array().unwrap().iter().find(is_silent) {
+            break silent["id"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "it is still heard: {nodes}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!(held(&stage.shares().await, &silent), held(&before, &silent));
+    // Once it dies, it is as gone as any other.
+    send("-KILL", &stage.bed.data[0]);
+    stage.until_one_has_all().await;
+    stage.end().await;
+}
