@@ -87,7 +87,7 @@ impl Stage {
 
     /// Asks one node for all tenants at once.
     async fn ask_all(&self, node: usize) -> Vec<u16> {
-        let asked = self.tenants.iter().map(|tenant| async {
+        let asked = self.tenants.iter().map(|tenant| async move {
             let sent = self.bed.request(node, "GET", "/api/pets").bearer_auth(&tenant.key);
             // A node that is stopped does not answer.
             let sent = crate::bed::try_send(sent.timeout(Duration::from_secs(10)));
