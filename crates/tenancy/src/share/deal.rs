@@ -118,7 +118,7 @@ mod tests {
     fn where_there_are_more_nodes_than_connections_some_have_none() {
         let mut holdings: Vec<_> = (1..=5).map(|number| holding(number, 0, 10)).collect();
         deal(7, &mut holdings, 0);
-        assert_eq!(shares(&holdings), [3, 2, 2, 0, 0]);
+        assert_eq!(shares(&holdings), [2, 2, 3, 0, 0]);
         let mut holdings = vec![holding(1, 0, 10)];
         deal(1, &mut holdings, 0);
         assert_eq!(shares(&holdings), [0], "its anchor alone would serve nobody");
