@@ -17,6 +17,8 @@ use service::pool::Verdict;
 const LIFETIME: Duration = Duration::from_mins(30);
 /// From this age on it may be replaced.
 const RIPE: Duration = Duration::from_mins(24);
+/// From then on all are replaced within this time, one after the other.
+const REPLACED_WITHIN: Duration = Duration::from_mins(6);
 /// How long a new connection is taken to know whether the server takes writes: a standby must not be dialled all the time.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
@@ -193,7 +195,7 @@ impl Fitness {
             return true;
         }
         // One after the other, lest all that were opened together end together.
-        let pause = (LIFETIME - RIPE) / super::CONNECTIONS;
+        let pause = REPLACED_WITHIN / super::CONNECTIONS;
         state.next_replacement = now + pause.mul_f32(rand::random_range(0.5..=1.0));
         false
     }
