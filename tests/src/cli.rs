@@ -243,7 +243,7 @@ fn completed(typed: &[&str]) -> Vec<String> {
 
 #[test]
 fn shells_complete_what_is_typed() {
-    assert_eq!(completed(&["tenant", "re"]), ["resume", "restore", "rename", "rewrap"]);
+    assert_eq!(completed(&["tenant", "re"]), ["resume", "reconnect", "restore", "rename", "rewrap"]);
     assert_eq!(completed(&["ten"]), ["tenant"]);
     assert_eq!(completed(&["tenant", "doctor", "--f"]), ["--fix"]);
     assert_eq!(completed(&["tenant", "key", "cr"]), ["create"]);
