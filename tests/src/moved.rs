@@ -192,8 +192,8 @@ async fn a_move_goes_on_after_a_kill_and_with_rotations_at_the_same_time() {
     // Killed when all but one have followed, whose row somebody else has.
     let held = hold(&bed, "databases", "tenant_id", &tenants[1]).await;
     second.cut().await;
-    let moved = move_to(&bed, &server, &first.address).await;
-    assert_eq!(moved["move"]["tenants"], TENANTS, "{moved}");
+    let answer = move_to(&bed, &server, &first.address).await;
+    assert_eq!(answer["move"]["tenants"], TENANTS, "{answer}");
     until_moved(&bed, Some(TENANTS - 1)).await;
     bed.control[0].kill();
     held.rollback().await.unwrap();

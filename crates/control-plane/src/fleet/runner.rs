@@ -219,7 +219,7 @@ impl Runner {
                     stops.meet("migrated").await;
                     outcome
                 };
-                held.hold(term, work).await.map(|outcome| (outcome, kept))
+                Box::pin(held.hold(term, work)).await.map(|outcome| (outcome, kept))
             };
             self.at_work.spawn(work.instrument(span));
         }

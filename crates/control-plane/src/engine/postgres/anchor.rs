@@ -1,5 +1,7 @@
 //! Anchors on Postgres. A server notices within seconds that the client of one has vanished.
 
+use std::fmt::Write as _;
+
 use async_trait::async_trait;
 use secrecy::SecretString;
 
@@ -33,7 +35,7 @@ impl Anchors for Postgres {
              ALTER ROLE \"{role}\" LOGIN NOINHERIT CONNECTION LIMIT 1 PASSWORD '{verifier}'"
         );
         for (setting, value) in SETTINGS {
-            made.push_str(&format!("; ALTER ROLE \"{role}\" SET {setting} = '{value}'"));
+            let _ = write!(made, "; ALTER ROLE \"{role}\" SET {setting} = '{value}'");
         }
         run(admin, WHAT, &made).await?;
         let may_enter = format!("SELECT has_database_privilege('{role}', current_database(), 'CONNECT')");

@@ -8,6 +8,7 @@ use sea_orm::entity::prelude::*;
 /// `is_anchored`: the process said that it opens nothing without an anchor. `is_fenced`: it was silent and its anchor gone, so
 /// that its login roles are dropped; once nothing is held, the row keeps what was granted before from counting again.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[allow(clippy::struct_excessive_bools, reason = "a row's columns")]
 #[sea_orm(table_name = "shares")]
 pub(crate) struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
