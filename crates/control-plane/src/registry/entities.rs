@@ -3,6 +3,7 @@
 
 mod audit;
 mod fleet;
+pub(crate) mod history;
 pub(crate) mod nodes;
 mod remains;
 pub(crate) mod shares;
@@ -12,32 +13,6 @@ pub(crate) use audit::{audit_chains, audit_checkpoints, audit_spools, records};
 pub(crate) use fleet::{rollout_targets, rollout_waves, rollouts};
 pub(crate) use remains::{erasures, held_slugs, operators, outbox};
 pub(crate) use stock::{templates, warm_databases};
-
-/// The registry's history: one row. `lost_from` to `lost_to` are revisions that it lacks and `lost_node` was given.
-pub(crate) mod history {
-    use sea_orm::entity::prelude::*;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "history")]
-    pub(crate) struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub id: i32,
-        pub epoch: Uuid,
-        pub head: i64,
-        pub schema_version: i32,
-        pub mark: Option<String>,
-        pub lost_from: Option<i64>,
-        pub lost_to: Option<i64>,
-        pub lost_node: Option<Uuid>,
-        /// Counts the deals of servers' shares.
-        pub shares: i64,
-    }
-
-    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {}
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
 
 /// Named limits.
 pub(crate) mod plans {
