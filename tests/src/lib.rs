@@ -85,6 +85,8 @@ mod restored;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod sick;
+#[cfg(test)]
 mod slugs;
 #[cfg(test)]
 mod tokens;

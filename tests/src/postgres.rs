@@ -67,6 +67,25 @@ impl Postgres {
         }
     }
 
+    /// Stops all of its processes in the middle of whatever they do, until [`Postgres::thaw`].
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let server = self.child.id().to_string();
+        let of_server = Command::new("pgrep").args(["-P", &server]).output().unwrap();
+        let sessions = String::from_utf8(of_server.stdout).unwrap();
+        // The server first, lest it starts more of them.
+        let sent = Command::new("kill").arg(signal).arg(&server).args(sessions.split_whitespace()).status().unwrap();
+        assert!(sent.success(), "kill {signal}");
+    }
+
     /// Starts it again where it was, with the data that it had.
     pub fn restart(&mut self) {
         self.stop();
