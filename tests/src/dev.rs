@@ -8,9 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
 
-use crate::bed::PATIENCE;
+use crate::bed::{PATIENCE, send};
+use crate::postgres::Postgres;
 use crate::process::folder;
 
 /// One run of it, in a session of its own, so that whatever it starts is found again.
@@ -22,6 +24,10 @@ struct Dev {
 impl Dev {
     /// Until it has printed what to try. None: a port was taken meanwhile.
     fn start(state: &Path, control: u16, data: u16) -> Option<Self> {
+        Self::start_with(state, control, data, &[])
+    }
+
+    fn start_with(state: &Path, control: u16, data: u16, flags: &[&str]) -> Option<Self> {
         let xtask = std::env::var_os("FREEHOLD_TEST_XTASK").expect("run this by `cargo xtask test`");
         let mut child = Command::new("setsid")
             .arg(xtask)
@@ -30,6 +36,7 @@ impl Dev {
             .arg(state)
             .arg("--planes")
             .arg(folder())
+            .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -144,9 +151,12 @@ fn pasted(command: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{command}: {error}: {output:?}"))
 }
 
+fn told(state: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(state.join("dev.json")).unwrap()).unwrap()
+}
+
 fn tenants(state: &Path) -> Value {
-    let dev: Value = serde_json::from_str(&std::fs::read_to_string(state.join("dev.json")).unwrap()).unwrap();
-    dev["tenants"].clone()
+    told(state)["tenants"].clone()
 }
 
 #[test]
@@ -193,5 +203,52 @@ fn dev_comes_up_with_commands_that_work_stops_whole_and_goes_on_with_what_is_the
     };
     assert_eq!(tenants(state.path()), first, "the same tenants, with the same ids and keys");
     assert_eq!(pasted(&dev.commands()[0])["items"][0]["name"], "Sample Pet");
+    dev.stop();
+}
+
+/// Of a server as it is when new: its connections are fewer than a third of the tenants.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_hundred_tenants_on_a_hundred_connections_are_served_or_told_to_come_again() {
+    const TENANTS: usize = 300;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (postgres, state) = (Postgres::start_with(&["max_connections=100"]), tempfile::tempdir().unwrap());
+    let dev = loop {
+        let flags = ["--postgres", &postgres.url()];
+        if let Some(dev) = Dev::start_with(state.path(), two_ports(), two_ports(), &flags) {
+            break dev;
+        }
+    };
+    let told = told(state.path());
+    let [control, data, token] =
+        ["control_url", "data_url", "operator_token"].map(|field| told[field].as_str().unwrap().to_owned());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |path: String, body: Value| {
+        let call = client.post(format!("{control}/v1/tenants{path}")).bearer_auth(&token).header("prefer", "wait=30");
+        let answer = send(call.json(&body)).await;
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        answer.json()
+    };
+    let one = async |number: usize| {
+        let slug = format!("many-{number}");
+        let made = ask(String::new(), json!({ "slug": slug, "name": slug, "plan": "unlimited" })).await;
+        assert_eq!(made["tenant"]["status"], "active", "{made}");
+        ask(format!("/{slug}/keys"), json!({ "name": "many" })).await["api_key"].as_str().unwrap().to_owned()
+    };
+    let keys: Vec<String> = stream::iter(0..TENANTS).map(one).buffered(4).collect().await;
+    let (mut served, mut busy) = (0, 0);
+    let asked = stream::iter(0..4 * TENANTS).map(async |number: usize| {
+        // Far from each other, so that no two come in the order of those before.
+        let key = &keys[number * 7 % TENANTS];
+        send(client.get(format!("{data}/api/pets")).bearer_auth(key)).await
+    });
+    let mut asked = Box::pin(asked.buffer_unordered(64));
+    while let Some(answer) = asked.next().await {
+        match (answer.status, answer.kind().as_str()) {
+            (200, _) => served += 1,
+            (503, "server-busy") => busy += 1,
+            _ => panic!("{answer:?}"),
+        }
+    }
+    assert!(served >= 4 * TENANTS * 9 / 10, "{served} served, {busy} told to come again");
     dev.stop();
 }
