@@ -90,5 +90,5 @@ fn kinds_are_read_back() {
     for kind in Kind::ALL {
         assert_eq!(kind.as_str().parse(), Ok(kind));
     }
-    assert_eq!("move".parse::<Kind>(), Err(UnknownKind));
+    assert_eq!("borrow".parse::<Kind>(), Err(UnknownKind));
 }
