@@ -74,7 +74,7 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     let mut report = Report::new("pools");
     let tenants = effort.either(1_000, 300);
     let town = Town::build(100, 1, MANY).await;
-    let watch = Watch::start(&town.server.url()).await;
+    let watch = Watch::start(&town.server).await;
     let mut stage = Stage { town, watch, effort };
     roomy::measure(&mut report, &stage).await;
     cold::measure(&mut report, &mut stage).await;

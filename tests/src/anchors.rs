@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::bed::{Bed, Store, Tenant, Tuning};
-use crate::budget::{OURS, look, number, tenants_on};
-use crate::postgres::Postgres;
+use crate::budget::{OURS, tenants_on};
+use crate::postgres::{Postgres, number};
 use crate::proxy::Proxy;
 
 /// What is waited for takes as long as a node may be silent, half a minute, and some seconds more.
@@ -40,7 +40,7 @@ impl Stage {
         let shown = bed.done("GET", "/v1/servers/small", None).await;
         let budget = made["connection_budget"].as_i64().unwrap();
         let most = budget + shown["connections"]["reserve_closing"].as_i64().unwrap();
-        let watch = look(&server, "postgres").await;
+        let watch = server.look("postgres").await;
         let is_over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&is_over);
         let watching = tokio::spawn(async move {

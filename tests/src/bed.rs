@@ -2,6 +2,7 @@
 
 mod answer;
 mod registry;
+mod servers;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -107,8 +108,19 @@ impl Bed {
         for number in 0..data {
             let control = bed.control[number % control].url.clone();
             bed.add_node(&control);
+            bed.until_ready(number).await;
         }
         bed
+    }
+
+    /// Until a node has heard its control plane: before that it knows no credential, and says so.
+    pub async fn until_ready(&self, node: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let path = format!("{}/readyz", self.data[node].ops_url);
+        while try_send(self.client.get(&path)).await.is_ok_and(|answer| answer.status != 200) {
+            assert!(Instant::now() < deadline, "node {node} does not get ready");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Starts so many control planes of a product, and no data plane.
@@ -290,14 +302,7 @@ impl Bed {
 
     /// A new active tenant with a key, on this plan.
     pub async fn tenant_on(&self, plan: &str, slug: &str) -> Tenant {
-        let made = self.done("POST", "/v1/tenants", Some(json!({ "slug": slug, "name": slug, "plan": plan }))).await;
-        assert_eq!(made["tenant"]["status"], "active", "{made}");
-        let key = self.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "test" }))).await;
-        Tenant {
-            id: made["tenant"]["id"].as_str().unwrap().to_owned(),
-            slug: slug.to_owned(),
-            key: key["api_key"].as_str().unwrap().to_owned(),
-        }
+        self.tenant_of(plan, None, slug).await
     }
 
     /// So many of [`Bed::tenant`], `tenant-0` and on; some are made at once.

@@ -9,38 +9,16 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use crate::bed::{Answer, Bed, PATIENCE, Store, Tenant, Tuning, try_send};
-use crate::postgres::Postgres;
+use crate::postgres::{Postgres, number};
 
 /// Registers a server of the test's own, and makes tenants there.
 pub(crate) async fn tenants_on(bed: &Bed, server: &Postgres, count: usize) -> (Value, Vec<Tenant>) {
-    let wanted = json!({ "name": "small", "engine": "postgres", "region": "there", "admin_url": server.url(),
-        "capacity": 1_000, "warm": 0 });
-    let made = bed.done("POST", "/v1/servers", Some(wanted)).await;
-    let one = |number: usize| async move {
-        let slug = format!("there-{number}");
-        let wanted = json!({ "slug": slug, "name": slug, "plan": "test", "region": "there" });
-        let made = bed.done("POST", "/v1/tenants", Some(wanted)).await;
-        assert_eq!(made["tenant"]["status"], "active", "{made}");
-        let key = bed.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "test" }))).await;
-        let [id, key] = [&made["tenant"]["id"], &key["api_key"]].map(|it| it.as_str().unwrap().to_owned());
-        Tenant { id, slug, key }
-    };
-    (made, stream::iter(0..count).map(one).buffered(4).collect().await)
-}
-
-/// The server for the harness, which may see everything there.
-pub(crate) async fn look(server: &Postgres, database: &str) -> DatabaseConnection {
-    let url = server.url();
-    Database::connect(format!("{}/{database}", url.rsplit_once('/').unwrap().0)).await.unwrap()
-}
-
-pub(crate) async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
-    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
-    row.unwrap().try_get_by_index(0).unwrap()
+    let made = bed.register("small", &server.url(), &json!({ "region": "there" })).await;
+    (made, bed.tenants_in("there", count).await)
 }
 
 pub(crate) const OURS: &str =
@@ -76,7 +54,7 @@ async fn a_budget_is_never_exceeded_while_nodes_are_killed_and_come_back() {
     assert!((5..40).contains(&budget), "the budget is learned from the server: {made}");
     let shown = bed.done("GET", "/v1/servers/small", None).await;
     let closing = shown["connections"]["reserve_closing"].as_i64().unwrap();
-    let watch = look(&server, "postgres").await;
+    let watch = server.look("postgres").await;
     let is_over = Arc::new(AtomicBool::new(false));
     let watching = {
         let is_over = Arc::clone(&is_over);
@@ -169,7 +147,7 @@ async fn a_changed_column_type_and_ended_sessions_cost_next_to_nothing() {
     let warm = || join_all((0..16).map(|_| bed.get(0, &tenants[0], "/api/pets")));
     assert!(warm().await.iter().all(|answer| answer.status == 200));
     let (database, _) = bed.registry_row(&tenants[0]).await;
-    let owner = look(&server, &database).await;
+    let owner = server.look(&database).await;
     owner.execute_unprepared("ALTER TABLE pets ALTER COLUMN breed TYPE varchar(200)").await.unwrap();
     for _ in 0..4 {
         let answers = warm().await;
@@ -194,7 +172,7 @@ async fn a_connection_that_began_read_only_is_not_used_for_ever() {
     let bed = Bed::start(Store::Sqlite, 1, 1).await;
     let (_, tenants) = tenants_on(&bed, &server, 1).await;
     let (database, _) = bed.registry_row(&tenants[0]).await;
-    let owner = look(&server, "postgres").await;
+    let owner = server.look("postgres").await;
     owner
         .execute_unprepared(&format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = on"))
         .await
@@ -221,7 +199,7 @@ async fn a_request_that_is_given_up_holds_no_connection() {
     let bed = Bed::start_with(Store::Sqlite, 1, 1, tuning).await;
     let (_, tenants) = tenants_on(&bed, &server, 2).await;
     let (database, _) = bed.registry_row(&tenants[0]).await;
-    let owner = look(&server, &database).await;
+    let owner = server.look(&database).await;
     // Nothing but the client's going ends a statement.
     owner.execute_unprepared(&format!("ALTER ROLE \"{database}_a\" SET statement_timeout = 0")).await.unwrap();
     assert_eq!(bed.get(0, &tenants[0], "/api/pets").await.status, 200);
@@ -237,7 +215,7 @@ async fn a_request_that_is_given_up_holds_no_connection() {
         .collect();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
                    AND application_name LIKE 'freehold-data-plane%'";
-    let watch = look(&server, "postgres").await;
+    let watch = server.look("postgres").await;
     let until = async |wanted: i64| {
         let deadline = Instant::now() + PATIENCE;
         while number(&watch, waiting).await != wanted {

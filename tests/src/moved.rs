@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use futures_util::{StreamExt as _, stream};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, Statement, TransactionTrait as _};
 use serde_json::{Value, json};
 
@@ -27,20 +26,8 @@ fn url_by(server: &Postgres, address: &str) -> String {
 
 /// Registers a server by an address, and makes tenants there.
 async fn tenants_by(bed: &Bed, server: &Postgres, address: &str) -> Vec<Tenant> {
-    let wanted = json!({ "name": "there", "engine": "postgres", "region": "there", "admin_url": url_by(server, address),
-        "capacity": 1_000, "warm": 2 });
-    bed.done("POST", "/v1/servers", Some(wanted)).await;
-    stream::iter(0..TENANTS).map(|number| tenant(bed, number)).buffered(4).collect().await
-}
-
-async fn tenant(bed: &Bed, number: usize) -> Tenant {
-    let slug = format!("there-{number}");
-    let wanted = json!({ "slug": slug, "name": slug, "plan": "test", "region": "there" });
-    let made = bed.done("POST", "/v1/tenants", Some(wanted)).await;
-    assert_eq!(made["tenant"]["status"], "active", "{made}");
-    let key = bed.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "test" }))).await;
-    let [id, key] = [&made["tenant"]["id"], &key["api_key"]].map(|it| it.as_str().unwrap().to_owned());
-    Tenant { id, slug, key }
+    bed.register("there", &url_by(server, address), &json!({ "warm": 2 })).await;
+    bed.tenants_in("there", TENANTS).await
 }
 
 async fn all_are_served(bed: &Bed, tenants: &[Tenant]) {
@@ -123,7 +110,7 @@ async fn all_tenants_of_a_server_that_moved_are_served_within_seconds_by_the_sam
     let listed = bed.all("/v1/operations?server=there", 50).await;
     assert_eq!(listed.iter().map(|it| &it["id"]).collect::<Vec<_>>(), [id]);
     // A database that was ready before is a tenant's at the new address.
-    let late = tenant(&bed, TENANTS).await;
+    let late = bed.tenant_of("test", Some("there"), &format!("there-{TENANTS}")).await;
     all_are_served(&bed, &[late]).await;
     logins(&bed, &after.address).await;
     // The same address and another way to say it: nobody has to follow.

@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use futures_util::{StreamExt as _, stream};
 use sea_orm::{ConnectionTrait as _, Database, Statement};
 use serde_json::{Value, json};
 
@@ -50,19 +49,7 @@ async fn tenants_are_served_through_a_pooler_of_sessions() {
     let pooler = PgBouncer::start(&postgres, "session");
     let made = bed.done("POST", "/v1/servers", Some(server(&postgres.url(), &pooler.address))).await;
     assert_eq!(made["data_address"], *pooler.address, "{made}");
-    let one = |number: usize| {
-        let bed = &bed;
-        async move {
-            let slug = format!("there-{number}");
-            let wanted = json!({ "slug": slug, "name": slug, "plan": "test", "region": "there" });
-            let made = bed.done("POST", "/v1/tenants", Some(wanted)).await;
-            assert_eq!(made["tenant"]["status"], "active", "{made}");
-            let key = bed.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({}))).await;
-            let [id, key] = [&made["tenant"]["id"], &key["api_key"]].map(|it| it.as_str().unwrap().to_owned());
-            Tenant { id, slug, key }
-        }
-    };
-    let tenants: Vec<Tenant> = stream::iter(0..TENANTS).map(one).buffered(4).collect().await;
+    let tenants = bed.tenants_in("there", TENANTS).await;
     assert_named(&bed, &pooler.address).await;
     // Prepared statements and transactions, some at once.
     for round in 0..5 {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement};
 use tempfile::TempDir;
 
 const PASSWORD: &str = "password-of-the-tests-own-postgres";
@@ -59,6 +60,14 @@ impl Postgres {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// One of its databases for the harness, which may see and do everything there.
+    pub async fn look(&self, database: &str) -> DatabaseConnection {
+        let url = self.url();
+        let mut options = ConnectOptions::new(format!("{}/{database}", url.rsplit_once('/').unwrap().0));
+        options.max_connections(1).sqlx_logging(false);
+        Database::connect(options).await.unwrap()
+    }
+
     /// SIGQUIT: an immediate shutdown, as of a machine that loses its power. Waits until it is gone.
     pub fn stop(&mut self) {
         if self.child.try_wait().unwrap().is_none() {
@@ -98,6 +107,12 @@ impl Postgres {
             assert!(Instant::now() < deadline, "Postgres does not start again on port {}", self.port);
         }
     }
+}
+
+/// A number that a server tells.
+pub async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
+    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+    row.unwrap().try_get_by_index(0).unwrap()
 }
 
 impl Drop for Postgres {

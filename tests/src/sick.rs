@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use futures_util::{StreamExt as _, stream};
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::bed::{Bed, PATIENCE, Store, Tenant, send, try_send};
@@ -21,19 +20,8 @@ const HUNG: Duration = Duration::from_millis(2_500);
 
 /// Registers a server, and makes tenants there.
 async fn tenants_on(bed: &Bed, name: &str, server: &Postgres, count: usize) -> Vec<Tenant> {
-    let wanted = json!({ "name": name, "engine": "postgres", "region": name, "admin_url": server.url(),
-        "capacity": 1_000, "warm": 0 });
-    bed.done("POST", "/v1/servers", Some(wanted)).await;
-    let one = async |number: usize| {
-        let slug = format!("{name}-{number}");
-        let wanted = json!({ "slug": slug, "name": slug, "plan": "test", "region": name });
-        let made = bed.done("POST", "/v1/tenants", Some(wanted)).await;
-        assert_eq!(made["tenant"]["status"], "active", "{made}");
-        let key = bed.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "test" }))).await;
-        let [id, key] = [&made["tenant"]["id"], &key["api_key"]].map(|it| it.as_str().unwrap().to_owned());
-        Tenant { id, slug, key }
-    };
-    stream::iter(0..count).map(one).buffered(4).collect().await
+    bed.register(name, &server.url(), &Value::Null).await;
+    bed.tenants_in(name, count).await
 }
 
 /// What requests came to.
@@ -111,11 +99,6 @@ async fn until(bed: &Bed, tenant: &Tenant, statuses: &[u16]) {
     }
 }
 
-async fn admin(server: &Postgres, database: &str) -> DatabaseConnection {
-    let url = server.url();
-    Database::connect(format!("{}/{database}", url.rsplit_once('/').unwrap().0)).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sick_server_harms_no_tenant_of_another() {
     let (well, mut sick) =
@@ -163,7 +146,7 @@ async fn a_sick_server_harms_no_tenant_of_another() {
     drop(held);
     join_until(&bed, troubled, 200).await;
 
-    let root = admin(&sick, "postgres").await;
+    let root = sick.look("postgres").await;
     let post = async |tenant: &Tenant| {
         let pet = json!({ "name": "Rex", "species": "dog" });
         send(bed.request(0, "POST", "/api/pets").bearer_auth(&tenant.key).json(&pet)).await.status
@@ -234,13 +217,13 @@ async fn a_tenant_in_trouble_harms_no_neighbour_on_its_server() {
     for tenant in troubled {
         names.push(bed.registry_row(tenant).await.0);
     }
-    let root = admin(&server, "postgres").await;
+    let root = server.look("postgres").await;
     let end = async |name: &str| {
         let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
         root.execute_unprepared(&end).await.unwrap();
     };
 
-    let owner = admin(&server, &names[0]).await;
+    let owner = server.look(&names[0]).await;
     let changed = async {
         for size in [200, 300, 400] {
             let change = format!("ALTER TABLE pets ALTER COLUMN breed TYPE varchar({size})");

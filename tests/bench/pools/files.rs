@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::crowd::{Asked, Pace, ask};
 use super::replay::Times;
-use super::town::{bearer, plans, settle};
+use super::town::{bearer, plans};
 use super::trace::{Popularity, trace};
 use super::{CLIENTS, rounds, storm, times};
 use crate::Effort;
@@ -15,7 +15,7 @@ use crate::report::{Report, Target};
 
 const MEGABYTE: f64 = 1_024.0 * 1_024.0;
 /// What is idle is closed soon, so that it is seen what that leaves.
-const DATA: &str = "[pools]\nidle_seconds = 20\n";
+const DATA: &str = "[pools]\nidle_seconds = 20\n\n[strangers]\nper_second = 100000\nburst = 1000000\n";
 
 pub(super) async fn measure(report: &mut Report, effort: Effort) {
     let (open, known) = (effort.either(1_000, 300), effort.either(10_000, 1_000));
@@ -40,7 +40,7 @@ async fn grow(bed: &Bed, asked: &mut Asked, tenants: usize) {
         if number % 1_000 == 999 {
             eprintln!("{} tenants on SQLite", number + 1);
         }
-        bearer(&settle(bed, "crowd", None, &format!("file-{number}")).await)
+        bearer(&bed.tenant_of("crowd", None, &format!("file-{number}")).await)
     });
     asked.headers.extend(made.buffered(8).collect::<Vec<_>>().await);
 }

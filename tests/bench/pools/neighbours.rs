@@ -1,12 +1,11 @@
 //! What tenants see of one that is in trouble, or makes it: one far beyond its limit, one with slow statements, one whose table
 //! is locked.
 
-use end_to_end::bed::Tenant;
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
+use sea_orm::ConnectionTrait as _;
 
 use super::crowd::{Asked, Pace, Told, ask};
 use super::replay::Times;
-use super::town::{bearer, settle};
+use super::town::bearer;
 use super::trace::{Popularity, trace};
 use super::{CLIENTS, Stage};
 use crate::report::{Report, Target, quantile};
@@ -57,9 +56,10 @@ pub(super) async fn measure(report: &mut Report, stage: &Stage) {
     for trouble in [Trouble::Greedy, Trouble::Slow, Trouble::Locked] {
         let plan = if matches!(trouble, Trouble::Greedy) { "bounded" } else { "crowd" };
         let slug = format!("{trouble:?}").to_lowercase();
-        let tenant = settle(&stage.town.bed, plan, Some("there"), &slug).await;
+        let tenant = stage.town.bed.tenant_of(plan, Some("there"), &slug).await;
         let troubled = Asked { headers: vec![bearer(&tenant)], ..hot.clone() };
-        let database = database(stage, &tenant).await;
+        let (name, _) = stage.town.bed.registry_row(&tenant).await;
+        let database = stage.town.server.look(&name).await;
         if matches!(trouble, Trouble::Slow) {
             let slow = "ALTER TABLE pets RENAME TO kept; \
                         CREATE VIEW pets AS SELECT kept.* FROM kept, pg_sleep(0.5); GRANT SELECT ON pets TO PUBLIC";
@@ -96,13 +96,4 @@ pub(super) async fn measure(report: &mut Report, stage: &Stage) {
         #[allow(clippy::cast_precision_loss, reason = "a count of requests")]
         report.at_most(trouble.case(), ("not served", "of others"), failed as f64, Some(0.0));
     }
-}
-
-/// A tenant's database for whoever may do anything there.
-async fn database(stage: &Stage, tenant: &Tenant) -> DatabaseConnection {
-    let (name, _) = stage.town.bed.registry_row(tenant).await;
-    let url = stage.town.server.url();
-    let mut options = sea_orm::ConnectOptions::new(format!("{}/{name}", url.rsplit_once('/').unwrap().0));
-    options.max_connections(1).sqlx_logging(false);
-    Database::connect(options).await.unwrap()
 }

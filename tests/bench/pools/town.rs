@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use end_to_end::bed::{Bed, Store, Tenant, Tuning, send};
-use end_to_end::postgres::Postgres;
+use end_to_end::postgres::{Postgres, number};
 use futures_util::{StreamExt as _, stream};
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use sea_orm::{Database, DatabaseConnection};
-use serde_json::{Value, json};
+use sea_orm::DatabaseConnection;
+use serde_json::json;
 
 use super::crowd::Asked;
-use super::watch::number;
 
 /// What a plan of the bench gives each tenant on each node.
 const CONNECTIONS: u32 = 4;
 const AT_ONCE: usize = 8;
+/// All clients have one address, and a data plane that has just started knows no key yet.
+pub(super) const DATA: &str = "[strangers]\nper_second = 100000\nburst = 1000000\n";
 /// What the control plane has open there at most, with what the bench itself looks through.
 const SPARE: i64 = 30;
 
@@ -39,28 +40,14 @@ pub(super) async fn plans(bed: &Bed) {
     bed.done("PUT", "/v1/plans/bounded", Some(bounded)).await;
 }
 
-/// A new tenant on this plan and of this region, with a pet.
-pub(super) async fn settle(bed: &Bed, plan: &str, region: Option<&str>, slug: &str) -> Tenant {
-    let mut wanted = json!({ "slug": slug, "name": slug, "plan": plan });
-    if let Some(region) = region {
-        wanted["region"] = Value::from(region);
-    }
-    let made = bed.done("POST", "/v1/tenants", Some(wanted)).await;
-    assert_eq!(made["tenant"]["status"], "active", "{made}");
-    let key = bed.done("POST", &format!("/v1/tenants/{slug}/keys"), Some(json!({ "name": "bench" }))).await;
-    let [id, key] = [&made["tenant"]["id"], &key["api_key"]].map(|it| it.as_str().unwrap().to_owned());
-    Tenant { id, slug: slug.to_owned(), key }
-}
-
 impl Town {
     pub(super) async fn build(tenants: usize, nodes: usize, budget: u32) -> Self {
         let server = Postgres::start_with(&["max_connections=600", "shared_buffers=256MB"]);
-        let bed = Bed::start_with(Store::Sqlite, 1, nodes, Tuning::DEFAULT).await;
-        let wanted = json!({ "name": "town", "engine": "postgres", "region": "there", "admin_url": server.url(),
-            "capacity": 20_000, "warm": 0, "connection_budget": budget });
-        bed.done("POST", "/v1/servers", Some(wanted)).await;
+        let bed = Bed::start_with(Store::Sqlite, 1, nodes, Tuning { data: DATA, ..Tuning::DEFAULT }).await;
+        let fields = json!({ "region": "there", "capacity": 20_000, "connection_budget": budget });
+        bed.register("town", &server.url(), &fields).await;
         plans(&bed).await;
-        let admin = Database::connect(server.url()).await.unwrap();
+        let admin = server.look("postgres").await;
         let mut town = Self { bed, server, tenants: Vec::new(), urls: Vec::new(), admin };
         town.grow(tenants).await;
         town
@@ -70,7 +57,7 @@ impl Town {
     pub(super) async fn grow(&mut self, tenants: usize) {
         let bed = &self.bed;
         let made = stream::iter(self.tenants.len()..tenants).map(async |number| {
-            let tenant = settle(bed, "crowd", Some("there"), &format!("town-{number}")).await;
+            let tenant = bed.tenant_of("crowd", Some("there"), &format!("town-{number}")).await;
             if number % 100 == 99 {
                 eprintln!("{} tenants", number + 1);
             }
@@ -126,9 +113,7 @@ impl Town {
         let mut fillers = Vec::new();
         // What the control plane may want in the meantime is left to it.
         for _ in 0..(all - kept - connections - SPARE) {
-            let mut options = sea_orm::ConnectOptions::new(self.server.url());
-            options.max_connections(1).sqlx_logging(false);
-            fillers.push(Database::connect(options).await.unwrap());
+            fillers.push(self.server.look("postgres").await);
         }
         fillers
     }

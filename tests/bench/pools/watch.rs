@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use end_to_end::postgres::{Postgres, number};
 use tokio::task::JoinHandle;
 
 const OURS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'freehold-data-plane%'";
@@ -19,8 +19,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) async fn start(url: &str) -> Self {
-        let db = Database::connect(url).await.unwrap();
+    pub(super) async fn start(server: &Postgres) -> Self {
+        let db = server.look("postgres").await;
         let (most, looks) = (Arc::<AtomicI64>::default(), Arc::<AtomicU64>::default());
         let (seen, counted) = (Arc::clone(&most), Arc::clone(&looks));
         let looking = tokio::spawn(async move {
@@ -45,10 +45,4 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.looking.abort();
     }
-}
-
-/// A number that a server tells.
-pub(super) async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
-    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
-    row.unwrap().try_get_by_index(0).unwrap()
 }
