@@ -27,7 +27,6 @@ use opentelemetry::metrics::Meter;
 use service::Problem;
 use service::problem::NoConnection;
 use tenancy::seal::KeyRing;
-use tenancy::share::application_name;
 
 use uuid::Uuid;
 
@@ -92,7 +91,7 @@ impl Pools {
             open,
             servers,
             shares: Arc::default(),
-            settings: Settings::of(config, application_name(holder)),
+            settings: Settings::of(config, holder),
             files,
             instruments: Instruments::new(meter),
         }

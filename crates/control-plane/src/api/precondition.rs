@@ -32,6 +32,15 @@ pub(super) fn if_match(headers: &HeaderMap, version: i64) -> Result<(), Problem>
     ))
 }
 
+/// Somebody else was faster.
+pub(super) fn concurrent_change(of: &str) -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "concurrent-change",
+        format!("Another request changed the {of} at the same time. Read it again, and repeat the request."),
+    )
+}
+
 /// How long the caller would rather wait than be answered 202.
 pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     headers

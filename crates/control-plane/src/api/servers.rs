@@ -305,6 +305,7 @@ pub(super) async fn show(
     let databases = Some(on_it.count(api.plane.registry.db()).await?);
     let ready = Some(provision::count_ready(&api.plane, row.id).await?);
     let connections = connections::of(&api.plane, &row).await?;
-    let r#move = moves::of(api.plane.registry.db(), &row).await?;
+    let epoch = api.plane.registry.history().await?.epoch;
+    let r#move = moves::of(api.plane.registry.db(), epoch, &row).await?;
     Ok(Json(Server { databases, ready, connections, r#move, ..row.into() }))
 }

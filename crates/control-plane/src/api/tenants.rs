@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::auth::Operator;
 use super::once::Answer;
 use super::operations::Operation;
-use super::precondition::etag;
+use super::precondition::{concurrent_change, etag};
 use crate::provision::{Kind, On, Order};
 use crate::registry::change::Change;
 use crate::registry::entities::{erasures, operations, plans, servers, tenants};
@@ -221,15 +221,7 @@ pub(super) async fn save(
         .await
         .map_err(slug_taken)?
         .pop()
-        .ok_or_else(concurrent_change)
-}
-
-fn concurrent_change() -> Problem {
-    Problem::new(
-        StatusCode::CONFLICT,
-        "concurrent-change",
-        "Another request changed the tenant at the same time. Read it again, and repeat the request.",
-    )
+        .ok_or_else(|| concurrent_change("tenant"))
 }
 
 /// A unique key refused the slug.

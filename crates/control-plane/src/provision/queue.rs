@@ -78,7 +78,7 @@ pub(crate) async fn open(change: &Change, on: On, kind: Kind) -> Result<Option<o
     open_in(change.db(), on, kind).await
 }
 
-/// As [`open`], for whoever only looks.
+/// As [`open`], without a change.
 pub(crate) async fn open_in(db: &impl ConnectionTrait, on: On, kind: Kind) -> Result<Option<operations::Model>, DbErr> {
     operations::Entity::find()
         .filter(on.operations())

@@ -14,11 +14,11 @@ use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::{ConnectOptions as _, PgConnection};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenancy::seal::{KeyRing, Sealed};
+use tenancy::share::anchor_name;
 use tokio_util::task::AbortOnDropHandle;
-use url::Url;
 use uuid::Uuid;
 
-use super::dial::{DialError, open};
+use super::dial::{DialError, address_of, open};
 
 /// How long after a round trip was begun that succeeded connections are opened.
 const LIVES: Duration = Duration::from_secs(1);
@@ -104,19 +104,17 @@ impl Anchor {
     /// An anchor as the control plane told it, if this node can open its URL.
     pub(super) fn of(ring: &Arc<KeyRing>, told: &tenancy::share::Anchor) -> Result<Self, DialError> {
         let url = opened(ring, told.id, &told.sealed_url)?;
-        // The parser's error would say it with the whole URL.
-        let url = Url::parse(url.expose_secret()).map_err(|_| DialError::Refused("its URL is damaged"))?;
-        let address = format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432)).into();
+        let address = address_of(&url)?;
         Ok(Self { id: told.id, ring: Arc::clone(ring), sealed: told.sealed_url.clone(), address })
     }
 
     /// Opens it, within this time.
-    pub(super) async fn dial(&self, within: Duration, application: &str) -> Result<PgConnection, DialError> {
+    pub(super) async fn dial(&self, within: Duration, holder: Uuid) -> Result<PgConnection, DialError> {
         let url = opened(&self.ring, self.id, &self.sealed)?;
         let failed = |error| DialError::of(error, false);
         let options: PgConnectOptions = url.expose_secret().parse().map_err(failed)?;
         // No parameter that a pooler does not know: it would take no connection.
-        let options = options.application_name(&format!("{application}/anchor")).extra_float_digits(None);
+        let options = options.application_name(&anchor_name(holder)).extra_float_digits(None);
         let options = options.disable_statement_logging();
         // A task of its own, as for all connections.
         let connecting = AbortOnDropHandle::new(tokio::spawn(async move { options.connect().await }));

@@ -127,10 +127,7 @@ impl Target {
         let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
         let address = match (&path, is_postgres) {
             (Some(_), _) => FILE.into(),
-            (None, true) => {
-                let url = Url::parse(url.expose_secret()).map_err(|_| DialError::Refused("its URL is damaged"))?;
-                format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432)).into()
-            }
+            (None, true) => address_of(&url)?,
             // The driver's error would say it with the whole URL.
             (None, false) => return Err(DialError::Refused("its URL is of no kind that is known here")),
         };
@@ -230,6 +227,12 @@ impl Target {
 fn is_setting_refused(error: &Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
     matches!(&*code, "22023" | "42704")
+}
+
+/// Host and port of a Postgres server. The parser's error would say it with the whole URL.
+pub(super) fn address_of(url: &SecretString) -> Result<Arc<str>, DialError> {
+    let url = Url::parse(url.expose_secret()).map_err(|_| DialError::Refused("its URL is damaged"))?;
+    Ok(format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432)).into())
 }
 
 pub(super) fn open(ring: &KeyRing, subject: Subject, sealed: &Sealed) -> Result<SecretString, DialError> {

@@ -1,8 +1,9 @@
 //! How one server's connections are kept, as configuration and engine say.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::metrics::Closed;
 use crate::config::PoolsConfig;
@@ -10,8 +11,8 @@ use crate::config::PoolsConfig;
 /// Bounds of one server's pool.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// What the server's sessions of this node are called.
-    pub(super) application: Arc<str>,
+    /// The process by which the server's sessions of this node are called.
+    pub(super) holder: Uuid,
     /// How long a statement waits for a connection.
     pub(super) wait: Duration,
     /// How long opening one may take.
@@ -36,9 +37,9 @@ pub(super) struct Settings {
 const FILES_AT_ONCE: u32 = 64;
 
 impl Settings {
-    pub(super) fn of(config: &PoolsConfig, application: String) -> Self {
+    pub(super) fn of(config: &PoolsConfig, holder: Uuid) -> Self {
         Self {
-            application: application.into(),
+            holder,
             wait: Duration::from_millis(config.wait_ms.get().into()),
             dial: Duration::from_millis(config.dial_ms.get().into()),
             openings: config.openings.get(),

@@ -51,10 +51,10 @@ impl Move {
     }
 }
 
-/// How far a server's move is; none if none is under way.
-pub(super) async fn of(db: &impl ConnectionTrait, server: &servers::Model) -> Result<Option<Move>, DbErr> {
+/// How far a server's move is; none if none is under way. `epoch` is the one that the registry's history is in.
+pub(super) async fn of(db: &impl ConnectionTrait, epoch: Uuid, server: &servers::Model) -> Result<Option<Move>, DbErr> {
     let Some(open) = provision::open_in(db, On::Server(server.id), Kind::Move).await? else { return Ok(None) };
-    let held = is_held(&open, epoch(db).await?);
+    let held = is_held(&open, epoch);
     let tenants = on_server(server).count(db).await?;
     let left = provision::count_left(db, server).await?;
     Ok(Some(Move {
@@ -65,13 +65,6 @@ pub(super) async fn of(db: &impl ConnectionTrait, server: &servers::Model) -> Re
         held,
         created_at: open.created_at,
     }))
-}
-
-async fn epoch(db: &impl ConnectionTrait) -> Result<Uuid, DbErr> {
-    use crate::registry::entities::history;
-
-    let history = history::Entity::find_by_id(1).one(db).await?;
-    Ok(history.map(|history| history.epoch).unwrap_or_default())
 }
 
 fn on_server(server: &servers::Model) -> sea_orm::Select<databases::Entity> {
@@ -186,5 +179,5 @@ pub(super) async fn order(change: &Change, server: &servers::Model, by: &Operato
             provision::enqueue(change, order).await?;
         }
     }
-    Ok(of(change.db(), server).await?)
+    Ok(of(change.db(), epoch, server).await?)
 }

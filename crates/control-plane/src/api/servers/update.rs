@@ -16,6 +16,7 @@ use super::fields::{amount, rate, warm};
 use super::{Server, admin_url_subject, check, locked, moves, named};
 use crate::api::Api;
 use crate::api::auth::Operator;
+use crate::api::precondition::concurrent_change;
 use crate::audit::{self, Deed};
 use crate::engine::Engine;
 use crate::plane::Plane;
@@ -127,7 +128,7 @@ pub(crate) async fn update(
     let r#move = if is_moved { moves::order(&change, &row, &operator).await? } else { None };
     let after = Server::from(row);
     let deed = Deed::on_platform("server.changed", after.name.as_str()).changed(&before, &after);
-    // The URL itself is told to nobody.
+    // Never the URL itself: it holds a password.
     let mut details = Vec::new();
     if has_other_url {
         details.push("it is reached by another admin URL".to_owned());
@@ -189,11 +190,7 @@ impl Reached {
     /// Whether tenants reach it at another address than by the row, which is locked.
     fn is_moved_from(&self, row: &servers::Model) -> Result<bool, Problem> {
         if self.before != (row.generation, row.data_address.clone()) {
-            return Err(Problem::new(
-                StatusCode::CONFLICT,
-                "concurrent-change",
-                "Another request changed the server at the same time. Read it again, and repeat the request.",
-            ));
+            return Err(concurrent_change("server"));
         }
         Ok(self.is_compared)
     }

@@ -36,7 +36,7 @@ pub(crate) struct Reconnection {
     /// The revision of the registry's history by which data planes hear of it. Null in the recorded answer to a request whose
     /// control plane ended before it could say.
     revision: Option<u64>,
-    /// Data planes that may still use a connection of before; null as `revision`.
+    /// Data planes that may still use an earlier connection. Null where `revision` is.
     nodes_behind: Option<usize>,
 }
 

@@ -9,12 +9,12 @@ use service::extract::{Path, Query};
 use service::problem::ProblemBody;
 use utoipa::IntoParams;
 
-use super::{Tenant, TenantAndOperation, concurrent_change, find, find_alive, order, status_of};
+use super::{Tenant, TenantAndOperation, find, find_alive, order, status_of};
 use crate::api::Api;
 use crate::api::auth::Operator;
 use crate::api::once::{Answer, Ticket};
 use crate::api::operations::Operation;
-use crate::api::precondition::{etag, if_match, preferred_wait};
+use crate::api::precondition::{concurrent_change, etag, if_match, preferred_wait};
 use crate::audit::Deed;
 use crate::provision::{self, Kind, On, Order, in_the_way, is_held};
 use crate::registry::entities::{operations, tenants};
@@ -85,7 +85,7 @@ pub(crate) async fn rotate(
     } else {
         // Nobody else orders one while the tenant is locked.
         if provision::open(&change, On::Tenant(id), Kind::Rotate).await?.is_some() {
-            return Err(concurrent_change());
+            return Err(concurrent_change("tenant"));
         }
         let order = Order { is_forced: query.force, ..order(Kind::Rotate, id, change.now(), &operator) };
         provision::enqueue(&change, order).await?

@@ -211,7 +211,7 @@ async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
             }
             continue;
         };
-        let (why, is_open) = match anchor.dial(server.settings.dial, &server.settings.application).await {
+        let (why, is_open) = match anchor.dial(server.settings.dial, server.settings.holder).await {
             Ok(connection) => (server.hold(connection, &anchor).await, true),
             Err(error) => {
                 server.not_moored(&anchor, error);
