@@ -16,9 +16,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tenancy::TenantId;
 use tenancy::route::Route;
 use tenancy::seal::{KeyRing, SealError, Sealed, Subject};
+use tenancy::share::application_name;
 use tenancy::stamp;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
+use uuid::Uuid;
 
 use super::anchor::Lifeline;
 use super::connection::{Connection, FirstOf, Message as _};
@@ -146,21 +148,21 @@ impl Target {
     pub(super) async fn dial(
         &self,
         within: Duration,
-        application: &str,
+        holder: Uuid,
         lifeline: &Arc<Lifeline>,
     ) -> Result<Connection, DialError> {
         // Dropped at once where it does not: so is a connection that has come about.
-        lifeline.guard(self.dial_in_time(within, application, lifeline)).await.unwrap_or(Err(DialError::Adrift))
+        lifeline.guard(self.dial_in_time(within, holder, lifeline)).await.unwrap_or(Err(DialError::Adrift))
     }
 
     async fn dial_in_time(
         &self,
         within: Duration,
-        application: &str,
+        holder: Uuid,
         lifeline: &Arc<Lifeline>,
     ) -> Result<Connection, DialError> {
         let begun = tokio::time::Instant::now();
-        let connecting = tokio::time::timeout(within, self.connect(application, lifeline)).await;
+        let connecting = tokio::time::timeout(within, self.connect(holder, lifeline)).await;
         let mut connection = connecting.unwrap_or(Err(DialError::ServerAway(None)))?;
         // One database that is slow says nothing of its server.
         let proof = tokio::time::timeout_at(begun + within, self.prove(&mut connection)).await;
@@ -174,7 +176,7 @@ impl Target {
         }
     }
 
-    async fn connect(&self, application: &str, lifeline: &Arc<Lifeline>) -> Result<Connection, DialError> {
+    async fn connect(&self, holder: Uuid, lifeline: &Arc<Lifeline>) -> Result<Connection, DialError> {
         let url = open(&self.ring, self.subject, &self.sealed)?;
         let url = url.expose_secret();
         let failed = |error| DialError::of(error, self.path.is_some());
@@ -191,7 +193,8 @@ impl Target {
         }
         let options: PgConnectOptions = url.parse().map_err(failed)?;
         // No parameter that a pooler does not know: it would take no connection. Settings come with the proof.
-        let options = options.application_name(application).extra_float_digits(None).disable_statement_logging();
+        let options =
+            options.application_name(&application_name(holder)).extra_float_digits(None).disable_statement_logging();
         // A task of its own: the driver yields after every few rounds of SCRAM, and each time all around it would be polled.
         let lifeline = Arc::clone(lifeline);
         let connecting = AbortOnDropHandle::new(tokio::spawn(async move { lifeline.guard(options.connect()).await }));

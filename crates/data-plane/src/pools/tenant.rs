@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tenancy::TenantId;
-use tenancy::share::application_name;
 use tokio::sync::oneshot;
 
 use super::checkout::Checkout;
@@ -287,9 +286,8 @@ impl TenantPool {
     /// Opens a connection.
     pub(super) async fn dial(self: Arc<Self>, dialled: Use) -> Result<Live, Arc<DialError>> {
         let (settings, begun) = (&self.server.settings, Instant::now());
-        let application = application_name(settings.holder);
-        let connection =
-            self.target.dial(settings.dial, &application, &self.server.lifeline).await.map_err(Arc::new)?;
+        let dialling = self.target.dial(settings.dial, settings.holder, &self.server.lifeline);
+        let connection = dialling.await.map_err(Arc::new)?;
         if let Some(path) = self.target.path()
             && self.file.get().is_none()
         {
