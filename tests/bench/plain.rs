@@ -25,7 +25,6 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use service::config::TelemetryConfig;
 use service::layers::{EdgeConfig, ProxiesConfig, edge, name_endpoints};
-use service::pool::without_upkeep;
 use service::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -122,7 +121,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A pool of so many connections, which opens none before it is used.
 async fn pool(url: &str, connections: u32, idle: Option<Duration>) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
-    without_upkeep(&mut options)
+    options
         .max_connections(connections)
         .min_connections(0)
         .connect_lazy(true)
@@ -130,9 +129,9 @@ async fn pool(url: &str, connections: u32, idle: Option<Duration>) -> DatabaseCo
         .sqlx_logging(false)
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(Duration::from_secs(5));
-    if let Some(idle) = idle {
-        options.idle_timeout(idle);
-    }
+    let Some(idle) = idle else { return service::pool::open(options).await.unwrap() };
+    options.idle_timeout(idle);
+    #[allow(clippy::disallowed_methods, reason = "as anybody would: the driver closes what is idle")]
     Database::connect(options).await.unwrap()
 }
 

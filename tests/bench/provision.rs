@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use end_to_end::bed::{Bed, Store};
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, Statement};
 use serde_json::json;
 
 use crate::Effort;
@@ -52,7 +52,7 @@ impl Bare {
         let url = std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap();
         let mut options = ConnectOptions::new(format!("{}/{name}", url.rsplit_once('/').unwrap().0));
         options.max_connections(1).sqlx_logging(false);
-        let db = Database::connect(options).await.unwrap();
+        let db = service::pool::open(options).await.unwrap();
         let id = uuid::Uuid::new_v4();
         db.execute_unprepared(&format!("INSERT INTO freehold_stamp VALUES (1, '{id}')")).await.unwrap();
         let took = begun.elapsed();
@@ -119,7 +119,7 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     until_ready(&bed, 4).await;
     let mut options = ConnectOptions::new(std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap());
     options.max_connections(16).sqlx_logging(false);
-    let bare = Bare { admin: Database::connect(options).await.unwrap(), template: bed.template().await };
+    let bare = Bare { admin: service::pool::open(options).await.unwrap(), template: bed.template().await };
 
     // Each while the stock is full, as sign-ups come that are not in a rush.
     let mut warm = Vec::new();

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait as _, Database, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 
 use crate::bed::{Bed, PATIENCE, Store, Tenant, Tuning};
 
 /// Statements that are at work in the tenant's database.
 async fn at_work(bed: &Bed, tenant: &Tenant) -> i64 {
     let (database, _) = bed.registry_row(tenant).await;
-    let admin = Database::connect(bed.superuser_url()).await.unwrap();
+    let admin = service::pool::open(bed.superuser_url()).await.unwrap();
     let query = Statement::from_sql_and_values(
         admin.get_database_backend(),
         "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND state = 'active'",

@@ -1,6 +1,6 @@
 //! What breaks, breaks for one tenant alone, says when to come again, and heals by itself.
 
-use sea_orm::{ConnectionTrait, Database, Statement};
+use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
 
 use crate::bed::{Bed, Store, Tenant};
@@ -10,7 +10,7 @@ use crate::postgres::Postgres;
 on_both!(a_database_that_is_stamped_for_another_tenant_is_refused, 1, 1);
 async fn a_database_that_is_stamped_for_another_tenant_is_refused(bed: Bed) {
     let (acme, globex) = (bed.tenant("acme").await, bed.tenant("globex").await);
-    let db = Database::connect(bed.database_url(&acme).await).await.unwrap();
+    let db = service::pool::open(bed.database_url(&acme).await).await.unwrap();
     let stamp = |id: &str| format!("UPDATE freehold_stamp SET tenant_id = '{id}'");
     db.execute_unprepared(&stamp(&globex.id)).await.unwrap();
     let refused = bed.get(0, &acme, "/api/pets").await;

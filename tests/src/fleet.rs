@@ -5,7 +5,7 @@ mod kills;
 mod load;
 mod truth;
 
-use sea_orm::{ConnectionTrait as _, Database, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, PATIENCE, Tenant};
@@ -14,7 +14,7 @@ use crate::on_both;
 
 /// How many rows a table of a tenant's database has.
 async fn rows(bed: &Bed, tenant: &Tenant, table: &str) -> usize {
-    let database = Database::connect(bed.database_url(tenant).await).await.unwrap();
+    let database = service::pool::open(bed.database_url(tenant).await).await.unwrap();
     let count = Statement::from_string(database.get_database_backend(), format!("SELECT count(*) FROM {table}"));
     let count: i64 = database.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
     database.close().await.unwrap();
@@ -68,7 +68,7 @@ async fn drift_is_shown_by_the_command_line(bed: Bed) {
     bed.tenant("globex").await;
     let well = freehold(&bed, &["fleet", "verify"]).await;
     assert!(well.status.success() && well.stdout.starts_with(b"All is well: 2 tenants"), "{well:?}");
-    let database = sea_orm::Database::connect(bed.database_url(&acme).await).await.unwrap();
+    let database = service::pool::open(bed.database_url(&acme).await).await.unwrap();
     let drift = "ALTER TABLE pets ADD COLUMN colour TEXT";
     sea_orm::ConnectionTrait::execute_unprepared(&database, drift).await.unwrap();
     database.close().await.unwrap();
@@ -88,7 +88,7 @@ async fn a_canary_whose_requests_fail_holds_the_rollout_until_it_is_resumed(bed:
         bed.until(tenant, "/api/pets", 200).await;
     }
     let registry = bed.registry().await;
-    let database = sea_orm::Database::connect(bed.database_url(&acme).await).await.unwrap();
+    let database = service::pool::open(bed.database_url(&acme).await).await.unwrap();
     let behind = "UPDATE tenants SET schema_version = 0, revision = revision";
     let order = json!({ "settings": {
         "canary": ["acme"], "waves": [], "health": { "seconds": 1, "requests": 20, "max_error_percent": 10.0 },

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 
 use crate::bed::{Bed, Store, send};
@@ -80,7 +80,7 @@ async fn an_admins_password_is_rotated_and_known_to_the_control_plane_alone() {
     assert_eq!((shared.status, shared.kind().as_str()), (409, "registry-uses-admin"), "{shared:?}");
 
     let role = format!("admin_{}", uuid::Uuid::new_v4().simple());
-    let superuser = Database::connect(bed.superuser_url()).await.unwrap();
+    let superuser = service::pool::open(bed.superuser_url()).await.unwrap();
     // The server's owner role was made by the other admin, who alone may give it away.
     let made = format!(
         "CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD 'first'; \
@@ -95,7 +95,7 @@ async fn an_admins_password_is_rotated_and_known_to_the_control_plane_alone() {
     for round in 0..2 {
         let rotated = bed.operator("POST", "/v1/servers/own/rotate-admin", None).await;
         assert_eq!(rotated.status, 200, "{rotated:?}");
-        assert!(Database::connect(&old).await.is_err(), "the password of before");
+        assert!(service::pool::open(&old).await.is_err(), "the password of before");
         let body = json!({ "slug": format!("acme-{round}"), "name": "Acme", "plan": "test", "region": "elsewhere" });
         let tenant = bed.operator("POST", "/v1/tenants", Some(body)).await;
         assert_eq!((tenant.status, &tenant.json()["tenant"]["server"]), (201, &json!("own")), "{tenant:?}");

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::ConnectionTrait as _;
 use tempfile::TempDir;
 
 use crate::postgres::{Postgres, account};
@@ -47,7 +47,7 @@ impl PgBouncer {
 
     /// Makes the login role by which it reads the others' passwords, as the README says.
     pub async fn prepare(server: &Postgres) {
-        let db = Database::connect(server.url()).await.unwrap();
+        let db = service::pool::open(server.url()).await.unwrap();
         let sql = block("sql", "CREATE ROLE pgbouncer").replace("PASSWORD-OF-THE-POOLER", PASSWORD);
         db.execute_unprepared(&sql).await.unwrap();
         db.close().await.unwrap();

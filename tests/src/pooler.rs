@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait as _, Database, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, PATIENCE, Store, Tenant, Tuning, send};
@@ -72,7 +72,7 @@ async fn tenants_are_served_through_a_pooler_of_sessions() {
     bed.assert_healthy().await;
 
     // What the server shows of a data plane's sessions goes through the pooler: a process that is gone gives its share back.
-    let db = Database::connect(postgres.url()).await.unwrap();
+    let db = service::pool::open(postgres.url()).await.unwrap();
     let shown = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'freehold-data-plane%'";
     let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), shown)).await.unwrap();
     assert!(row.unwrap().try_get_by_index::<i64>(0).unwrap() > 0, "no session shows whose it is");
@@ -120,7 +120,7 @@ async fn a_pooler_of_transactions_or_statements_is_refused_with_the_reason() {
         assert!(refused.to_string().contains("data_address"), "{refused}");
     }
     // Nothing is left of the looks, and nobody is where nothing listens.
-    let db = Database::connect(postgres.url()).await.unwrap();
+    let db = service::pool::open(postgres.url()).await.unwrap();
     let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'fh\\_%'";
     let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), left)).await.unwrap();
     assert_eq!(row.unwrap().try_get_by_index::<i64>(0).unwrap(), 0);

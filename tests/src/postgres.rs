@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, Statement};
 use tempfile::TempDir;
 
 const PASSWORD: &str = "password-of-the-tests-own-postgres";
@@ -65,7 +65,7 @@ impl Postgres {
         let url = self.url();
         let mut options = ConnectOptions::new(format!("{}/{database}", url.rsplit_once('/').unwrap().0));
         options.max_connections(1).sqlx_logging(false);
-        Database::connect(options).await.unwrap()
+        service::pool::open(options).await.unwrap()
     }
 
     /// SIGQUIT: an immediate shutdown, as of a machine that loses its power. Waits until it is gone.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait as _, Database, Statement, TransactionTrait as _};
+use sea_orm::{ConnectionTrait as _, Statement, TransactionTrait as _};
 use serde_json::json;
 
 use crate::bed::{Bed, PATIENCE, Store, Tenant, send};
@@ -87,7 +87,7 @@ async fn a_repeated_call_without_a_body_takes_effect_once(bed: Bed) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_added_while_a_tenant_is_activated_is_news() {
     let bed = Bed::start(Store::Postgres, 1, 1).await;
-    let registry = Database::connect(bed.registry_url_of_superuser()).await.unwrap();
+    let registry = service::pool::open(bed.registry_url_of_superuser()).await.unwrap();
     let url = format!("{}/v1/tenants", bed.control[0].url);
     let body = json!({ "slug": "acme", "name": "Acme", "plan": "test" });
     assert_eq!(send(bed.client.post(url).bearer_auth(&bed.token).json(&body)).await.status, 202);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait as _, Database, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use crate::audit::records;
@@ -19,7 +19,7 @@ const RECONNECT: &str = "/v1/tenants/acme/reconnect";
 /// The server's processes that serve data planes in the tenant's database, by the names of their sessions, which are the nodes'.
 async fn sessions(bed: &Bed, tenant: &Tenant) -> BTreeSet<(String, i32)> {
     let (database, _) = bed.registry_row(tenant).await;
-    let admin = Database::connect(bed.superuser_url()).await.unwrap();
+    let admin = service::pool::open(bed.superuser_url()).await.unwrap();
     let query = Statement::from_sql_and_values(
         admin.get_database_backend(),
         "SELECT application_name, pid FROM pg_stat_activity WHERE datname = $1",

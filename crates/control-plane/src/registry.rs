@@ -28,7 +28,6 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
-use service::pool::without_upkeep;
 use tenancy::Plan;
 use tenancy::route::{Epoch, Revision};
 use tokio::sync::watch;
@@ -78,7 +77,7 @@ impl Registry {
     /// begins with.
     pub(crate) async fn open(url: &SecretString, schema_version: u32) -> Result<Self, DbErr> {
         let mut options = ConnectOptions::new(url.expose_secret().to_owned());
-        without_upkeep(&mut options)
+        options
             .max_connections(CONNECTIONS)
             .acquire_timeout(PATIENCE)
             .connect_timeout(PATIENCE)

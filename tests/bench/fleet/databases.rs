@@ -6,7 +6,7 @@ use end_to_end::bed::{Bed, Store};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use sea_orm::sqlx::sqlite::SqliteJournalMode;
-use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, DatabaseConnection, Statement};
 
 use super::per_second;
 
@@ -46,7 +46,7 @@ impl Databases {
                 options.journal_mode(SqliteJournalMode::Wal).busy_timeout(Duration::from_secs(5)).foreign_keys(true)
             }),
         };
-        Database::connect(options).await.unwrap()
+        service::pool::open(options).await.unwrap()
     }
 
     /// One statement in each of so many, so many at once; answers how many a second.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use end_to_end::bed::{Bed, Store, Tenant};
 use end_to_end::under_load;
-use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -49,7 +49,7 @@ pub(super) async fn by_a_lock(report: &mut Report, effort: Effort) {
     let undisturbed = longest(&call.load(AT_ONCE, held).await.latencies);
     let own = roll_one(&bed, &quiet).await;
 
-    let somebody = Database::connect(bed.database_url(&busy).await).await.unwrap();
+    let somebody = service::pool::open(bed.database_url(&busy).await).await.unwrap();
     let transaction = somebody.begin().await.unwrap();
     transaction.execute_unprepared("SELECT count(*) FROM pets").await.unwrap();
     let lock = async {

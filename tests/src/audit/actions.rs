@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use super::records;
@@ -261,7 +261,7 @@ async fn new_server(bed: &Bed) -> String {
     }
     let superuser = bed.superuser_url();
     let name = format!("admin_{}", uuid::Uuid::new_v4().simple());
-    let db = Database::connect(&superuser).await.unwrap();
+    let db = service::pool::open(&superuser).await.unwrap();
     let create = format!("CREATE ROLE {name} LOGIN CREATEDB CREATEROLE PASSWORD 'planted-password-of-the-second'");
     db.execute_unprepared(&create).await.unwrap();
     db.close().await.unwrap();

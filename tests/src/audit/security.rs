@@ -1,6 +1,6 @@
 //! What data planes notice beside attempts at other tenants, and what a tenant reads of its own trail.
 
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use super::records;
@@ -54,7 +54,7 @@ async fn a_refused_suspended_and_a_limit_are_told_and_a_wrong_database_is(bed: B
     let told = records(&bed, "action=security.limit-hit", 1).await;
     assert_eq!((told.len(), &told[0]["chain"]), (1, &json!(initech.id)), "the first of a window alone");
 
-    let db = Database::connect(bed.database_url(&globex).await).await.unwrap();
+    let db = service::pool::open(bed.database_url(&globex).await).await.unwrap();
     db.execute_unprepared(&format!("UPDATE freehold_stamp SET tenant_id = '{}'", acme.id)).await.unwrap();
     db.close().await.unwrap();
     let answer =

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
 use secrecy::ExposeSecret as _;
 use tenancy::seal::{KeyRing, KeyRingConfig, Purpose, Sealed, Subject};
 
@@ -25,14 +25,14 @@ fn role(url: &str) -> &str {
 impl Bed {
     /// The registry's own database, behind the control plane's back.
     pub async fn registry(&self) -> DatabaseConnection {
-        Database::connect(&self.registry_url).await.unwrap()
+        service::pool::open(&self.registry_url).await.unwrap()
     }
 
     /// Has the registry's sessions refuse writes that begin from now on, as a primary that was demoted, and ends those that there are;
     /// or has those that begin from now on take them, and ends none. On Postgres.
     pub async fn refuse_registry_writes(&self, is_refused: bool) {
         let name = self.registry_url.rsplit_once('/').unwrap().1;
-        let db = Database::connect(superuser_url()).await.unwrap();
+        let db = service::pool::open(superuser_url()).await.unwrap();
         let value = if is_refused { "on" } else { "off" };
         db.execute_unprepared(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {value}"))
             .await
@@ -274,7 +274,7 @@ impl Bed {
 
     /// One database of the tests' Postgres as the other, which is replaced.
     async fn copy_database(&self, from: &str, to: &str) {
-        let db = Database::connect(superuser_url()).await.unwrap();
+        let db = service::pool::open(superuser_url()).await.unwrap();
         let ended = format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{from}'");
         let owner = role(&self.registry_url);
         for sql in [

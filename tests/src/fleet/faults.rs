@@ -5,7 +5,7 @@ use std::process::Output;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use super::truth::told_truly;
@@ -16,7 +16,7 @@ use crate::postgres::Postgres;
 
 /// Whatever is done in a tenant's database.
 async fn execute(bed: &Bed, tenant: &Tenant, sql: &str) {
-    let database = Database::connect(bed.database_url(tenant).await).await.unwrap();
+    let database = service::pool::open(bed.database_url(tenant).await).await.unwrap();
     database.execute_unprepared(sql).await.unwrap();
     database.close().await.unwrap();
 }
@@ -146,7 +146,7 @@ async fn a_tenant_whose_table_is_held_keeps_no_other_waiting_and_is_served(bed: 
     bed.new_tenants_get(1).await;
     let tenants = bed.tenants(4).await;
     let held = &tenants[1];
-    let database = Database::connect(bed.database_url(held).await).await.unwrap();
+    let database = service::pool::open(bed.database_url(held).await).await.unwrap();
     let long = sea_orm::TransactionTrait::begin(&database).await.unwrap();
     let lock = match bed.store {
         Store::Postgres => "LOCK TABLE pets IN ACCESS SHARE MODE",

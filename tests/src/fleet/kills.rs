@@ -4,7 +4,7 @@
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use sea_orm::{ConnectionTrait as _, Database, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, PATIENCE, Store, Tenant, Tuning};
@@ -27,7 +27,7 @@ const TUNING: Tuning = Tuning {
 
 /// The migrations that took effect in a tenant's database, each as often as it did.
 async fn effects(bed: &Bed, tenant: &Tenant) -> Vec<String> {
-    let database = Database::connect(bed.database_url(tenant).await).await.unwrap();
+    let database = service::pool::open(bed.database_url(tenant).await).await.unwrap();
     let select = "SELECT migration FROM effects ORDER BY migration";
     let rows = database.query_all_raw(Statement::from_string(database.get_database_backend(), select)).await.unwrap();
     let effects = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();

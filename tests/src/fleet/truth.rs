@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ConnectionTrait as _, Database, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, Tenant};
@@ -10,7 +10,7 @@ use crate::cli::freehold;
 
 /// How many migrations a tenant's database has; none where there is no such database.
 pub(super) async fn version(bed: &Bed, tenant: &Tenant) -> Option<u64> {
-    let database = Database::connect(bed.database_url(tenant).await).await.ok()?;
+    let database = service::pool::open(bed.database_url(tenant).await).await.ok()?;
     let count = "SELECT count(*) FROM freehold_migrations";
     let count = database.query_one_raw(Statement::from_string(database.get_database_backend(), count)).await.unwrap();
     let count: i64 = count.unwrap().try_get_by_index(0).unwrap();

@@ -10,7 +10,7 @@ mod tenant;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, Database, DatabaseConnection, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, QueryFilter};
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -103,13 +103,13 @@ async fn engine(stage: &Stage) -> std::sync::Arc<dyn Engine> {
 async fn inside(stage: &Stage, name: &str) -> DatabaseConnection {
     if stage.kind() == EngineKind::Sqlite {
         let file = stage.folder.path().join("databases").join(name).join("database.db");
-        return Database::connect(format!("sqlite://{}", file.display())).await.unwrap();
+        return service::pool::open(format!("sqlite://{}", file.display())).await.unwrap();
     }
     let mut url = url::Url::parse(stage.admin_url().expose_secret()).unwrap();
     url.set_path(name);
     let mut options = sea_orm::ConnectOptions::new(String::from(url));
     options.max_connections(1);
-    let db = Database::connect(options).await.unwrap();
+    let db = service::pool::open(options).await.unwrap();
     db.execute_unprepared("SET ROLE freehold_owner").await.unwrap();
     db
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sea_orm::sqlx::sqlite::SqliteJournalMode;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, DatabaseConnection};
 use secrecy::{ExposeSecret, SecretString};
-use service::pool::{self, without_upkeep};
+use service::pool;
 use uuid::Uuid;
 
 use super::database::{DatabaseName, Slot};
@@ -69,7 +69,7 @@ impl Sqlite {
     async fn open_for(&self, database: &DatabaseName, patience: Duration) -> Result<DatabaseConnection, EngineError> {
         let file = self.home(database).join(FILE);
         let mut options = ConnectOptions::new(format!("sqlite://{}", file.display()));
-        without_upkeep(&mut options)
+        options
             .max_connections(1)
             // A file does not hang up.
             .test_before_acquire(false)
@@ -82,7 +82,7 @@ impl Sqlite {
                     .busy_timeout(patience)
                     .foreign_keys(true)
             });
-        Database::connect(options).await.map_err(|error| match file.try_exists() {
+        service::pool::open(options).await.map_err(|error| match file.try_exists() {
             Ok(false) => {
                 EngineError::unavailable("could not open the database: its file is gone; put it back from a backup")
             }

@@ -1,6 +1,6 @@
 //! What every engine must do, on real servers.
 
-use sea_orm::{ConnectionTrait, Database, DatabaseTransaction, DbErr, Statement, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement, TransactionTrait};
 use sea_orm_migration::prelude::{MigrationName, MigrationTrait, SchemaManager};
 use secrecy::ExposeSecret;
 use tenancy::TenantId;
@@ -78,7 +78,7 @@ async fn steps_may_be_repeated(engine: &dyn Engine) {
     let tenant = new_tenant();
     let name = build_twice(engine, &tenant).await;
     let url = engine.url(&name, Slot::A, &password());
-    let db = Database::connect(url.expose_secret()).await.unwrap();
+    let db = service::pool::open(url.expose_secret()).await.unwrap();
     let rows = db.query_all_raw(sea_orm::Statement::from_string(db.get_database_backend(), "SELECT text FROM notes"));
     assert_eq!(rows.await.unwrap().len(), 1, "seeded once");
     db.close().await.unwrap();
@@ -89,7 +89,7 @@ async fn steps_may_be_repeated(engine: &dyn Engine) {
     entered.leave().await.unwrap();
     engine.drop_database(&name).await.unwrap();
     engine.drop_database(&name).await.unwrap();
-    assert!(Database::connect(format!("{}?mode=rw", url.expose_secret()).replace("?mode=rw", "")).await.is_err());
+    assert!(service::pool::open(format!("{}?mode=rw", url.expose_secret()).replace("?mode=rw", "")).await.is_err());
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn every_step_may_be_repeated_on_postgres() {
 async fn alone(url: &str) -> sea_orm::DatabaseConnection {
     let mut options = sea_orm::ConnectOptions::new(url);
     options.max_connections(1);
-    Database::connect(options).await.unwrap()
+    service::pool::open(options).await.unwrap()
 }
 
 /// How the server calls its refusal.
@@ -214,7 +214,7 @@ async fn a_runtime_role_does_dml_in_its_own_database_and_nothing_else() {
     for name in [name, foreign, template] {
         engine.drop_database(&name).await.unwrap();
     }
-    let db = Database::connect(admin).await.unwrap();
+    let db = service::pool::open(admin).await.unwrap();
     db.execute_unprepared(&format!("DROP DATABASE \"{registry}\"")).await.unwrap();
     db.close().await.unwrap();
 }
@@ -228,7 +228,7 @@ async fn a_database_that_was_begun_without_a_template_is_whole_in_the_end() {
     engine.create_database(&template).await.unwrap();
     engine.make_template(&template).await.unwrap();
     let (tenant, name) = (new_tenant(), DatabaseName::generate(&mark(), &mut rand::rng()));
-    let admin = Database::connect(std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap()).await.unwrap();
+    let admin = service::pool::open(std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap()).await.unwrap();
     admin.execute_unprepared(&format!("CREATE DATABASE {name} OWNER freehold_owner TEMPLATE template0")).await.unwrap();
     engine.copy_database(&template, &name).await.unwrap();
     engine.create_role(&name, Slot::A, &password(), 4).await.unwrap();
@@ -237,7 +237,7 @@ async fn a_database_that_was_begun_without_a_template_is_whole_in_the_end() {
     entered.stamp(tenant.id).await.unwrap();
     entered.leave().await.unwrap();
     let url = engine.url(&name, Slot::A, &password());
-    let db = Database::connect(url.expose_secret()).await.unwrap();
+    let db = service::pool::open(url.expose_secret()).await.unwrap();
     db.execute_unprepared("INSERT INTO notes (text) VALUES ('x')").await.unwrap();
     db.close().await.unwrap();
     for name in [name, template] {
@@ -254,7 +254,7 @@ async fn a_database_whose_drop_was_cut_off_is_dropped_to_the_end() {
     engine.create_database(&name).await.unwrap();
     assert!(!engine.is_invalid(&name).await.unwrap());
     let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
-    let db = Database::connect(superuser).await.unwrap();
+    let db = service::pool::open(superuser).await.unwrap();
     // As the server marks it.
     let marked = format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{name}'");
     db.execute_unprepared(&marked).await.unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, Statement, TransactionOptions, TransactionTrait as _,
 };
 use service::pool::Verdict;
@@ -61,7 +61,7 @@ impl RegistryDb {
             let is_fit = asked.is_fit(connection.age, Instant::now());
             Box::pin(async move { Ok(is_fit) })
         });
-        Ok(Self { db: Database::connect(options).await?, fitness })
+        Ok(Self { db: service::pool::open(options).await?, fitness })
     }
 
     /// The driver's own, for migrations.

@@ -1,6 +1,6 @@
 //! A registry of an older version, brought up to date: nothing that it holds is lost.
 
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, Database, DatabaseConnection, EntityTrait};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, DatabaseConnection, EntityTrait};
 use sea_orm_migration::MigratorTrait;
 use uuid::Uuid;
 
@@ -71,7 +71,7 @@ async fn operations_keep_their_steps_and_may_be_on_a_server(db: DatabaseConnecti
 async fn on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("registry.db").display());
-    operations_keep_their_steps_and_may_be_on_a_server(Database::connect(url).await.unwrap()).await;
+    operations_keep_their_steps_and_may_be_on_a_server(service::pool::open(url).await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -83,10 +83,10 @@ async fn on_postgres() {
     url.set_path(&name);
     let url = String::from(url);
     ensure_database(&admin.clone().into(), &url.clone().into()).await.unwrap();
-    let db = Database::connect(url).await.unwrap();
+    let db = service::pool::open(url).await.unwrap();
     operations_keep_their_steps_and_may_be_on_a_server(db.clone()).await;
     db.close().await.unwrap();
-    let admin = Database::connect(admin).await.unwrap();
+    let admin = service::pool::open(admin).await.unwrap();
     admin.execute_unprepared(&format!("DROP DATABASE \"{name}\"")).await.unwrap();
     admin.close().await.unwrap();
 }

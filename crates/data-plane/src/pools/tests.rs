@@ -4,7 +4,7 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
-use sea_orm::{ConnectionTrait as _, Database, TransactionSession as _, TransactionTrait as _};
+use sea_orm::{ConnectionTrait as _, TransactionSession as _, TransactionTrait as _};
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
 use tenancy::share::Share;
@@ -62,7 +62,7 @@ fn route(number: u128, revision: u64, generation: u64, url: &str) -> Route {
 /// A database that is stamped for a tenant.
 async fn database(folder: &Path, stamp: u128) -> String {
     let path = folder.join(format!("{stamp}.db"));
-    let db = Database::connect(format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+    let db = service::pool::open(format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
     db.execute_unprepared(tenancy::stamp::CREATE).await.unwrap();
     let insert = format!("INSERT INTO freehold_stamp VALUES (1, '{}')", tenant(stamp));
     db.execute_unprepared(&insert).await.unwrap();
@@ -221,7 +221,7 @@ async fn what_is_not_proven_to_be_the_tenants_is_refused_and_nothing_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let foreign = database(folder.path(), 2).await;
     let unstamped = folder.path().join("unstamped.db");
-    let db = Database::connect(format!("sqlite://{}?mode=rwc", unstamped.display())).await.unwrap();
+    let db = service::pool::open(format!("sqlite://{}?mode=rwc", unstamped.display())).await.unwrap();
     db.execute_unprepared("CREATE TABLE pets (id INTEGER)").await.unwrap();
     db.close().await.unwrap();
     let absent = folder.path().join("absent.db");

@@ -93,7 +93,7 @@ async fn privileges_that_drifted_are_restored_on_postgres() {
         assert_eq!(kinds(&found(stage).await), [], "what a migration makes has its rights");
         let (admin, inside) = (stage.admin().await, inside(stage, &database.name).await);
         let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
-        let superuser = Database::connect(superuser).await.unwrap();
+        let superuser = service::pool::open(superuser).await.unwrap();
         let mut all = faults();
         let version = "SELECT current_setting('server_version_num')::int";
         let version = sea_orm::Statement::from_string(admin.get_database_backend(), version);

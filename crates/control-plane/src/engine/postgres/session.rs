@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
-use service::pool::without_upkeep;
+use sea_orm::{ConnectOptions, DatabaseConnection, DbErr};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -48,7 +47,7 @@ pub(super) async fn connect_with(
     session: Session,
 ) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url.to_owned());
-    without_upkeep(&mut options)
+    options
         .max_connections(connections)
         .min_connections(0)
         .test_before_acquire(false)
@@ -60,7 +59,7 @@ pub(super) async fn connect_with(
             options.application_name(&application_name(worker.id)).options(session.settings())
         });
     // In a task of its own: the driver computes the proof of a password in 800 turns, and in each all is polled that is around it.
-    let connecting = AbortOnDropHandle::new(tokio::spawn(Database::connect(options)));
+    let connecting = AbortOnDropHandle::new(tokio::spawn(service::pool::open(options)));
     connecting.await.unwrap_or_else(|error| Err(DbErr::Custom(error.to_string())))
 }
 

@@ -37,7 +37,7 @@ async fn all_who_wait_for_a_silent_server_wait_once() {
 }
 
 pub(crate) async fn superuser() -> DatabaseConnection {
-    Database::connect(std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap()).await.unwrap()
+    service::pool::open(std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap()).await.unwrap()
 }
 
 /// The tests' server by another role.
@@ -108,8 +108,8 @@ async fn a_database_with_a_session_that_the_admin_may_not_end_is_dropped_once_th
     let name = build_twice(engine.as_ref(), &tenant).await;
     let mut url = url::Url::parse(&std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap()).unwrap();
     url.set_path(name.as_str());
-    let foreign = Database::connect(String::from(url)).await.unwrap();
-    let own = Database::connect(engine.url(&name, Slot::A, &password()).expose_secret()).await.unwrap();
+    let foreign = service::pool::open(String::from(url)).await.unwrap();
+    let own = service::pool::open(engine.url(&name, Slot::A, &password()).expose_secret()).await.unwrap();
     let refused = engine.drop_database(&name).await.unwrap_err();
     assert!(refused.is_unavailable() && refused.to_string().contains("is in it"), "{refused}");
     assert!(own.execute_unprepared("SELECT 1").await.is_err(), "those that it may end are ended");

@@ -93,7 +93,7 @@ async fn an_admin_ends_sessions_by_their_name_and_has_no_more_rights_afterwards(
     assert!(left.ping().await.is_err());
     assert_eq!(one::<i32>(&mut stays, "SELECT 1").await, 1);
     stays.close().await.unwrap();
-    let admin = Database::connect(std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap()).await.unwrap();
+    let admin = service::pool::open(std::env::var("FREEHOLD_TEST_POSTGRES_URL").unwrap()).await.unwrap();
     let sql = format!("SELECT pg_has_role('{}', 'USAGE')", name.role(Slot::A));
     let row = admin.query_one_raw(Statement::from_string(admin.get_database_backend(), sql)).await.unwrap().unwrap();
     assert!(!row.try_get_by_index::<bool>(0).unwrap());

@@ -177,7 +177,7 @@ impl Stage {
             options = sea_orm::ConnectOptions::new(String::from(url));
         }
         options.max_connections(1).sqlx_logging(false);
-        Database::connect(options).await.unwrap()
+        service::pool::open(options).await.unwrap()
     }
 
     /// What was written by migrations, sorted.

@@ -1,6 +1,6 @@
 //! The rotation of a server's admin that broke off in its middle: nobody is kept waiting, and it ends by itself.
 
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, Database, EntityTrait, IntoActiveModel};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, EntityTrait, IntoActiveModel};
 use secrecy::ExposeSecret;
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ async fn a_rotation_of_an_admin_that_broke_off_ends_by_itself() {
 }
 
 async fn ends_by_itself(stage: &Stage) {
-    let superuser = Database::connect(std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap()).await.unwrap();
+    let superuser = service::pool::open(std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap()).await.unwrap();
     let role = format!("admin_{}", Uuid::new_v4().simple());
     let made = format!(
         "CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD 'first'; \
@@ -52,7 +52,7 @@ async fn ends_by_itself(stage: &Stage) {
         stage.keep(0).await;
         let after = read().await;
         assert_eq!((after.next_sealed_admin_url.clone(), after.generation), (None, before.generation + 1));
-        assert!(Database::connect(next.expose_secret()).await.is_ok(), "it is the new one");
+        assert!(service::pool::open(next.expose_secret()).await.is_ok(), "it is the new one");
         let engine = stage.plane.engine(&after).unwrap();
         engine.answers().await.unwrap();
         for name in stage.names().await {

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use uuid::Uuid;
 
 /// A disk of its own and of a settable size. It goes with the value.
@@ -74,7 +74,7 @@ impl Tablespace {
     pub(crate) async fn or_not_tried(kibibytes: u32, what: &str) -> Option<Self> {
         let disk = Disk::of(kibibytes).map_err(|why| not_tried(what, &why)).ok()?;
         let superuser = std::env::var("FREEHOLD_TEST_POSTGRES_SUPERUSER_URL").unwrap();
-        let superuser = Database::connect(superuser).await.unwrap();
+        let superuser = service::pool::open(superuser).await.unwrap();
         let data = Statement::from_string(superuser.get_database_backend(), "SHOW data_directory");
         let data: String = superuser.query_one_raw(data).await.unwrap().unwrap().try_get_by_index(0).unwrap();
         let files = std::fs::metadata(data).unwrap();

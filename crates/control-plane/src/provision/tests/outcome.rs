@@ -1,6 +1,6 @@
 //! What is to be seen after the work: a whole tenant, none at all, and nothing left over.
 
-use sea_orm::{ColumnTrait, ConnectionTrait, Database, EntityTrait, QueryFilter, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Statement};
 use secrecy::ExposeSecret;
 use tenancy::Status;
 use tenancy::route::Revision;
@@ -47,7 +47,7 @@ impl Stage {
         assert!(route.revision > Revision(0));
         assert_eq!(self.mail(operation).await.len(), 1);
         let url = self.plane.tenants_ring.open(route.url_subject(), &route.sealed_url).unwrap();
-        let db = Database::connect(url.expose_secret()).await.unwrap();
+        let db = service::pool::open(url.expose_secret()).await.unwrap();
         let texts = async |sql: &str| -> Vec<String> {
             let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
             rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
@@ -77,7 +77,7 @@ impl Stage {
         let all = databases::Entity::find().filter(databases::Column::TenantId.eq(tenant.id));
         let row = all.one(self.plane.registry.db()).await.unwrap().unwrap();
         assert_eq!((row.generation, Some(&row.sealed_url)), (tenant.generation, tenant.sealed_url.as_ref()));
-        let db = Database::connect(self.open_url(&row).expose_secret()).await.unwrap();
+        let db = service::pool::open(self.open_url(&row).expose_secret()).await.unwrap();
         db.execute_unprepared("SELECT text FROM notes").await.unwrap();
         db.close().await.unwrap();
         if self.kind() == EngineKind::Postgres {

@@ -1,7 +1,7 @@
 //! Rotation: the old password works until every data plane has the new one, and never after.
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, Database, EntityTrait, QueryFilter, SqlErr};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, SqlErr};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -39,7 +39,7 @@ async fn the_two_login_roles_take_turns_and_only_one_may_log_in(stage: &Stage) {
     for generation in 2..=4 {
         let before = stage.tenant(&created).await;
         let old = database(stage, &created).await;
-        let session = Database::connect(stage.open_url(&old).expose_secret()).await.unwrap();
+        let session = service::pool::open(stage.open_url(&old).expose_secret()).await.unwrap();
         let operation = stage.rotate(&created, false).await;
         assert_eq!(stage.work_until_ended(&operation, &Faults::default()).await.state, "done");
         let after = stage.tenant(&created).await;
@@ -53,7 +53,7 @@ async fn the_two_login_roles_take_turns_and_only_one_may_log_in(stage: &Stage) {
         assert!(row.rotated_at.is_some() && row.next_slot.is_none() && row.next_sealed_url.is_none());
         if stage.kind() == EngineKind::Postgres {
             assert!(session.execute_unprepared("SELECT 1").await.is_err(), "sessions of the old role were ended");
-            assert!(Database::connect(stage.open_url(&old).expose_secret()).await.is_err(), "it makes no new ones");
+            assert!(service::pool::open(stage.open_url(&old).expose_secret()).await.is_err(), "it makes no new ones");
         }
         slots.push(row.slot);
     }
@@ -81,9 +81,9 @@ async fn a_rotation_waits_until_every_data_plane_has_the_new_url(stage: &Stage) 
         "{error}"
     );
     // Old and new work side by side.
-    Database::connect(stage.open_url(&old).expose_secret()).await.unwrap().close().await.unwrap();
+    service::pool::open(stage.open_url(&old).expose_secret()).await.unwrap().close().await.unwrap();
     let new = database(stage, &created).await;
-    Database::connect(stage.open_url(&new).expose_secret()).await.unwrap().close().await.unwrap();
+    service::pool::open(stage.open_url(&new).expose_secret()).await.unwrap().close().await.unwrap();
 
     // What changes of the tenant meanwhile is not waited for.
     let switched = stage.tenant(&created).await.revision;

@@ -11,8 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, Database, DatabaseConnection, EntityTrait,
-    QueryFilter,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, QueryFilter,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::feed::FeedRequest;
@@ -353,7 +352,7 @@ impl Stage {
     }
 
     pub(crate) async fn admin(&self) -> DatabaseConnection {
-        Database::connect(self.admin_url.expose_secret()).await.unwrap()
+        service::pool::open(self.admin_url.expose_secret()).await.unwrap()
     }
 
     /// Leaves nothing on the shared server.
