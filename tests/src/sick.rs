@@ -7,16 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection};
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::bed::{Bed, PATIENCE, Store, Tenant, send, try_send};
+use crate::bed::{Bed, PATIENCE, Store, Tenant, Tuning, send, try_send};
 use crate::postgres::Postgres;
 
 const OTHERS: usize = 50;
-/// Whoever hung behind a server that does not answer would wait for as long as opening a connection may take.
-const HUNG: Duration = Duration::from_millis(2_500);
+/// Opening a connection may take far longer than anything does on a slow machine: whoever is answered later than this hung
+/// behind a server that does not answer.
+const HUNG: Duration = Duration::from_secs(8);
+const TUNING: Tuning = Tuning { data: "[pools]\nwait_ms = 8000\ndial_ms = 8000\n", ..Tuning::DEFAULT };
 
 /// Registers a server, and makes tenants there.
 async fn tenants_on(bed: &Bed, name: &str, server: &Postgres, count: usize) -> Vec<Tenant> {
@@ -103,7 +105,7 @@ async fn until(bed: &Bed, tenant: &Tenant, statuses: &[u16]) {
 async fn a_sick_server_harms_no_tenant_of_another() {
     let (well, mut sick) =
         (Postgres::start_with(&["max_connections=60"]), Postgres::start_with(&["max_connections=60"]));
-    let bed = Bed::start(Store::Sqlite, 1, 1).await;
+    let bed = Bed::start_with(Store::Sqlite, 1, 1, TUNING).await;
     let others = tenants_on(&bed, "well", &well, OTHERS).await;
     let troubled = tenants_on(&bed, "sick", &sick, 6).await;
     // One of them is behind a port where nobody takes a connection any more.
@@ -175,7 +177,7 @@ async fn fill(server: &Postgres) -> Vec<DatabaseConnection> {
     loop {
         let mut options = sea_orm::ConnectOptions::new(server.url());
         options.max_connections(1).sqlx_logging(false).acquire_timeout(Duration::from_secs(1));
-        match Database::connect(options).await {
+        match service::pool::open(options).await {
             Ok(one) => held.push(one),
             Err(_) => return held,
         }
@@ -207,7 +209,7 @@ impl BlackHole {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_in_trouble_harms_no_neighbour_on_its_server() {
     let server = Postgres::start_with(&["max_connections=60"]);
-    let bed = Bed::start(Store::Sqlite, 1, 1).await;
+    let bed = Bed::start_with(Store::Sqlite, 1, 1, TUNING).await;
     let tenants = tenants_on(&bed, "shared", &server, OTHERS + 3).await;
     let (troubled, others) = tenants.split_at(3);
     for tenant in &tenants {
