@@ -9,6 +9,7 @@ mod log;
 mod measure;
 mod request;
 mod requests;
+mod series;
 
 use std::sync::Arc;
 
@@ -62,14 +63,14 @@ impl Telemetry {
         let registry = Registry::new();
         let exporter =
             opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false).build()?;
-        let limit = (config.busiest_tenants + 2) * SERIES_PER_TENANT;
-        let bounded = move |_: &Instrument| Stream::builder().with_cardinality_limit(limit.max(2_000)).build().ok();
+        let limit = ((config.busiest_tenants + 2) * SERIES_PER_TENANT).max(2_000);
+        let bounded = move |_: &Instrument| Stream::builder().with_cardinality_limit(limit).build().ok();
         let provider = SdkMeterProvider::builder()
             .with_reader(exporter)
             .with_view(bounded)
             .with_resource(Resource::builder().with_service_name(name).build())
             .build();
-        let requests = Requests::new(&provider.meter("service"), config.busiest_tenants);
+        let requests = Requests::new(&provider.meter("service"), config.busiest_tenants, limit);
         Ok(Self { registry, provider, requests: Arc::new(requests) })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use http::HeaderMap;
 use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::ConnectionTrait as _;
 use secrecy::ExposeSecret as _;
 use service::problem::{BoxError, Problem};
 use tenancy::route::{Revision, Route, RouteKey};
@@ -131,7 +131,7 @@ impl Measured {
         };
         if let Some(folder) = folder {
             let path = folder.join(format!("{tenant}.db"));
-            let db = Database::connect(format!("sqlite://{}?mode=rwc", path.display())).await?;
+            let db = service::pool::open(format!("sqlite://{}?mode=rwc", path.display())).await?;
             db.execute_unprepared(tenancy::stamp::CREATE).await?;
             db.execute_unprepared(&format!("INSERT INTO freehold_stamp VALUES (1, '{tenant}')")).await?;
             db.close().await?;

@@ -52,6 +52,8 @@ pub(super) struct Busiest<S = RandomState> {
     labels: AtomicUsize,
     /// All observations, but for less than a batch of each row.
     observed: AtomicU64,
+    /// How often counts are halved by now.
+    age: AtomicU64,
 }
 
 impl Busiest {
@@ -69,6 +71,7 @@ impl<S: BuildHasher> Busiest<S> {
             rows: (0..rows).map(|index| Mutex::new(Row::new(index))).collect(),
             labels: AtomicUsize::new(0),
             observed: AtomicU64::new(0),
+            age: AtomicU64::new(0),
         }
     }
 
@@ -81,7 +84,7 @@ impl<S: BuildHasher> Busiest<S> {
         let hash = self.hasher.hash_one(name);
         let mut row = self.row_of(hash);
         if row.observe() {
-            self.observed.fetch_add(BATCH, Ordering::Relaxed);
+            self.grow();
         }
         let Some(counter) = row.count(hash) else { return false };
         if !counter.is_named {
@@ -100,6 +103,12 @@ impl<S: BuildHasher> Busiest<S> {
     pub(super) fn is_named(&self, name: &str) -> bool {
         let hash = self.hasher.hash_one(name);
         self.row_of(hash).find(hash).is_some_and(|counter| counter.is_named)
+    }
+
+    /// Adds a batch. Once for a batch, since a division takes longer than most of what an observation does.
+    fn grow(&self) {
+        let observed = self.observed.fetch_add(BATCH, Ordering::Relaxed) + BATCH;
+        self.age.fetch_max(observed / (self.limit as u64 * OBSERVATIONS_PER_NAME), Ordering::Relaxed);
     }
 
     fn take_free_label(&self) -> bool {
@@ -130,7 +139,7 @@ impl<S: BuildHasher> Busiest<S> {
 
     /// The row, with counts as old as all others'.
     fn row(&self, index: usize) -> MutexGuard<'_, Row> {
-        let age = self.observed.load(Ordering::Relaxed) / (self.limit as u64 * OBSERVATIONS_PER_NAME);
+        let age = self.age.load(Ordering::Relaxed);
         // Counts that a panic left half done are still counts.
         let mut row = self.rows[index & (self.rows.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner);
         row.grow_to(age);

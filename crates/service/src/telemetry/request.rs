@@ -99,13 +99,14 @@ impl RequestContext {
         &self.method
     }
 
-    /// The route's pattern, if a route matched: of these there are few, unlike paths.
-    pub(super) fn endpoint(&self) -> Option<String> {
-        self.endpoint.get().map(|(mount, path)| format!("{mount}{}", path.as_str()))
+    /// What was taken off the path before, and the route's pattern, if a route matched: of these there are few, unlike
+    /// paths.
+    pub(super) fn endpoint(&self) -> Option<(&'static str, &str)> {
+        self.endpoint.get().map(|(mount, path)| (*mount, path.as_str()))
     }
 
-    pub(super) fn tenant(&self) -> Option<&Arc<str>> {
-        self.tenant.get()
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.tenant.get().map(AsRef::as_ref)
     }
 
     /// What each line of the log says. Not the query string: it may hold what only the caller should know.

@@ -1,15 +1,16 @@
 //! What is counted for each request: `api_requests_total` and `api_request_duration_seconds`.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use opentelemetry::{
-    KeyValue, StringValue,
+    KeyValue,
     metrics::{Counter, Histogram, Meter},
 };
 
 use super::busiest::Busiest;
 use super::request::RequestContext;
+use super::series::{Series, SeriesTable};
 
 /// Upper bounds in seconds, from a cached answer to a request that is given up.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -25,10 +26,12 @@ pub(crate) struct Requests {
     total: Counter<u64>,
     seconds: Histogram<f64>,
     busiest: Busiest,
+    series: SeriesTable,
 }
 
 impl Requests {
-    pub(super) fn new(meter: &Meter, busiest_tenants: usize) -> Self {
+    /// At most `limit` series are looked up fast: as many as the meter keeps apart.
+    pub(super) fn new(meter: &Meter, busiest_tenants: usize, limit: usize) -> Self {
         Self {
             // The exporter adds `_total` to a counter, and `_seconds` for the unit `s`.
             total: meter.u64_counter("api_requests").with_description("Requests answered.").build(),
@@ -39,21 +42,36 @@ impl Requests {
                 .with_boundaries(BUCKETS.to_vec())
                 .build(),
             busiest: Busiest::new(busiest_tenants),
+            series: SeriesTable::new(limit),
         }
     }
 
     /// Counts one answered request.
     pub(crate) fn count(&self, context: &RequestContext, status: StatusCode, took: Duration) {
-        let tenant = KeyValue::new("tenant", self.label_of(context.tenant()));
-        let endpoint = match context.endpoint() {
-            Some(pattern) => KeyValue::new("endpoint", pattern),
-            None => KeyValue::new("endpoint", "unmatched"),
+        let tenant = self.label_of(context.tenant());
+        let (mount, pattern) = context.endpoint().unwrap_or(("", "unmatched"));
+        let (method, status) = (name_of(context.method()), status.as_u16());
+        let attributes = || {
+            [
+                KeyValue::new("tenant", tenant.to_owned()),
+                KeyValue::new("endpoint", format!("{mount}{pattern}")),
+                KeyValue::new("method", method),
+                KeyValue::new("status", i64::from(status)),
+            ]
         };
-        let method = KeyValue::new("method", name_of(context.method()));
-        let status = KeyValue::new("status", i64::from(status.as_u16()));
-        let attributes = [tenant, endpoint, method, status];
-        self.seconds.record(took.as_secs_f64(), &attributes[..2]);
-        self.total.add(1, &attributes);
+        let make = || {
+            let attributes = attributes();
+            Series { total: self.total.bind(&attributes), seconds: self.seconds.bind(&attributes[..2]) }
+        };
+        let took = took.as_secs_f64();
+        if let Some(series) = self.series.find((tenant, mount, pattern, method, status), make) {
+            series.seconds.record(took);
+            series.total.add(1);
+        } else {
+            let attributes = attributes();
+            self.seconds.record(took, &attributes[..2]);
+            self.total.add(1, &attributes);
+        }
     }
 
     /// Whether series with that `tenant` are shown.
@@ -62,11 +80,11 @@ impl Requests {
     }
 
     /// One label for each request: the labels' counts add up to all requests.
-    fn label_of(&self, tenant: Option<&Arc<str>>) -> StringValue {
+    fn label_of<'a>(&self, tenant: Option<&'a str>) -> &'a str {
         match tenant {
-            None => NONE.into(),
-            Some(tenant) if self.busiest.observe(tenant) => tenant.clone().into(),
-            Some(_) => OTHER.into(),
+            None => NONE,
+            Some(tenant) if self.busiest.observe(tenant) => tenant,
+            Some(_) => OTHER,
         }
     }
 }
