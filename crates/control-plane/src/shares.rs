@@ -6,6 +6,7 @@ mod free;
 
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::plane::Plane;
@@ -20,6 +21,12 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Looks until told to stop.
 pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
     let (mut watched, mut makers) = (Watched::default(), Makers::default());
+    let looks = opentelemetry::global::meter("control-plane")
+        .u64_counter("share_looks")
+        .with_description(
+            "Looks at what gone data planes have left of servers' connections, and for missing anchors, by outcome.",
+        )
+        .build();
     let mut pause = LOOK;
     loop {
         let freed = watched.free(&plane).await.inspect_err(|error| {
@@ -28,7 +35,9 @@ pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
         let made = makers.make(&plane).await.inspect_err(|error| {
             tracing::warn!(%error, "could not look for data planes that have no anchor yet");
         });
-        pause = if freed.is_ok() && made.is_ok() { LOOK } else { (pause * 2).min(LONGEST) };
+        let is_well = freed.is_ok() && made.is_ok();
+        looks.add(1, &[KeyValue::new("outcome", if is_well { "ok" } else { "failed" })]);
+        pause = if is_well { LOOK } else { (pause * 2).min(LONGEST) };
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
