@@ -22,8 +22,9 @@ const QUIET: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(5);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// The first pause after an anchor could not be opened, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The first pause after an anchor could not be opened, and the longest: all of a server's tenants wait for it, and it is one
+/// connection a node.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// What is known of the anchor.
 #[derive(Default)]
