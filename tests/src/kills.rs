@@ -251,7 +251,10 @@ async fn a_frozen_control_plane_that_wakes_up_changes_nothing() {
         // Whoever works on it is frozen; the answer may be frozen with it.
         let asked = tokio::spawn(kills.call(0, "POST", "/v1/tenants", Some(body(&slug))).send());
         let frozen = tokio::task::spawn_blocking(move || heard.recv_timeout(PATIENCE)).await.unwrap();
-        assert!(frozen.is_ok(), "nobody came to {step}");
+        if frozen.is_err() {
+            let answer = if asked.is_finished() { format!("{:?}", asked.await) } else { "no answer".to_owned() };
+            panic!("nobody came to {step}, {answer}: {}", kills.bed.control[0].log());
+        }
         for process in &kills.bed.control {
             process.spare();
         }
