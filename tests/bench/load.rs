@@ -48,6 +48,14 @@ impl Call {
         self.ask(&mut connection).await
     }
 
+    /// Asks so many times, one after another on one connection.
+    pub(crate) async fn ask_in_turn(&self, times: usize) {
+        let mut connection = self.connect().await;
+        for _ in 0..times {
+            self.ask(&mut connection).await;
+        }
+    }
+
     /// Asks on so many connections for so long.
     pub(crate) async fn load(&self, connections: usize, time: Duration) -> Measured {
         let expected = self.once().await.len();

@@ -9,6 +9,7 @@
 
 mod admission;
 mod fleet;
+mod instructions;
 mod load;
 mod news;
 mod pools;

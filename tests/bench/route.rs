@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use end_to_end::bed::{Bed, Store, Tenant, send};
 use end_to_end::process::folder;
-use sea_orm::{ConnectionTrait as _, Database, Statement};
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;
 
 use crate::Effort;
+use crate::instructions::Counting;
 use crate::load::{Call, Measured};
-use crate::report::{Report, median, quantile};
+use crate::report::{Report, Target, quantile};
 
 const CONNECTIONS: usize = 32;
-/// At least so much of the throughput without tenants.
-const TARGET: f64 = 0.9;
+const PLAIN: &str = "plain-pets";
+const DATA_PLANE: &str = "petstore-data-plane";
+const ONE: &str = "list of 1 pet, 32 connections";
+const TWENTY: &str = "a page of 20 pets, 32 connections";
+/// At least so much of the throughput without tenants, and at most so much of its processor time.
+const THROUGHPUT: f64 = 0.95;
+const CPU: f64 = 1.08;
 
 /// The yardstick, a process of its own like the data plane. Inside of the house's edge it tells what of the difference is
 /// tenancy.
@@ -26,9 +32,13 @@ struct Plain {
 
 impl Plain {
     fn start(database: &str, connections: u64, has_edge: bool) -> Self {
+        Self::start_by(Command::new(folder().join(PLAIN)), database, connections, has_edge)
+    }
+
+    /// By a command that runs it inside of something.
+    fn start_by(mut command: Command, database: &str, connections: u64, has_edge: bool) -> Self {
         let mut urls = tempfile::NamedTempFile::new().unwrap();
         writeln!(urls, "{database}").unwrap();
-        let mut command = Command::new(folder().join("plain-pets"));
         command.env("PLAIN_PETS_URLS", urls.path()).env("PLAIN_PETS_CONNECTIONS", connections.to_string());
         if has_edge {
             command.env("PLAIN_PETS_EDGE", "yes");
@@ -52,7 +62,7 @@ impl Drop for Plain {
 async fn role_like(bed: &Bed, tenant: &Tenant) -> String {
     let url = bed.database_url(tenant).await;
     let (name, _) = bed.registry_row(tenant).await;
-    let db = Database::connect(&url).await.unwrap();
+    let db = service::pool::open(&url).await.unwrap();
     let role = format!("plain_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD '{role}' IN ROLE freehold_rw")).await.unwrap();
     db.execute_unprepared(&format!("GRANT CONNECT ON DATABASE \"{name}\" TO {role}")).await.unwrap();
@@ -70,27 +80,61 @@ async fn role_like(bed: &Bed, tenant: &Tenant) -> String {
 }
 
 pub(crate) async fn measure(effort: Effort) -> Report {
-    let bed = Bed::start(Store::Postgres, 1, 1).await;
+    let mut bed = Bed::start(Store::Postgres, 1, 1).await;
     let hot = bed.tenant_on("unlimited", "hot").await;
     let unlimited = bed.done("GET", "/v1/plans/unlimited", None).await;
     let (url, connections) = (role_like(&bed, &hot).await, unlimited["connections"].as_u64().unwrap());
-    let [plain, edged] = [false, true].map(|has_edge| Plain::start(&url, connections, has_edge));
+    let plain = [false, true].map(|has_edge| Plain::start(&url, connections, has_edge));
     let mut report = Report::new("route");
-    let calls = |path: &str| {
-        let call = |url: &str, process| Call { url: url.to_owned(), path: path.to_owned(), credential: None, process };
-        let through = call(&bed.data[0].url, bed.data[0].id());
-        let through = Call { credential: Some(hot.key.clone()), ..through };
-        [through, call(&plain.url, plain.child.id()), call(&edged.url, edged.child.id())]
-    };
     // The harshest case: an answer so small that all that is around it shows.
-    compare(&mut report, "list of 1 pet, 32 connections", calls("/api/pets"), effort).await;
+    compare(&mut report, ONE, calls(&bed, 0, &hot, &plain), effort).await;
+    let counting = Counting::new();
+    let counted = counting.as_ref().map(|counting| {
+        let by = |program: &str| counting.command(&folder().join(program));
+        bed.add_node_by(by(DATA_PLANE), DATA_PLANE, &bed.control[0].url.clone());
+        let plain = [false, true].map(|has_edge| Plain::start_by(by(PLAIN), &url, connections, has_edge));
+        (counting, plain)
+    });
+    if let Some((counting, plain)) = &counted {
+        bed.until_ready(1).await;
+        count(&mut report, ONE, calls(&bed, 1, &hot, plain), counting).await;
+    }
     for number in 1..20 {
         let pet = json!({ "name": format!("Pet {number}"), "species": "cat", "breed": "Siamese" });
         let made = send(bed.request(0, "POST", "/api/pets").bearer_auth(&hot.key).json(&pet)).await;
         assert_eq!(made.status, 201, "{made:?}");
     }
-    compare(&mut report, "a page of 20 pets, 32 connections", calls("/api/pets"), effort).await;
+    if let Some((counting, plain)) = &counted {
+        count(&mut report, TWENTY, calls(&bed, 1, &hot, plain), counting).await;
+    }
+    // What is slowed down by counting takes no part in what is timed.
+    drop(counted);
+    bed.data.truncate(1);
+    compare(&mut report, TWENTY, calls(&bed, 0, &hot, &plain), effort).await;
     report
+}
+
+/// The same call of a node, without tenants, and without tenants in the house's edge.
+fn calls(bed: &Bed, node: usize, tenant: &Tenant, plain: &[Plain; 2]) -> [Call; 3] {
+    let call =
+        |url: &str, process| Call { url: url.to_owned(), path: "/api/pets".to_owned(), credential: None, process };
+    let through = call(&bed.data[node].url, bed.data[node].id());
+    let [bare, edged] = plain.each_ref().map(|plain| call(&plain.url, plain.child.id()));
+    [Call { credential: Some(tenant.key.clone()), ..through }, bare, edged]
+}
+
+async fn count(report: &mut Report, case: &str, calls: [Call; 3], counting: &Counting) {
+    let mut counted = Vec::new();
+    for call in &calls {
+        counted.push(counting.of(call).await);
+    }
+    let metric = ("instructions", "/request");
+    report.compared(case, metric, counted[0], counted[1], None);
+    report.compared(&in_the_edge(case), metric, counted[0], counted[2], None);
+}
+
+fn in_the_edge(case: &str) -> String {
+    format!("{case}, both in the edge")
 }
 
 async fn compare(report: &mut Report, case: &str, calls: [Call; 3], effort: Effort) {
@@ -117,18 +161,17 @@ async fn compare(report: &mut Report, case: &str, calls: [Call; 3], effort: Effo
             of(2)
         );
     }
-    let figure =
-        |at: usize, figure: &dyn Fn(&Measured) -> f64| median(&rounds[at].iter().map(figure).collect::<Vec<f64>>());
-    let throughput = |at| figure(at, &|measured| measured.throughput);
-    report.compared(case, ("throughput", "requests/s"), throughput(0), throughput(1), Some(TARGET));
-    let cpu = |at| figure(at, &|measured| measured.cpu);
-    report.compared(case, ("server CPU", "us/request"), cpu(0), cpu(1), None);
-    for (metric, part) in [("latency p50", 0.5), ("latency p99", 0.99)] {
-        let latency = |at| figure(at, &|measured| quantile(&measured.latencies, part));
-        report.compared(case, (metric, "ms"), latency(0), latency(1), None);
+    let figures = |at: usize, figure: &dyn Fn(&Measured) -> f64| rounds[at].iter().map(figure).collect::<Vec<f64>>();
+    let throughput = |at| figures(at, &|measured| measured.throughput);
+    let cpu = |at| figures(at, &|measured| measured.cpu);
+    let targets = (Target::AtLeast(THROUGHPUT), Target::AtMost(CPU));
+    // Against the edge alone: what of it is tenancy, and what is any service's.
+    for (case, baseline, targets) in [(case, 1, targets), (&in_the_edge(case), 2, (Target::None, Target::None))] {
+        report.in_rounds(case, ("throughput", "requests/s"), &throughput(0), &throughput(baseline), targets.0);
+        report.in_rounds(case, ("server CPU", "us/request"), &cpu(0), &cpu(baseline), targets.1);
     }
-    // What of it is tenancy, and what is any service's.
-    let case = format!("{case}, both in the edge");
-    report.compared(&case, ("throughput", "requests/s"), throughput(0), throughput(2), None);
-    report.compared(&case, ("server CPU", "us/request"), cpu(0), cpu(2), None);
+    for (metric, part) in [("latency p50", 0.5), ("latency p99", 0.99)] {
+        let latency = |at| figures(at, &|measured| quantile(&measured.latencies, part));
+        report.in_rounds(case, (metric, "ms"), &latency(0), &latency(1), Target::None);
+    }
 }

@@ -5,6 +5,7 @@ mod registry;
 mod servers;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
@@ -12,7 +13,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::process::{Process, folder};
 pub use answer::{Answer, send, try_send};
 
 /// The token that makes the first admin.
@@ -172,6 +173,11 @@ impl Bed {
 
     /// As [`Bed::add_node`], of another product.
     pub fn add_node_of(&mut self, binary: &'static str, control: &str) {
+        self.add_node_by(Command::new(folder().join(binary)), binary, control);
+    }
+
+    /// As [`Bed::add_node_of`], by a command that runs it inside of something.
+    pub fn add_node_by(&mut self, command: Command, binary: &'static str, control: &str) {
         let number = self.data.len();
         let state = self.folder.path().join(format!("node-{number}"));
         let text = format!(
@@ -185,7 +191,7 @@ impl Bed {
             self.tuning.data,
         );
         let config = self.write(&format!("data-{number}.toml"), &text);
-        self.data.push(Process::start(binary, &config));
+        self.data.push(Process::start_by(command, binary, &config, &[]));
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {

@@ -36,7 +36,12 @@ impl Process {
     }
 
     fn start_with(binary: &'static str, config: &Path, flags: &[&str]) -> Self {
-        let mut child = Command::new(folder().join(binary))
+        Self::start_by(Command::new(folder().join(binary)), binary, config, flags)
+    }
+
+    /// As [`Process::start`], by a command that runs it inside of something.
+    pub fn start_by(mut command: Command, binary: &'static str, config: &Path, flags: &[&str]) -> Self {
+        let mut child = command
             .arg("--config")
             .arg(config)
             .args(flags)

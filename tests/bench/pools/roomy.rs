@@ -1,5 +1,7 @@
 //! Fewer tenants than connections: what it costs that each has a database of its own.
 
+use std::collections::BTreeMap;
+
 use super::crowd::{Asked, Pace, ask};
 use super::plain::{Plain, Pools};
 use super::trace::{Popularity, trace};
@@ -28,9 +30,12 @@ pub(super) async fn measure(report: &mut Report, stage: &Stage) {
         ours.push(told.throughput);
         p99.push(quantile(&told.latencies, 0.99));
         let told = load(pools.asked(urls.len()), &trace).await;
+        assert_eq!(told.failed, BTreeMap::new(), "a baseline that fails is none");
         each.push(told.throughput);
         each_p99.push(quantile(&told.latencies, 0.99));
-        single.push(load(one.asked(1), &alone).await.throughput);
+        let told = load(one.asked(1), &alone).await;
+        assert_eq!(told.failed, BTreeMap::new(), "a baseline that fails is none");
+        single.push(told.throughput);
         let last = |figures: &[f64]| figures.last().copied().unwrap_or(f64::NAN);
         eprintln!(
             "{case}: round {round}: {:.0} requests/s, a pool each {:.0}, one database {:.0}",

@@ -42,7 +42,8 @@ pub(super) async fn plans(bed: &Bed) {
 
 impl Town {
     pub(super) async fn build(tenants: usize, nodes: usize, budget: u32) -> Self {
-        let server = Postgres::start_with(&["max_connections=600", "shared_buffers=256MB"]);
+        // Room for ours, for a plain pool of each tenant beside it, and for one more.
+        let server = Postgres::start_with(&["max_connections=900", "shared_buffers=256MB"]);
         let bed = Bed::start_with(Store::Sqlite, 1, nodes, Tuning { data: DATA, ..Tuning::DEFAULT }).await;
         let fields = json!({ "region": "there", "capacity": 20_000, "connection_budget": budget });
         bed.register("town", &server.url(), &fields).await;
