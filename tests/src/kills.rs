@@ -9,7 +9,7 @@ use std::time::Instant;
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, PATIENCE, Store, Tuning, send};
+use crate::bed::{Bed, PATIENCE, Store, Tuning, send, try_send};
 
 const BEGINS: &str = "a step begins";
 const WRITTEN: &str = "a step is written down";
@@ -248,12 +248,23 @@ async fn a_frozen_control_plane_that_wakes_up_changes_nothing() {
         for process in &kills.bed.control {
             process.freeze_at(sprung.clone(), move |line| line["message"] == BEGINS && line["step"] == step);
         }
-        // Whoever works on it is frozen; the answer may be frozen with it.
-        let asked = tokio::spawn(kills.call(0, "POST", "/v1/tenants", Some(body(&slug))).send());
-        let frozen = tokio::task::spawn_blocking(move || heard.recv_timeout(PATIENCE)).await.unwrap();
+        // Whoever works on it is frozen; the answer may be frozen with it. One that was frozen a moment ago may find that its
+        // connections are closed, and says so: it is asked again, as its callers would.
+        let call = kills.call(0, "POST", "/v1/tenants", Some(body(&slug))).header("idempotency-key", &slug);
+        let asked = tokio::spawn(async move {
+            loop {
+                let answer = try_send(call.try_clone().unwrap()).await;
+                if answer.as_ref().is_ok_and(|answer| answer.status == 202) {
+                    return;
+                }
+                eprintln!("{step}: {answer:?}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        });
+        let frozen = tokio::task::spawn_blocking(move || heard.recv_timeout(2 * PATIENCE)).await.unwrap();
         if frozen.is_err() {
-            let answer = if asked.is_finished() { format!("{:?}", asked.await) } else { "no answer".to_owned() };
-            panic!("nobody came to {step}, {answer}: {}", kills.bed.control[0].log());
+            let operations = kills.call(1, "GET", &format!("/v1/operations?tenant={slug}"), None);
+            panic!("nobody came to {step}: {:?}", try_send(operations).await);
         }
         for process in &kills.bed.control {
             process.spare();
@@ -271,7 +282,7 @@ async fn a_frozen_control_plane_that_wakes_up_changes_nothing() {
         for process in &kills.bed.control {
             process.thaw();
         }
-        drop(asked.await);
+        asked.await.unwrap();
         assert_eq!(kills.tenant(&slug).await["status"], "active");
     }
     // Both work again, and together made exactly one of each.
