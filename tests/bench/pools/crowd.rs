@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::replay::Times;
+use crate::report::quantile;
 
 /// No answer within this time is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,6 +62,12 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn failures(&self) -> usize {
         self.failed.values().sum()
+    }
+
+    /// Within which time, in milliseconds, 99 of 100 requests were served. Those that were refused never were.
+    pub(super) fn p99(&self) -> f64 {
+        let refused = std::iter::repeat_n(f64::INFINITY, self.busy + self.failures());
+        quantile(&self.latencies.iter().copied().chain(refused).collect::<Vec<f64>>(), 0.99)
     }
 }
 

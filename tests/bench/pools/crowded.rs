@@ -8,7 +8,7 @@ use super::plain::{Bouncer, Plain, Pools};
 use super::replay::{Times, limiter, replay};
 use super::trace::{Policy, Popularity, Step, deal, opens, trace};
 use super::{CLIENTS, FEW, Stage};
-use crate::report::{Report, Target, quantile};
+use crate::report::{Report, Target};
 
 /// Connections that each plain pool may have.
 const POOL: u32 = 4;
@@ -87,7 +87,7 @@ pub(super) async fn measure(report: &mut Report, stage: &mut Stage, popularity: 
         let last = |figures: &[f64]| figures.last().copied().unwrap_or(f64::NAN);
         eprintln!(
             "{case}: round {round}: {:.0} requests/s (p99 {:.0} ms, {:.3} opened a request), Belady {:.0}, LRU {:.0} ({:.3}), a pool each \
-             {:.0}, PgBouncer {:.0}",
+             {:.0} ({:.0} ms), PgBouncer {:.0} ({:.0} ms)",
             last(&rounds.ours),
             last(&rounds.p99),
             last(&rounds.opened),
@@ -95,7 +95,9 @@ pub(super) async fn measure(report: &mut Report, stage: &mut Stage, popularity: 
             last(&rounds.lru),
             last(&rounds.opened_by_lru),
             last(&rounds.plain),
+            last(&rounds.plain_p99),
             last(&rounds.bouncer),
+            last(&rounds.bouncer_p99),
         );
     }
     tell(report, &case, popularity, &rounds);
@@ -127,7 +129,7 @@ async fn ours(stage: &Stage, trace: &[usize], dealt: &Dealt, rounds: &mut Rounds
     #[allow(clippy::cast_precision_loss, reason = "a count of requests")]
     let requests = told.requests.max(1) as f64;
     rounds.ours.push(told.throughput);
-    rounds.p99.push(quantile(&told.latencies, 0.99));
+    rounds.p99.push(told.p99());
     rounds.opened.push(opened / requests);
     rounds.opened_by_lru.push(dealt.opens_by_lru(&part));
     #[allow(clippy::cast_precision_loss, reason = "a count of requests")]
@@ -153,7 +155,7 @@ async fn others(stage: &mut Stage, trace: &[usize], rounds: &mut Rounds, idle: &
     let told = load(plain.asked(urls.len())).await;
     drop(plain);
     rounds.plain.push(told.throughput);
-    rounds.plain_p99.push(quantile(&told.latencies, 0.99));
+    rounds.plain_p99.push(told.p99());
     let through = async |idle: Duration| {
         let bouncer = Bouncer::start(urls, idle)?;
         let plain = Plain::start(&bouncer.through(urls), Pools { connections: POOL, idle: Some(idle) });
@@ -169,7 +171,7 @@ async fn others(stage: &mut Stage, trace: &[usize], rounds: &mut Rounds, idle: &
     }
     if let Some(told) = best {
         rounds.bouncer.push(told.throughput);
-        rounds.bouncer_p99.push(quantile(&told.latencies, 0.99));
+        rounds.bouncer_p99.push(told.p99());
     }
     drop(fillers);
     stage.town.bed.data.iter_mut().for_each(end_to_end::process::Process::restart);

@@ -8,7 +8,7 @@ use super::replay::Times;
 use super::town::bearer;
 use super::trace::{Popularity, trace};
 use super::{CLIENTS, Stage};
-use crate::report::{Report, Target, quantile};
+use crate::report::{Report, Target};
 
 /// Tenants whose requests are timed.
 pub(super) const HOT: usize = 50;
@@ -68,7 +68,7 @@ pub(super) async fn measure(report: &mut Report, stage: &Stage) {
         let (mut calm, mut beside, mut failed) = (Vec::new(), Vec::new(), 0);
         for round in 1..=stage.rounds() {
             let told = ask(&hot, &trace, pace, stage.times()).await;
-            calm.push(quantile(&told.latencies, 0.99));
+            calm.push(told.p99());
             let lock = sea_orm::TransactionTrait::begin(&database).await.unwrap();
             if matches!(trouble, Trouble::Locked) {
                 lock.execute_unprepared("LOCK TABLE pets").await.unwrap();
@@ -79,7 +79,7 @@ pub(super) async fn measure(report: &mut Report, stage: &Stage) {
             )
             .await;
             lock.rollback().await.unwrap();
-            beside.push(quantile(&told.latencies, 0.99));
+            beside.push(told.p99());
             failed += told.busy + told.failures();
             eprintln!(
                 "{}: round {round}: the others' p99 {:.1} ms, in a calm {:.1} ms; it had {} served and {:?}, and {} busy",

@@ -6,7 +6,7 @@ use super::crowd::{Asked, Pace, ask};
 use super::plain::{Plain, Pools};
 use super::trace::{Popularity, trace};
 use super::{CLIENTS, Stage};
-use crate::report::{Report, Target, quantile};
+use crate::report::{Report, Target};
 
 /// As many tenants as there are here, with no more than these each, fit into the budget.
 const POOL: u32 = 3;
@@ -28,11 +28,11 @@ pub(super) async fn measure(report: &mut Report, stage: &Stage) {
         let told = load(stage.town.asked(), &trace).await;
         unserved += told.busy + told.failures();
         ours.push(told.throughput);
-        p99.push(quantile(&told.latencies, 0.99));
+        p99.push(told.p99());
         let told = load(pools.asked(urls.len()), &trace).await;
         assert_eq!(told.failed, BTreeMap::new(), "a baseline that fails is none");
         each.push(told.throughput);
-        each_p99.push(quantile(&told.latencies, 0.99));
+        each_p99.push(told.p99());
         let told = load(one.asked(1), &alone).await;
         assert_eq!(told.failed, BTreeMap::new(), "a baseline that fails is none");
         single.push(told.throughput);

@@ -7,7 +7,7 @@ use super::neighbours::calm_load;
 use super::replay::Times;
 use super::{rounds, times};
 use crate::Effort;
-use crate::report::{Report, Target, quantile};
+use crate::report::{Report, Target};
 
 pub(super) async fn measure(report: &mut Report, effort: Effort, asked: &Asked, engine: &str) {
     let tenants = asked.headers.len();
@@ -21,17 +21,17 @@ pub(super) async fn measure(report: &mut Report, effort: Effort, asked: &Asked, 
     let (mut calm, mut stormy, mut busy, mut failed) = (Vec::new(), Vec::new(), 0, 0);
     for round in 1..=rounds(effort) {
         let told = ask(&hot, &trace, pace, times(effort)).await;
-        calm.push(quantile(&told.latencies, 0.99));
+        calm.push(told.p99());
         let (told, touched) =
             futures_util::future::join(ask(&hot, &trace, pace, all), ask(asked, &every, touch, all)).await;
-        stormy.push(quantile(&told.latencies, 0.99));
+        stormy.push(told.p99());
         busy += told.busy + touched.busy;
         failed += told.failures() + touched.failures();
         eprintln!(
             "{case}: round {round}: p99 of the hot {:.1} ms, in a calm {:.1} ms; of the touched {:.1} ms; failed {:?} {:?}",
             stormy[stormy.len() - 1],
             calm[calm.len() - 1],
-            quantile(&touched.latencies, 0.99),
+            touched.p99(),
             told.failed,
             touched.failed,
         );
