@@ -15,8 +15,8 @@ use crate::bed::{Bed, PATIENCE, Store, Tenant, Tuning, send, try_send};
 use crate::postgres::Postgres;
 
 const OTHERS: usize = 50;
-/// Opening a connection may take far longer than anything does on a slow machine: whoever is answered later than this hung
-/// behind a server that does not answer.
+/// A request that takes this long waited for a server that does not answer. It is as long as a dial may take, see [`TUNING`]:
+/// nothing else takes so long, even on a slow machine.
 const HUNG: Duration = Duration::from_secs(8);
 const TUNING: Tuning = Tuning { data: "[pools]\nwait_ms = 8000\ndial_ms = 8000\n", ..Tuning::DEFAULT };
 
@@ -165,6 +165,19 @@ async fn a_sick_server_harms_no_tenant_of_another() {
     let demoted = async { tokio::time::timeout(PATIENCE, demoted).await.expect("it stays as it was") };
     let seen = beside(&bed, &others, troubled, demoted).await;
     seen.assert_nothing("a server took no writes, and then took them again");
+    assert_told_once(&bed.data[0].log());
+}
+
+/// The log tells once that a server's anchor cannot be opened, and not for each attempt.
+fn assert_told_once(log: &str) {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_the_sick = lines.filter(|line| line["server"] == "sick");
+    let told: Vec<String> = of_the_sick
+        .filter_map(|line| line["message"].as_str().map(str::to_owned))
+        .filter(|told| told.starts_with("could not open the anchor session") || told.ends_with("is open again"))
+        .collect();
+    assert!(told.len() > 1, "{told:?}");
+    assert_eq!(told.windows(2).find(|two| two[0] == two[1]), None, "{told:?}");
 }
 
 async fn join_until(bed: &Bed, tenants: &[Tenant], status: u16) {

@@ -22,8 +22,8 @@ const QUIET: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(5);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// The first pause after an anchor could not be opened, and the longest: all of a server's tenants wait for it, and it is one
-/// connection a node.
+/// The first pause after an anchor could not be opened, and the longest. It is short: all tenants on the server wait for the
+/// anchor, and a retry costs the server one connection for each node.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// What is known of the anchor.
@@ -128,12 +128,6 @@ impl ServerPool {
 
     /// The anchor could not be opened: that says of the server what a tenant's failed dial says.
     fn not_moored(&self, anchor: &Anchor, error: DialError) {
-        let source = std::error::Error::source(&error).map(tracing::field::display);
-        tracing::warn!(
-            server = &*self.name,
-            source,
-            "could not open the anchor session, without which nothing is opened: {error}"
-        );
         if matches!(error, DialError::ServerFull(_)) {
             // One before it may only be ending. Those that wait, wait as for any connection.
             return;
@@ -200,8 +194,35 @@ impl ServerPool {
     }
 }
 
+/// What the log says of attempts to open the anchor, by the outcome of the last one that failed. A server may be away for hours:
+/// a reason is logged once, and not for each attempt.
+struct Told(Option<&'static str>);
+
+impl Told {
+    fn failed(&mut self, server: &str, error: &DialError) {
+        let source = std::error::Error::source(error).map(tracing::field::display);
+        let is_news = self.0.replace(error.outcome()) != Some(error.outcome());
+        if is_news {
+            tracing::warn!(
+                server,
+                source,
+                "could not open the anchor session, without which nothing is opened; it is tried again until it succeeds: {error}"
+            );
+        } else {
+            tracing::debug!(server, source, "could not open the anchor session: {error}");
+        }
+    }
+
+    fn opened(&mut self, server: &str) {
+        if self.0.take().is_some() {
+            tracing::info!(server, "the anchor session is open again");
+        }
+    }
+}
+
 async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
     let mut pause = PAUSES.0;
+    let mut told = Told(None);
     loop {
         let Some(server) = server.upgrade() else { return };
         let Some(anchor) = server.begin_anchor() else {
@@ -213,8 +234,12 @@ async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
             continue;
         };
         let (why, is_open) = match anchor.dial(server.settings.dial, server.settings.holder).await {
-            Ok(connection) => (server.hold(connection, &anchor).await, true),
+            Ok(connection) => {
+                told.opened(&server.name);
+                (server.hold(connection, &anchor).await, true)
+            }
             Err(error) => {
+                told.failed(&server.name, &error);
                 server.not_moored(&anchor, error);
                 (Closed::Spent, false)
             }
