@@ -248,23 +248,25 @@ async fn a_frozen_control_plane_that_wakes_up_changes_nothing() {
         for process in &kills.bed.control {
             process.freeze_at(sprung.clone(), move |line| line["message"] == BEGINS && line["step"] == step);
         }
-        // Whoever works on it is frozen; the answer may be frozen with it. One that was frozen a moment ago may find that its
-        // connections are closed, and says so: it is asked again, as its callers would.
+        // The answer may be frozen with the process that works on it. A process that was just frozen may have lost connections and
+        // refuse the call, so it is repeated until it is accepted, as a client would.
         let call = kills.call(0, "POST", "/v1/tenants", Some(body(&slug))).header("idempotency-key", &slug);
+        let deadline = Instant::now() + 3 * PATIENCE;
         let asked = tokio::spawn(async move {
             loop {
                 let answer = try_send(call.try_clone().unwrap()).await;
                 if answer.as_ref().is_ok_and(|answer| answer.status == 202) {
                     return;
                 }
-                eprintln!("{step}: {answer:?}");
+                assert!(Instant::now() < deadline, "{step}: the call is never accepted: {answer:?}");
+                eprintln!("{step}: the call is repeated after {answer:?}");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
         });
-        let frozen = tokio::task::spawn_blocking(move || heard.recv_timeout(2 * PATIENCE)).await.unwrap();
+        let frozen = tokio::task::spawn_blocking(move || heard.recv_timeout(PATIENCE)).await.unwrap();
         if frozen.is_err() {
             let operations = kills.call(1, "GET", &format!("/v1/operations?tenant={slug}"), None);
-            panic!("nobody came to {step}: {:?}", try_send(operations).await);
+            panic!("no control plane began {step}: {:?}", try_send(operations).await);
         }
         for process in &kills.bed.control {
             process.spare();
