@@ -48,7 +48,7 @@ impl Call {
         self.ask(&mut connection).await
     }
 
-    /// Asks so many times, one after another on one connection.
+    /// Sends this many requests, one after another on one connection.
     pub(crate) async fn ask_in_turn(&self, times: usize) {
         let mut connection = self.connect().await;
         for _ in 0..times {

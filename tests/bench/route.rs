@@ -19,7 +19,7 @@ const PLAIN: &str = "plain-pets";
 const DATA_PLANE: &str = "petstore-data-plane";
 const ONE: &str = "list of 1 pet, 32 connections";
 const TWENTY: &str = "a page of 20 pets, 32 connections";
-/// At least so much of the throughput without tenants, and at most so much of its processor time.
+/// The aims, as ratios to the plain service: at least this throughput, at most this processor time for a request.
 const THROUGHPUT: f64 = 0.95;
 const CPU: f64 = 1.08;
 
@@ -35,7 +35,7 @@ impl Plain {
         Self::start_by(Command::new(folder().join(PLAIN)), database, connections, has_edge)
     }
 
-    /// By a command that runs it inside of something.
+    /// As [`Plain::start`], by this command.
     fn start_by(mut command: Command, database: &str, connections: u64, has_edge: bool) -> Self {
         let mut urls = tempfile::NamedTempFile::new().unwrap();
         writeln!(urls, "{database}").unwrap();
@@ -107,14 +107,14 @@ pub(crate) async fn measure(effort: Effort) -> Report {
     if let Some((counting, plain)) = &counted {
         count(&mut report, TWENTY, calls(&bed, 1, &hot, plain), counting).await;
     }
-    // What is slowed down by counting takes no part in what is timed.
+    // Programs under callgrind are stopped before anything is timed.
     drop(counted);
     bed.data.truncate(1);
     compare(&mut report, TWENTY, calls(&bed, 0, &hot, &plain), effort).await;
     report
 }
 
-/// The same call of a node, without tenants, and without tenants in the house's edge.
+/// The same call to a node, to the plain service, and to the plain service in the house's edge.
 fn calls(bed: &Bed, node: usize, tenant: &Tenant, plain: &[Plain; 2]) -> [Call; 3] {
     let call =
         |url: &str, process| Call { url: url.to_owned(), path: "/api/pets".to_owned(), credential: None, process };
@@ -165,7 +165,7 @@ async fn compare(report: &mut Report, case: &str, calls: [Call; 3], effort: Effo
     let throughput = |at| figures(at, &|measured| measured.throughput);
     let cpu = |at| figures(at, &|measured| measured.cpu);
     let targets = (Target::AtLeast(THROUGHPUT), Target::AtMost(CPU));
-    // Against the edge alone: what of it is tenancy, and what is any service's.
+    // The second baseline has the edge of any service of the house. What is left is the cost of tenancy.
     for (case, baseline, targets) in [(case, 1, targets), (&in_the_edge(case), 2, (Target::None, Target::None))] {
         report.in_rounds(case, ("throughput", "requests/s"), &throughput(0), &throughput(baseline), targets.0);
         report.in_rounds(case, ("server CPU", "us/request"), &cpu(0), &cpu(baseline), targets.1);

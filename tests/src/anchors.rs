@@ -137,7 +137,7 @@ async fn the_sessions_of_a_stopped_data_plane_are_ended_and_it_serves_again_when
     let tuning = Tuning { tenants: "grace_seconds = 0\nack_seconds = 30\n", ..Tuning::DEFAULT };
     let bed = Bed::start_with(Store::Sqlite, 1, 0, tuning).await;
     let stage = Stage::new(bed, 2, 24).await;
-    // In the middle of one dial: of many, it would have closed so much that the budget is kept whatever becomes of its share.
+    // Only one dial is under way. With many, the node has closed most of its sessions, and the test cannot see a share freed early.
     stage.until_served(0).await;
     let one = &stage.tenants[..1];
     let (_, ()) = tokio::join!(stage.ask(0, one), async { send("-STOP", &stage.bed.data[0]) });

@@ -176,7 +176,7 @@ impl Bed {
         self.add_node_by(Command::new(folder().join(binary)), binary, control);
     }
 
-    /// As [`Bed::add_node_of`], by a command that runs it inside of something.
+    /// As [`Bed::add_node_of`], by this command.
     pub fn add_node_by(&mut self, command: Command, binary: &'static str, control: &str) {
         let number = self.data.len();
         let state = self.folder.path().join(format!("node-{number}"));

@@ -39,7 +39,7 @@ impl Process {
         Self::start_by(Command::new(folder().join(binary)), binary, config, flags)
     }
 
-    /// As [`Process::start`], by a command that runs it inside of something.
+    /// As [`Process::start`], by this command.
     pub fn start_by(mut command: Command, binary: &'static str, config: &Path, flags: &[&str]) -> Self {
         let mut child = command
             .arg("--config")

@@ -24,7 +24,7 @@ pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
     let looks = opentelemetry::global::meter("control-plane")
         .u64_counter("share_looks")
         .with_description(
-            "Looks at what gone data planes have left of servers' connections, and for missing anchors, by outcome.",
+            "Checks for connection shares of data planes that are gone and for missing anchors, by outcome.",
         )
         .build();
     let mut pause = LOOK;

@@ -9,16 +9,15 @@ use tokio::task::spawn_blocking;
 pub use verdict::Verdict;
 pub(crate) use verdict::is_of_an_old_plan;
 
-/// Opens a pool. The driver looks after none of its idle connections: whoever opens it closes it.
+/// Opens a pool without the driver's maintenance: it closes no connection because it is idle or old. The caller closes the pool.
 ///
-/// The driver's task for that may spin on a core for ever: it counts idle connections, and a count that was one too low for a
-/// moment wraps around (<https://github.com/launchbadge/sqlx/issues/3645>, in sqlx 0.9.0). It begins with the pool, when the
-/// first connection comes and goes, so that the more pools are opened, the surer it is to happen.
+/// The maintenance task of sqlx 0.9.0 may spin on a core for ever: its count of idle connections can wrap around
+/// (<https://github.com/launchbadge/sqlx/issues/3645>). Each new pool starts one, so a process that opens many pools will meet it.
 pub async fn open(options: impl Into<ConnectOptions>) -> Result<DatabaseConnection, DbErr> {
     let mut options = options.into();
     options.idle_timeout(None).max_lifetime(None);
-    // In a box: it is large, and would be part of the future of everyone who opens one.
-    #[allow(clippy::disallowed_methods, reason = "this is what all others open by")]
+    // The future is large. Without a box it would be part of every caller's future.
+    #[allow(clippy::disallowed_methods, reason = "the one place that opens a pool")]
     Box::pin(Database::connect(options)).await
 }
 

@@ -30,7 +30,7 @@ async fn roll_one(bed: &Bed, tenant: &Tenant) -> f64 {
     targets["items"][0]["duration_ms"].as_f64().unwrap()
 }
 
-/// A transaction of somebody else has a table of a tenant in use for ten seconds, while requests of that tenant go on and a
+/// Another client's transaction has a table of a tenant in use for ten seconds, while requests of that tenant go on and a
 /// rollout wants to change the table: none of them waits for longer than a migration waits for its lock, and runs.
 pub(super) async fn by_a_lock(report: &mut Report, effort: Effort) {
     let held = Duration::from_secs(effort.either(10, 3));
@@ -49,8 +49,8 @@ pub(super) async fn by_a_lock(report: &mut Report, effort: Effort) {
     let undisturbed = longest(&call.load(AT_ONCE, held).await.latencies);
     let own = roll_one(&bed, &quiet).await;
 
-    let somebody = service::pool::open(bed.database_url(&busy).await).await.unwrap();
-    let transaction = somebody.begin().await.unwrap();
+    let other = service::pool::open(bed.database_url(&busy).await).await.unwrap();
+    let transaction = other.begin().await.unwrap();
     transaction.execute_unprepared("SELECT count(*) FROM pets").await.unwrap();
     let lock = async {
         sleep(held).await;

@@ -64,7 +64,7 @@ impl Told {
         self.failed.values().sum()
     }
 
-    /// Within which time, in milliseconds, 99 of 100 requests were served. Those that were refused never were.
+    /// The time in milliseconds within which 99 of 100 requests were served. A refused request counts as never served.
     pub(super) fn p99(&self) -> f64 {
         let refused = std::iter::repeat_n(f64::INFINITY, self.busy + self.failures());
         quantile(&self.latencies.iter().copied().chain(refused).collect::<Vec<f64>>(), 0.99)

@@ -42,7 +42,7 @@ pub(super) async fn plans(bed: &Bed) {
 
 impl Town {
     pub(super) async fn build(tenants: usize, nodes: usize, budget: u32) -> Self {
-        // Room for ours, for a plain pool of each tenant beside it, and for one more.
+        // Room for the data planes, for one plain pool for each tenant and for one large pool.
         let server = Postgres::start_with(&["max_connections=900", "shared_buffers=256MB"]);
         let bed = Bed::start_with(Store::Sqlite, 1, nodes, Tuning { data: DATA, ..Tuning::DEFAULT }).await;
         let fields = json!({ "region": "there", "capacity": 20_000, "connection_budget": budget });
@@ -86,7 +86,7 @@ impl Town {
     pub(super) async fn until_dealt(&self, budget: u32) {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         loop {
-            // Whoever is asked nothing needs nothing. A node that was started again has closed what this client had open.
+            // A node gets a share when it has requests. One request may fail: a restarted node has closed this client's connection.
             for node in 0..self.bed.data.len() {
                 let _ = try_send(self.bed.request(node, "GET", "/api/pets").bearer_auth(&self.tenants[node].key)).await;
             }

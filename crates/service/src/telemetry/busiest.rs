@@ -52,7 +52,7 @@ pub(super) struct Busiest<S = RandomState> {
     labels: AtomicUsize,
     /// All observations, but for less than a batch of each row.
     observed: AtomicU64,
-    /// How often counts are halved by now.
+    /// How many times counts have been halved.
     age: AtomicU64,
 }
 
@@ -105,7 +105,7 @@ impl<S: BuildHasher> Busiest<S> {
         self.row_of(hash).find(hash).is_some_and(|counter| counter.is_named)
     }
 
-    /// Adds a batch. Once for a batch, since a division takes longer than most of what an observation does.
+    /// Adds a batch of observations. The age is computed here, once for each batch: a division takes longer than an observation.
     fn grow(&self) {
         let observed = self.observed.fetch_add(BATCH, Ordering::Relaxed) + BATCH;
         self.age.fetch_max(observed / (self.limit as u64 * OBSERVATIONS_PER_NAME), Ordering::Relaxed);

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::{RequestContext, Telemetry};
 
-/// Requests that were answered, to be counted without the rest of what a request does.
+/// Makes requests of many tenants and counts them, to measure counting alone.
 #[derive(Debug)]
 pub struct Answered {
     telemetry: Telemetry,
@@ -15,7 +15,7 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Requests of so many tenants.
+    /// For this many tenants.
     pub fn new(telemetry: Telemetry, tenants: usize) -> Self {
         Self { telemetry, tenants: (0..tenants).map(|number| format!("tenant-{number}").into()).collect() }
     }
@@ -24,14 +24,14 @@ impl Answered {
     ///
     /// # Panics
     ///
-    /// There is no such tenant.
+    /// If there is no such tenant.
     pub fn request(&self, tenant: usize) -> Arc<RequestContext> {
         let context = RequestContext::of(&Request::new(Body::empty()), None);
         context.set_tenant(self.tenants[tenant].clone());
         context
     }
 
-    /// Labels and counts it.
+    /// Labels and counts an answered request.
     pub fn count(&self, request: &RequestContext) {
         self.telemetry.requests().count(request, StatusCode::OK, Duration::from_micros(300));
     }

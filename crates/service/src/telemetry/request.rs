@@ -99,8 +99,7 @@ impl RequestContext {
         &self.method
     }
 
-    /// What was taken off the path before, and the route's pattern, if a route matched: of these there are few, unlike
-    /// paths.
+    /// The mount point and the route's pattern, if a route matched. There are few patterns, but any number of paths.
     pub(super) fn endpoint(&self) -> Option<(&'static str, &str)> {
         self.endpoint.get().map(|(mount, path)| (*mount, path.as_str()))
     }

@@ -30,7 +30,7 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// At most `limit` series are looked up fast: as many as the meter keeps apart.
+    /// `limit` is the meter's cardinality limit. It sizes the table of bound instruments.
     pub(super) fn new(meter: &Meter, busiest_tenants: usize, limit: usize) -> Self {
         Self {
             // The exporter adds `_total` to a counter, and `_seconds` for the unit `s`.

@@ -1,5 +1,5 @@
-//! The time series of requests that were counted once already, so that the next one of each is found by a hash of its
-//! labels: the API's own look-up hashes, compares and copies every label, twice for each request.
+//! Instruments that are bound to their labels, found by one hash of the labels. OpenTelemetry's own look-up hashes, compares
+//! and copies every label, twice for each request.
 
 use std::{
     hash::{BuildHasher as _, Hash},
@@ -9,20 +9,20 @@ use std::{
 use foldhash::quality::RandomState;
 use opentelemetry::metrics::{BoundCounter, BoundHistogram};
 
-/// Places that are looked at for one series before it is taken as one too many.
+/// How many places are searched for a series before the table counts as full.
 const PROBES: usize = 16;
 
-/// The most series that are found here: a mebibyte of places. What is more is counted all the same, but slower.
+/// The table's places are made for at most this many series: 1 MiB. Series that find no place are counted too, but slower.
 const MOST: usize = 32_768;
 
-/// What counts requests with the same labels.
+/// The instruments that count requests with the same labels.
 #[derive(Debug)]
 pub(super) struct Series {
     pub(super) total: BoundCounter<u64>,
     pub(super) seconds: BoundHistogram<f64>,
 }
 
-/// A table of fixed size that is only ever added to, so that it is read without a lock.
+/// A hash table of fixed size. Entries are added and never removed, so reads need no lock.
 ///
 /// It keeps hashes of 64 bits in place of labels. Labels with the same hash share a series; two of 10,000 do so in one
 /// of 3 * 10¹¹ processes.
@@ -40,14 +40,13 @@ struct Place {
 }
 
 impl SeriesTable {
-    /// Has room for about so many series, and for [`MOST`] at most: 16 bytes for each place, of which there are twice as
-    /// many.
+    /// A table for `limit` series, [`MOST`] at most. It has at least two places for each, of 16 bytes.
     pub(super) fn new(limit: usize) -> Self {
         let places = (2 * limit.min(MOST)).next_power_of_two().max(PROBES);
         Self { hasher: RandomState::default(), places: (0..places).map(|_| OnceLock::new()).collect() }
     }
 
-    /// The series with these labels, made at their first request; none if there is no room for it.
+    /// The series with these labels. It is made at their first request. `None` if the table is full.
     pub(super) fn find(&self, labels: impl Hash, make: impl Fn() -> Series) -> Option<&Series> {
         let hash = self.hasher.hash_one(labels);
         (0..PROBES).find_map(|probe| {
