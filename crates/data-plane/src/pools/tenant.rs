@@ -4,6 +4,7 @@
 //! connections that are there; another one is asked of the server's pool (`server.rs`) when waiting takes longer than
 //! connections usually take to come back.
 
+mod back;
 mod wait;
 
 use std::collections::VecDeque;
@@ -26,9 +27,6 @@ use crate::uses::{Use, Uses};
 
 /// Connections of one tenant to its SQLite file at most.
 const MOST_TO_A_FILE: u32 = 4;
-/// How long one connection serves its tenant's queue in a row while other tenants have none: long enough that opening it was
-/// worth it.
-const IN_A_ROW: Duration = Duration::from_millis(50);
 
 /// A connection between two uses.
 pub(super) struct Live {
@@ -346,55 +344,5 @@ impl TenantPool {
         for waiter in std::mem::take(&mut self.state().waiting) {
             let _ = waiter.send(Err(refusal.clone()));
         }
-    }
-
-    /// Takes back a connection that is fit for use: for the statement that waits longest, else it is idle.
-    pub(super) fn give_back(self: &Arc<Self>, mut live: Live) {
-        let now = Instant::now();
-        live.used = now;
-        if live.expires <= now || self.is_unused() {
-            return self.server.discard(self, live, Closed::Expired);
-        }
-        let mut state = self.state();
-        // Under the lock: what sees the connection idle afterwards, or not, has set these before.
-        if self.server.is_over_share() {
-            drop(state);
-            return self.server.discard(self, live, Closed::Shrunk);
-        }
-        if state.renewed.is_some_and(|renewed| live.begun <= renewed) {
-            drop(state);
-            self.server.discard(self, live, Closed::Retired);
-            // Should a statement wait for it, it waits for another one.
-            let _ = self.server.ask(self, now);
-            return;
-        }
-        let others_starve = self.server.is_starving();
-        let is_row_over = now.saturating_duration_since(live.in_row_since) >= IN_A_ROW;
-        if others_starve && is_row_over && !state.waiting.is_empty() {
-            drop(state);
-            return self.server.pass_on(self, live, now);
-        }
-        let mut checkout = Checkout::new(Arc::clone(self), live);
-        while let Some(waiter) = state.waiting.pop_front() {
-            match waiter.send(Ok(checkout)) {
-                // It waits no longer.
-                Err(Ok(back)) => checkout = back,
-                Ok(()) | Err(Err(_)) => return,
-            }
-        }
-        state.idle.extend(checkout.into_live());
-        drop(state);
-        if self.is_unused() {
-            // Retired in the moment between.
-            self.close_if_unused();
-        } else if others_starve {
-            self.server.dispatch(now);
-        }
-    }
-
-    /// As [`Self::give_back`], without yielding to others.
-    pub(super) fn keep(self: &Arc<Self>, mut live: Live, now: Instant) {
-        live.in_row_since = now;
-        self.give_back(live);
     }
 }

@@ -1,0 +1,64 @@
+//! How a connection comes back from a use: to the statement that waits longest, to another tenant, or to the idle ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::checkout::Checkout;
+use super::super::metrics::Closed;
+use super::{Live, TenantPool};
+
+/// How long one connection serves its tenant's queue in a row while other tenants have none: long enough that opening it was
+/// worth it.
+const IN_A_ROW: Duration = Duration::from_millis(50);
+
+impl TenantPool {
+    /// Takes back a connection that is fit for use: for the statement that waits longest, else it is idle.
+    pub(in super::super) fn give_back(self: &Arc<Self>, mut live: Live) {
+        let now = Instant::now();
+        live.used = now;
+        if live.expires <= now || self.is_unused() {
+            return self.server.discard(self, live, Closed::Expired);
+        }
+        let mut state = self.state();
+        // Under the lock: what sees the connection idle afterwards, or not, has set these before.
+        if self.server.is_over_share() {
+            drop(state);
+            return self.server.discard(self, live, Closed::Shrunk);
+        }
+        if state.renewed.is_some_and(|renewed| live.begun <= renewed) {
+            drop(state);
+            self.server.discard(self, live, Closed::Retired);
+            // Should a statement wait for it, it waits for another one.
+            let _ = self.server.ask(self, now);
+            return;
+        }
+        let others_starve = self.server.is_starving();
+        let is_row_over = now.saturating_duration_since(live.in_row_since) >= IN_A_ROW;
+        if others_starve && is_row_over && !state.waiting.is_empty() {
+            drop(state);
+            return self.server.pass_on(self, live, now);
+        }
+        let mut checkout = Checkout::new(Arc::clone(self), live);
+        while let Some(waiter) = state.waiting.pop_front() {
+            match waiter.send(Ok(checkout)) {
+                // It waits no longer.
+                Err(Ok(back)) => checkout = back,
+                Ok(()) | Err(Err(_)) => return,
+            }
+        }
+        state.idle.extend(checkout.into_live());
+        drop(state);
+        if self.is_unused() {
+            // Retired in the moment between.
+            self.close_if_unused();
+        } else if others_starve {
+            self.server.dispatch(now);
+        }
+    }
+
+    /// As [`Self::give_back`], without yielding to others.
+    pub(in super::super) fn keep(self: &Arc<Self>, mut live: Live, now: Instant) {
+        live.in_row_since = now;
+        self.give_back(live);
+    }
+}
