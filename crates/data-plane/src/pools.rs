@@ -27,7 +27,8 @@ use opentelemetry::metrics::Meter;
 use service::Problem;
 use service::problem::NoConnection;
 use tenancy::seal::KeyRing;
-
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::PoolsConfig;
@@ -175,7 +176,7 @@ impl Pools {
     }
 
     /// Closes what is idle for too long, until told to stop.
-    pub(crate) async fn reap(self, stopping: tokio_util::sync::CancellationToken) {
+    pub(crate) async fn reap(self, stopping: CancellationToken) {
         let mut ticks = tokio::time::interval(REAP_EVERY);
         loop {
             tokio::select! {
@@ -183,6 +184,22 @@ impl Pools {
                 now = ticks.tick() => {
                     self.servers().iter().for_each(|server| server.reap(now.into_std()));
                     self.open.run_pending_tasks().await;
+                }
+            }
+        }
+    }
+
+    /// Has idle connections to files free memory, until told to stop.
+    pub(crate) async fn rest(self, stopping: CancellationToken) {
+        let mut ticks = tokio::time::interval(REAP_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                now = ticks.tick() => {
+                    for server in self.servers() {
+                        server.rest(now.into_std(), &stopping).await;
+                    }
                 }
             }
         }

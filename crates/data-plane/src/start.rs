@@ -58,6 +58,7 @@ pub async fn start(
     let pools = Pools::new(KeyRing::new(&config.seal.tenants)?, node.holder, &config.pools, &meter);
 
     service.lifecycle.spawn("pools", pools.clone().reap(service.lifecycle.drained()));
+    service.lifecycle.spawn("resting connections", pools.clone().rest(service.lifecycle.drained()));
 
     let limits = Limits::new(system_clock(), node.id.to_string(), &config.redis, &meter)?;
     service.lifecycle.spawn("limits", limits.clone().keep_link(service.lifecycle.drained()));

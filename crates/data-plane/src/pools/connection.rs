@@ -64,6 +64,17 @@ impl Connection {
         }
     }
 
+    /// Frees the memory that an idle connection can do without: SQLite's cached pages and prepared statements.
+    pub(crate) async fn rest(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Postgres(_) => Ok(()),
+            Self::Sqlite(connection) => {
+                connection.clear_cached_statements().await?;
+                connection.execute("PRAGMA shrink_memory").await.map(drop)
+            }
+        }
+    }
+
     /// Says goodbye to the server.
     pub(crate) async fn close(self) -> Result<(), Error> {
         match self {

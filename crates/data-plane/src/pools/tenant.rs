@@ -39,6 +39,8 @@ pub(super) struct Live {
     pub(super) used: Instant,
     /// Since when it serves in a row.
     in_row_since: Instant,
+    /// It freed the memory that it can do without since it was used last.
+    is_rested: bool,
     /// While it is there, this node dials with its URL.
     dialled: Use,
 }
@@ -295,7 +297,7 @@ impl TenantPool {
         let now = Instant::now();
         // With jitter, lest all that were opened together end together.
         let expires = now + settings.lifetime.mul_f32(rand::random_range(0.8..=1.0));
-        Ok(Live { connection, opened: now, begun, expires, used: now, in_row_since: now, dialled })
+        Ok(Live { connection, opened: now, begun, expires, used: now, in_row_since: now, is_rested: false, dialled })
     }
 
     /// A connection was opened.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 use opentelemetry::metrics::{MeterProvider as _, noop::NoopMeterProvider};
+use sea_orm::sqlx::Connection as _;
 use sea_orm::{ConnectionTrait as _, TransactionSession as _, TransactionTrait as _};
 use tenancy::feed::{FeedAnswer, FeedItem, RouteAnswer};
 use tenancy::route::{Epoch, Revision, Route};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use http::StatusCode;
 
+use super::connection::Connection;
 use super::*;
 use crate::routes::RouteTable;
 
@@ -297,6 +299,26 @@ async fn a_connection_that_is_handed_to_a_statement_that_was_given_up_comes_back
         assert!(works(&pool).await, "the connection is there for the next");
     }
     assert_eq!(pools.server("local", true).counts().held, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_idle_frees_memory_and_is_no_younger_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pools, pool) = alone(folder.path()).await;
+    let server = pools.server("local", true);
+    let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, tenancy::stamp::SELECT);
+    for (idle_for, statements) in [(0, 1), (3, 0)] {
+        let Ok(found) = pool.checkout().await.unwrap().send(&QueryOne(&statement)).await else { panic!("no answer") };
+        assert!(found.is_some());
+        let used = Instant::now();
+        server.rest(used + Duration::from_secs(idle_for), &CancellationToken::new()).await;
+        let live = pool.0.take_idle().unwrap();
+        assert!(live.used <= used);
+        let Connection::Sqlite(connection) = &live.connection else { panic!("no file") };
+        assert_eq!(connection.cached_statements_size(), statements);
+        pool.0.give_back(live);
+    }
+    assert_eq!(server.counts().held, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

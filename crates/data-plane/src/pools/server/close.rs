@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::super::metrics::Closed;
 use super::super::tenant::{Live, TenantPool};
 use super::ServerPool;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a connection to a file is idle before it frees memory. The next statement reads its pages from the system's cache.
+const RESTS_AFTER: Duration = Duration::from_secs(2);
 
 impl ServerPool {
     /// A permit is back.
@@ -67,5 +71,16 @@ impl ServerPool {
         self.drift();
         // Tenants whose wake-up was lost are served now.
         self.dispatch(now);
+    }
+
+    /// Has idle connections to files free memory, until told to stop. Ends early where a disk does not answer.
+    pub(in super::super) async fn rest(&self, now: Instant, stopping: &CancellationToken) {
+        let Some(unused_since) = now.checked_sub(RESTS_AFTER).filter(|_| self.is_of_files) else { return };
+        let members: Vec<_> = self.state().members.values().cloned().collect();
+        for pool in members {
+            if !pool.rest(unused_since, stopping).await {
+                return;
+            }
+        }
     }
 }

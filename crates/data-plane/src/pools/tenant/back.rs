@@ -1,7 +1,12 @@
 //! How a connection comes back from a use: to the statement that waits longest, to another tenant, or to the idle ones.
+//!
+//! An idle connection to a file rests: it frees memory that it can do without. It stays as old as it was, so that resting
+//! keeps no connection from being closed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use super::super::checkout::Checkout;
 use super::super::metrics::Closed;
@@ -10,12 +15,18 @@ use super::{Live, TenantPool};
 /// How long one connection serves its tenant's queue in a row while other tenants have none: long enough that opening it was
 /// worth it.
 const IN_A_ROW: Duration = Duration::from_millis(50);
+/// How long giving back memory may take.
+const RESTED_WITHIN: Duration = Duration::from_secs(1);
 
 impl TenantPool {
     /// Takes back a connection that is fit for use: for the statement that waits longest, else it is idle.
     pub(in super::super) fn give_back(self: &Arc<Self>, mut live: Live) {
         let now = Instant::now();
-        live.used = now;
+        (live.used, live.is_rested) = (now, false);
+        self.put_back(live, now);
+    }
+
+    fn put_back(self: &Arc<Self>, live: Live, now: Instant) {
         if live.expires <= now || self.is_unused() {
             return self.server.discard(self, live, Closed::Expired);
         }
@@ -46,7 +57,10 @@ impl TenantPool {
                 Ok(()) | Err(Err(_)) => return,
             }
         }
-        state.idle.extend(checkout.into_live());
+        if let Some(live) = checkout.into_live() {
+            let place = state.idle.partition_point(|other| other.used <= live.used);
+            state.idle.insert(place, live);
+        }
         drop(state);
         if self.is_unused() {
             // Retired in the moment between.
@@ -54,6 +68,33 @@ impl TenantPool {
         } else if others_starve {
             self.server.dispatch(now);
         }
+    }
+
+    /// Has connections that were not used since this moment free memory that they can do without, until told to stop. Answers whether
+    /// all did so in time.
+    pub(in super::super) async fn rest(self: &Arc<Self>, unused_since: Instant, stopping: &CancellationToken) -> bool {
+        while !stopping.is_cancelled()
+            && let Some(mut live) = self.take_unrested(unused_since)
+        {
+            let Ok(rested) = tokio::time::timeout(RESTED_WITHIN, live.connection.rest()).await else {
+                self.server.discard(self, live, Closed::Broken);
+                return false;
+            };
+            if rested.is_err() {
+                self.server.discard(self, live, Closed::Spent);
+                continue;
+            }
+            let now = Instant::now();
+            (live.is_rested, live.in_row_since) = (true, now);
+            self.put_back(live, now);
+        }
+        true
+    }
+
+    fn take_unrested(&self, unused_since: Instant) -> Option<Live> {
+        let mut state = self.state();
+        let at = state.idle.iter().position(|live| !live.is_rested && live.used <= unused_since)?;
+        Some(state.idle.remove(at))
     }
 
     /// As [`Self::give_back`], without yielding to others.
