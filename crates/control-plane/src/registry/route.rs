@@ -2,9 +2,11 @@
 //!
 //! Only a tenant that was active has one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use futures_util::try_join;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 use tenancy::issuer::{Issuer, MAX_TEXT};
 use tenancy::route::{Revision, Route, RouteKey};
 use tenancy::seal::Sealed;
@@ -17,17 +19,14 @@ use super::{Registry, plan_of};
 impl Registry {
     /// The route of the tenant with this id.
     pub(crate) async fn route_of_tenant(&self, tenant: TenantId) -> Result<Option<Route>, DbErr> {
-        let row = tenants::Entity::find_by_id(tenant.as_uuid()).one(self.db()).await?;
-        let routes = routes(self.db(), row.into_iter().collect()).await?;
-        Ok(routes.into_values().next())
+        self.route_where(tenants::Column::Id.eq(tenant.as_uuid())).await
     }
 
     /// The route of the tenant with this key.
     pub(crate) async fn route_of_key(&self, key: &KeyId) -> Result<Option<Route>, DbErr> {
-        match keys::Entity::find_by_id(key.as_str()).one(self.db()).await? {
-            Some(row) => self.route_of_tenant(row.tenant_id.into()).await,
-            None => Ok(None),
-        }
+        let owner = keys::Entity::find().select_only().column(keys::Column::TenantId);
+        let owner = owner.filter(keys::Column::Id.eq(key.as_str()));
+        self.route_where(tenants::Column::Id.in_subquery(owner.into_query())).await
     }
 
     /// The route of the tenant with this slug.
@@ -36,9 +35,8 @@ impl Registry {
         if slug.parse::<Slug>().is_err() {
             return Ok(None);
         }
-        let alive = tenants::Entity::find().filter(tenants::Column::Slug.eq(slug));
-        let alive = alive.filter(tenants::Column::Status.ne(Status::Deleted.as_str()));
-        Ok(routes(self.db(), alive.all(self.db()).await?).await?.into_values().next())
+        let is_alive = tenants::Column::Status.ne(Status::Deleted.as_str());
+        self.route_where(tenants::Column::Slug.eq(slug).and(is_alive)).await
     }
 
     /// The route of the tenant with this custom host.
@@ -46,10 +44,9 @@ impl Registry {
         if host.len() > MAX_HOST || host.contains('\0') {
             return Ok(None);
         }
-        match domains::Entity::find_by_id(host).one(self.db()).await? {
-            Some(row) => self.route_of_tenant(row.tenant_id.into()).await,
-            None => Ok(None),
-        }
+        let owner = domains::Entity::find().select_only().column(domains::Column::TenantId);
+        let owner = owner.filter(domains::Column::Host.eq(host));
+        self.route_where(tenants::Column::Id.in_subquery(owner.into_query())).await
     }
 
     /// The route of the tenant that has this issuer.
@@ -57,10 +54,15 @@ impl Registry {
         if issuer.len() > MAX_TEXT || issuer.contains('\0') {
             return Ok(None);
         }
-        match issuers::Entity::find().filter(issuers::Column::Issuer.eq(issuer)).one(self.db()).await? {
-            Some(row) => self.route_of_tenant(row.tenant_id.into()).await,
-            None => Ok(None),
-        }
+        let owner = issuers::Entity::find().select_only().column(issuers::Column::TenantId);
+        let owner = owner.filter(issuers::Column::Issuer.eq(issuer));
+        self.route_where(tenants::Column::Id.in_subquery(owner.into_query())).await
+    }
+
+    /// The route of the one tenant that matches.
+    async fn route_where(&self, condition: Expr) -> Result<Option<Route>, DbErr> {
+        let found = tenants::Entity::find().filter(condition).all(self.db()).await?;
+        Ok(routes(self.db(), found).await?.into_values().next())
     }
 }
 
@@ -78,27 +80,39 @@ pub(crate) async fn routes(
         return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let plans: HashMap<String, plans::Model> =
-        plans::Entity::find().all(db).await?.into_iter().map(|plan| (plan.name.clone(), plan)).collect();
-    let servers: HashMap<Uuid, String> =
-        servers::Entity::find().all(db).await?.into_iter().map(|server| (server.id, server.name)).collect();
+    let server_ids: BTreeSet<Uuid> = rows.iter().filter_map(|row| row.server_id).collect();
+    let plan_names: BTreeSet<&str> = rows.iter().map(|row| &*row.plan).collect();
+    // A tenant's first request waits for them: all are asked for at once.
+    let asked = async {
+        try_join!(
+            plans::Entity::find().filter(plans::Column::Name.is_in(plan_names)).all(db),
+            servers::Entity::find().filter(servers::Column::Id.is_in(server_ids)).all(db),
+            domains::Entity::find().filter(domains::Column::TenantId.is_in(ids.clone())).all(db),
+            keys::Entity::find().filter(keys::Column::TenantId.is_in(ids.clone())).all(db),
+            issuers::Entity::find().filter(issuers::Column::TenantId.is_in(ids.clone())).all(db),
+            config::Entity::find().filter(config::Column::TenantId.is_in(ids)).all(db),
+        )
+    };
+    // In a box: six statements make a large future.
+    let (plans, servers, own_domains, own_keys, own_issuers, own_config) = Box::pin(asked).await?;
+    let plans: HashMap<String, plans::Model> = plans.into_iter().map(|plan| (plan.name.clone(), plan)).collect();
+    let servers: HashMap<Uuid, String> = servers.into_iter().map(|server| (server.id, server.name)).collect();
     let mut hosts: HashMap<Uuid, Vec<String>> = HashMap::new();
-    for domain in domains::Entity::find().filter(domains::Column::TenantId.is_in(ids.clone())).all(db).await? {
+    for domain in own_domains {
         hosts.entry(domain.tenant_id).or_default().push(domain.host);
     }
     let mut api_keys: HashMap<Uuid, Vec<RouteKey>> = HashMap::new();
-    for key in keys::Entity::find().filter(keys::Column::TenantId.is_in(ids.clone())).all(db).await? {
-        let tenant = key.tenant_id;
-        api_keys.entry(tenant).or_default().push(route_key(&key)?);
+    for key in own_keys {
+        api_keys.entry(key.tenant_id).or_default().push(route_key(&key)?);
     }
-    let mut own_issuers: HashMap<Uuid, Vec<Issuer>> = HashMap::new();
-    for row in issuers::Entity::find().filter(issuers::Column::TenantId.is_in(ids.clone())).all(db).await? {
+    let mut issuers: HashMap<Uuid, Vec<Issuer>> = HashMap::new();
+    for row in own_issuers {
         let damaged = |_| DbErr::Custom(format!("the registry's row of issuer {} is damaged", row.name));
         let issuer = serde_json::from_value(row.described.clone()).map_err(damaged)?;
-        own_issuers.entry(row.tenant_id).or_default().push(issuer);
+        issuers.entry(row.tenant_id).or_default().push(issuer);
     }
     let mut entries: HashMap<Uuid, BTreeMap<String, serde_json::Value>> = HashMap::new();
-    for entry in config::Entity::find().filter(config::Column::TenantId.is_in(ids)).all(db).await? {
+    for entry in own_config {
         entries.entry(entry.tenant_id).or_default().insert(entry.key, entry.value);
     }
 
@@ -121,7 +135,7 @@ pub(crate) async fn routes(
             plan,
             config: entries.remove(&id).unwrap_or_default(),
             keys: api_keys.remove(&id).unwrap_or_default(),
-            issuers: own_issuers.remove(&id).unwrap_or_default(),
+            issuers: issuers.remove(&id).unwrap_or_default(),
             tokens_from: row.tokens_from,
             slug_since: Some(row.slug_since.unwrap_or(row.created_at)),
             schema_version: row.schema_version.unsigned_abs(),
