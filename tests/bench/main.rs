@@ -23,7 +23,7 @@ use report::Report;
 
 /// As in the programs that are measured: what is compared with them has SQLite in this one.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How much is measured: enough for a figure, or a look.
 #[derive(Clone, Copy)]

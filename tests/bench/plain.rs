@@ -116,7 +116,7 @@ async fn list(
 
 /// As in the pet store, so that it makes no difference.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A pool of so many connections, which opens none before it is used.
 async fn pool(url: &str, connections: u32, idle: Option<Duration>) -> DatabaseConnection {

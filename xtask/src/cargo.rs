@@ -51,7 +51,13 @@ pub(crate) fn ensure_tools() -> Result<()> {
     if !compiler.contains(' ') && !is_there(&compiler) {
         bail!(
             "no C compiler ({compiler}), which SQLite is built with; install one (Debian: \
-             apt-get install build-essential, Fedora: dnf install gcc, macOS: xcode-select --install)"
+             apt-get install build-essential, Fedora: dnf install gcc make, macOS: xcode-select --install)"
+        );
+    }
+    if !is_there("make") {
+        bail!(
+            "no make, which the allocator is built with; install it (Debian: apt-get install build-essential, \
+             Fedora: dnf install make, macOS: xcode-select --install)"
         );
     }
     Ok(())

@@ -14,6 +14,8 @@ use crate::Effort;
 use crate::report::{Report, Target};
 
 const MEGABYTE: f64 = 1_024.0 * 1_024.0;
+/// By then the reaper has seen that they are idle.
+const REAPED: Duration = Duration::from_secs(5);
 /// What is idle is closed soon, so that it is seen what that leaves.
 const DATA: &str = "[pools]\nidle_seconds = 20\n\n[strangers]\nper_second = 100000\nburst = 1000000\n";
 
@@ -57,6 +59,8 @@ async fn memory(report: &mut Report, bed: &Bed, asked: &Asked) {
     until_closed(bed).await;
     let before = pss(bed);
     touch(asked).await;
+    // They are idle, and not for so long that they are closed.
+    tokio::time::sleep(REAPED).await;
     let (open, after) = (connections(bed).await, pss(bed));
     let case = format!("{open} open tenants on SQLite");
     report.at_most(&case, ("memory", "MB"), after, Some(200.0));

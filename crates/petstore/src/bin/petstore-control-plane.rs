@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     service::run("petstore-control-plane", async |config: control_plane::Config, service| {
