@@ -83,8 +83,17 @@ impl Pools {
             .build();
         let servers = Arc::default();
         metrics::observe(meter, &servers);
-        let files = config.sqlite_connections();
-        tracing::info!(connections = files, "SQLite files are kept open by at most so many connections");
+        let bound = config.files();
+        let files = bound.connections;
+        if bound.is_short {
+            tracing::warn!(
+                connections = files,
+                bounded_by = bound.by,
+                "fewer connections to SQLite files than pools.sqlite_connections: raise the limit"
+            );
+        } else {
+            tracing::info!(connections = files, bounded_by = bound.by, "connections to SQLite files are bounded");
+        }
         Self {
             ring: Arc::new(ring),
             lacking: Arc::new(Lacking::new(meter)),

@@ -4,7 +4,6 @@
 //! Nothing here knows a tenant, a database's schema or a product; the planes bring those.
 
 pub mod config;
-pub mod descriptors;
 pub mod docs;
 pub mod extract;
 pub mod health;
@@ -14,6 +13,7 @@ pub mod ops;
 pub mod pool;
 pub mod problem;
 mod run;
+pub mod system;
 pub mod telemetry;
 
 pub use problem::Problem;

@@ -10,12 +10,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     config::{self, ConfigError, Sections, Validate},
-    descriptors,
     health::Health,
     layers::{Api, EdgeConfig, edge},
     lifecycle::{Drain, Lifecycle, bind},
     ops,
     problem::BoxError,
+    system,
     telemetry::Telemetry,
 };
 
@@ -102,7 +102,7 @@ where
     A: Api,
 {
     let telemetry = Telemetry::start(name, config.telemetry())?;
-    descriptors::raise();
+    system::raise_descriptors();
     let lifecycle = Lifecycle::new(config.lifecycle().drain());
     let timeout = config.lifecycle().request_timeout();
     let proxies = config.listen().proxies.clone();

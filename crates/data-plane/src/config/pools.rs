@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 use service::config::Invalid;
+use service::system;
 
 /// `[pools]`: bounds of the connections to tenants' databases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,7 +16,7 @@ pub struct PoolsConfig {
     pub max_routes: u64,
     /// Seconds after which an idle connection is closed.
     pub idle_seconds: u64,
-    /// Connections to SQLite files that this node may have in all; by default as many as the limit of descriptors allows.
+    /// Connections to SQLite files that this node may have in all; by default as many as the system allows.
     pub sqlite_connections: Option<NonZeroU32>,
     /// Milliseconds that a statement waits for a connection.
     pub wait_ms: NonZeroU32,
@@ -33,10 +34,28 @@ pub struct PoolsConfig {
     pub statement_seconds: NonZeroU32,
 }
 
-/// Descriptors that one connection to a SQLite file takes: the database, its log, and the log's index.
-const DESCRIPTORS: u64 = 3;
-/// Descriptors that are left to sockets and logs.
-const SPARED: u64 = 512;
+/// How many connections to SQLite files this node may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileBound {
+    pub(crate) connections: u32,
+    /// The limit that bounds them.
+    pub(crate) by: &'static str,
+    /// More were wanted.
+    pub(crate) is_short: bool,
+}
+
+/// Something that connections to files take of the system.
+struct Room {
+    limit: &'static str,
+    there_is: u64,
+    /// What is left to all else.
+    spared: u64,
+    /// What one connection takes.
+    each: u64,
+}
+
+/// Connections that are possible even where the system seems to allow none.
+const FEWEST: u64 = 16;
 
 impl Default for PoolsConfig {
     fn default() -> Self {
@@ -74,10 +93,53 @@ impl PoolsConfig {
         Ok(())
     }
 
-    /// Connections to SQLite files at most, within the descriptors that the process may have.
-    pub(crate) fn sqlite_connections(&self) -> u32 {
-        let descriptors = service::descriptors::limit();
-        let possible = u32::try_from(descriptors.saturating_sub(SPARED) / DESCRIPTORS).unwrap_or(u32::MAX).max(16);
-        self.sqlite_connections.map_or(possible, |wanted| wanted.get().min(possible))
+    /// Connections to SQLite files at most, within what the system lets the process have.
+    pub(crate) fn files(&self) -> FileBound {
+        self.files_within([
+            // The database, its log, and the log's index. All else is sockets.
+            Room { limit: "open files (ulimit -n)", there_is: system::descriptors(), spared: 512, each: 3 },
+            // All else is the runtime's, and what closes files.
+            Room {
+                limit: "threads (ulimit -u, kernel.threads-max, kernel.pid_max, pids.max)",
+                there_is: system::threads(),
+                spared: 640,
+                each: 1,
+            },
+            // The thread's stack, its stack for signals, a guard for each, and the log's index.
+            Room { limit: "memory mappings (vm.max_map_count)", there_is: system::mappings(), spared: 4_096, each: 5 },
+        ])
+    }
+
+    fn files_within<const N: usize>(&self, rooms: [Room; N]) -> FileBound {
+        let possible =
+            rooms.map(|room| ((room.there_is.saturating_sub(room.spared) / room.each).max(FEWEST), room.limit));
+        let wanted = self.sqlite_connections.map(|wanted| (wanted.get().into(), "pools.sqlite_connections"));
+        let (connections, by) = possible.into_iter().chain(wanted).min().unwrap_or((FEWEST, ""));
+        let is_short = wanted.is_some_and(|(wanted, _)| wanted > connections);
+        FileBound { connections: u32::try_from(connections).unwrap_or(u32::MAX), by, is_short }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_bounded_by_what_there_is_least_of() {
+        let bound = |wanted, descriptors, threads, mappings| {
+            let config = PoolsConfig { sqlite_connections: NonZeroU32::new(wanted), ..PoolsConfig::default() };
+            let room = |limit, there_is, spared, each| Room { limit, there_is, spared, each };
+            let files = room("files", descriptors, 512, 3);
+            let rooms = [files, room("threads", threads, 640, 1), room("mappings", mappings, 4_096, 5)];
+            let FileBound { connections, by, is_short } = config.files_within(rooms);
+            (connections, by, is_short)
+        };
+        assert_eq!(bound(0, 20_000, 32_768, 65_530), (6_496, "files", false));
+        assert_eq!(bound(0, 1_048_576, 32_768, 65_530), (12_286, "mappings", false));
+        assert_eq!(bound(0, 1_048_576, 4_096, 65_530), (3_456, "threads", false));
+        assert_eq!(bound(1_000, 20_000, 32_768, 65_530), (1_000, "pools.sqlite_connections", false));
+        assert_eq!(bound(10_000, 20_000, 32_768, 65_530), (6_496, "files", true));
+        assert_eq!(bound(0, 256, 32_768, 65_530), (16, "files", false));
+        assert_eq!(bound(1, 256, 32_768, 65_530), (1, "pools.sqlite_connections", false));
     }
 }
