@@ -9,6 +9,10 @@ use uuid::Uuid;
 
 use crate::engine::{Entered, Patience, Worker};
 
+/// How long one of several sessions is used. One that began while its server took no writes goes on to refuse them, for as long as it
+/// lives.
+const LIFETIME: Duration = Duration::from_mins(1);
+
 pub(super) async fn connect(url: &str, worker: Worker, connections: u32) -> Result<DatabaseConnection, DbErr> {
     connect_with(url, worker, connections, Session::default()).await
 }
@@ -58,6 +62,12 @@ pub(super) async fn connect_with(
         .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
             options.application_name(&application_name(worker.id)).options(session.settings())
         });
+    if connections > 1 {
+        options.map_sqlx_postgres_before_acquire(|_, session| {
+            let is_fit = session.age < LIFETIME;
+            Box::pin(async move { Ok(is_fit) })
+        });
+    }
     // In a task of its own: the driver computes the proof of a password in 800 turns, and in each all is polled that is around it.
     let connecting = AbortOnDropHandle::new(tokio::spawn(service::pool::open(options)));
     connecting.await.unwrap_or_else(|error| Err(DbErr::Custom(error.to_string())))
