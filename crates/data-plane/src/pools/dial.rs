@@ -27,8 +27,10 @@ use super::connection::{Connection, FirstOf, Message as _};
 
 /// How long a statement waits for SQLite's one writer.
 const BUSY: Duration = Duration::from_secs(10);
-/// What is so for each session on a Postgres server: a statement whose client is gone ends within a second.
-const SETTINGS: &str = "SET client_connection_check_interval = '1s'";
+/// What is so for each session on a Postgres server: a statement whose client said goodbye ends within a second, and a session whose
+/// client has vanished with its network within some ten.
+const SETTINGS: &str = "SET client_connection_check_interval = '1s'; SET tcp_keepalives_idle = '3s'; \
+    SET tcp_keepalives_interval = '2s'; SET tcp_keepalives_count = 3; SET tcp_user_timeout = '10s'";
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// The address of every SQLite file: no server answers for several of them.
