@@ -36,6 +36,13 @@ impl Aways {
         }
     }
 
+    /// A dial ended before the server was asked: another may try.
+    pub(super) fn was_not_tried(&mut self, address: &str) {
+        if let Some(away) = self.0.get_mut(address) {
+            away.is_probing = false;
+        }
+    }
+
     pub(super) fn is_back(&mut self, address: &str) {
         self.0.remove(address);
     }
@@ -69,6 +76,10 @@ mod tests {
         assert!(aways.refuses(&address, later).is_none(), "one may try");
         aways.probe(&address);
         assert!(aways.refuses(&address, later).is_some(), "and no other meanwhile");
+        aways.was_not_tried(&address);
+        assert!(aways.refuses(&address, begin).is_some(), "that told nothing of the server");
+        assert!(aways.refuses(&address, later).is_none(), "and another may try");
+        aways.probe(&address);
         aways.failed(&address, &error, later);
         assert!(aways.refuses(&address, later + PAUSES.0).is_some(), "the next pause is longer");
         assert!(aways.refuses(&address, later + PAUSES.0 * 2).is_none());

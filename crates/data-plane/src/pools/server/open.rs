@@ -21,12 +21,13 @@ impl ServerPool {
         let begun = Instant::now();
         let address = Arc::clone(pool.target.address());
         // Its URL may have been replaced meanwhile.
-        let dialled = if pool.is_unused() {
-            Err(Arc::new(DialError::Unavailable(None)))
-        } else {
+        let is_tried = !pool.is_unused();
+        let dialled = if is_tried {
             // A task of its own: should it panic, its permit comes back all the same.
             let dialling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&pool).dial(dialled)));
             dialling.await.unwrap_or_else(|_| Err(Arc::new(DialError::Unavailable(None))))
+        } else {
+            Err(Arc::new(DialError::Unavailable(None)))
         };
         self.metrics.opened(dialled.as_ref().err().map(AsRef::as_ref), begun.elapsed());
         if pool.is_first(dialled.is_ok()) {
@@ -62,7 +63,10 @@ impl ServerPool {
                     state.away.is_back(&address);
                     state.squeezed_until = Some(now + SQUEEZED_FOR);
                 }
-                // The server answers.
+                // The server was not asked.
+                DialError::Adrift => state.away.was_not_tried(&address),
+                _ if !is_tried => state.away.was_not_tried(&address),
+                // It answers.
                 _ => state.away.is_back(&address),
             }
             self.settle(&mut state);
