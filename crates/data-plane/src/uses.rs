@@ -37,8 +37,12 @@ impl Uses {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn is_in_use(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 0
+        self.count() > 0
     }
 }
 

@@ -150,11 +150,9 @@ pub(super) fn observe(meter: &Meter, servers: &Arc<RwLock<Vec<Arc<ServerPool>>>>
         ("db.client.connection.max", "Connections that this node may have, by server.", |server| {
             vec![(server.counts().share, None)]
         }),
-        (
-            "db.client.connection.pending_requests",
-            "Tenants that wait for a connection to be opened, by server.",
-            |server| vec![(server.counts().starving, None)],
-        ),
+        ("db.client.connection.pending_requests", "Statements that wait for a connection, by server.", |server| {
+            vec![(server.counts().waiting, None)]
+        }),
     ];
     for (name, description, read) in gauges {
         let servers: Weak<_> = Arc::downgrade(servers);

@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     ServerBusy,
     /// All connections that the tenant's plan gives it stayed in use for as long as a request waits.
     PoolExhausted(u32),
+    /// All connections that a tenant may have to its file stayed in use for as long as a request waits.
+    FileExhausted(u32),
     /// A connection could not be opened.
     NotOpened(Arc<DialError>),
 }
@@ -26,7 +28,7 @@ impl Refusal {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::ServerBusy => "server-busy",
-            Self::PoolExhausted(_) => "pool-exhausted",
+            Self::PoolExhausted(_) | Self::FileExhausted(_) => "pool-exhausted",
             Self::NotOpened(error) => match **error {
                 DialError::ServerFull(_) => "server-full",
                 DialError::ServerAway(_) | DialError::Adrift => "server-away",
@@ -52,6 +54,13 @@ impl From<Refusal> for NoConnection {
                 format!(
                     "All {most} database connections of the tenant's plan are in use. Send the request again after the time \
                      in Retry-After, send fewer at once, or choose a plan with more connections."
+                ),
+            ),
+            Refusal::FileExhausted(most) => (
+                "pool-exhausted",
+                format!(
+                    "All {most} connections that a tenant may have to its SQLite database are in use. Send the request again after the \
+                     time in Retry-After, or send fewer at once."
                 ),
             ),
             Refusal::NotOpened(error) => match **error {

@@ -11,7 +11,6 @@ mod open;
 mod queue;
 mod share;
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use indexmap::IndexMap;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -33,8 +33,10 @@ pub(super) use queue::Place;
 use queue::Queue;
 pub(super) use share::Granted;
 
-use crate::uses::Use;
+use crate::uses::{Use, Uses};
 
+/// Pools that are looked at for one whose idle connection may go: all that a server's share comes to, and some of many thousand files.
+const LOOKED_AT: usize = 1_024;
 /// A connection that was used within this time is one that this node could use.
 const LATELY: Duration = Duration::from_secs(10);
 /// How often the control plane is told that this node needs more.
@@ -52,6 +54,8 @@ pub(super) struct ServerPool {
     /// Tells that the control plane should hear of the share.
     news: Arc<Notify>,
     made: Instant,
+    /// Statements that wait for a connection.
+    pub(super) waiting: Arc<Uses>,
     /// Tenants in the queue.
     starving: AtomicU32,
     is_over_share: AtomicBool,
@@ -73,7 +77,9 @@ struct State {
     closing: u32,
     opening: u32,
     /// Pools that hold connections, by their addresses in memory.
-    members: HashMap<usize, Arc<TenantPool>>,
+    members: IndexMap<usize, Arc<TenantPool>>,
+    /// Where it is looked next for one that gives way.
+    next_looked_at: usize,
     queue: Queue,
     away: Aways,
     squeezed_until: Option<Instant>,
@@ -101,7 +107,7 @@ pub(super) struct Counts {
     pub(super) closing: u32,
     pub(super) anchors: u32,
     pub(super) idle: u32,
-    pub(super) starving: u32,
+    pub(super) waiting: u32,
 }
 
 /// An eighth of a second's worth may come at once.
@@ -123,7 +129,8 @@ impl ServerPool {
             held: 0,
             closing: 0,
             opening: 0,
-            members: HashMap::new(),
+            members: IndexMap::new(),
+            next_looked_at: 0,
             queue: Queue::default(),
             away: Aways::default(),
             squeezed_until: None,
@@ -142,6 +149,7 @@ impl ServerPool {
             metrics,
             news,
             made: Instant::now(),
+            waiting: Arc::default(),
             starving: AtomicU32::new(0),
             is_over_share: AtomicBool::new(false),
             suspect_until: AtomicU64::new(0),
@@ -235,7 +243,8 @@ impl ServerPool {
             let has_room = state.held + state.closing < state.share && !is_squeezed;
             // Another connection of a tenant that has some displaces only what is worth less.
             let bound = (pool.open() > 0).then_some(worth);
-            if !has_room && state.victim(now, self.settings.youngest, bound).is_none() {
+            let victim = if has_room { None } else { state.victim(now, self.settings.youngest, bound) };
+            if !has_room && victim.is_none() {
                 bound?;
                 // Those behind it go on. It asks again.
                 state.queue.leave(&pool);
@@ -245,13 +254,14 @@ impl ServerPool {
                 self.dispatch_after(state, wait);
                 return None;
             }
-            let replaced = if has_room {
-                None
-            } else {
-                // Its tenant may have taken it meanwhile.
-                let (_, live) = state.take_victim(now, self.settings.youngest, bound)?;
-                self.metrics.closed(Closed::Replaced);
-                Some(live)
+            let replaced = match victim {
+                None => None,
+                Some(victim) => {
+                    // Its tenant may have taken it meanwhile.
+                    let live = state.take_from(&victim)?;
+                    self.metrics.closed(Closed::Replaced);
+                    Some(live)
+                }
             };
             return Some(state.grant_to(pool, replaced));
         }
@@ -308,7 +318,7 @@ impl State {
         self.held -= 1;
         pool.count_open(-1);
         if pool.open() == 0
-            && let Some(pool) = self.members.remove(&key(pool))
+            && let Some(pool) = self.members.swap_remove(&key(pool))
         {
             // With none it stands before those that have some.
             self.queue.stand_again(&pool);
@@ -334,18 +344,21 @@ impl State {
         rate.check().map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
     }
 
-    /// The pool whose idle connection is worth least, and less than this.
-    fn victim(&self, now: Instant, youngest: Duration, bound: Option<f32>) -> Option<Arc<TenantPool>> {
-        let valued = self.members.values().filter_map(|pool| Some((pool.idle_value(now, youngest)?, pool)));
+    /// The pool whose idle connection is worth least of those that are looked at, and less than this.
+    fn victim(&mut self, now: Instant, youngest: Duration, bound: Option<f32>) -> Option<Arc<TenantPool>> {
+        let (members, begin) = (self.members.len(), self.next_looked_at);
+        let end = begin + members.min(LOOKED_AT);
+        self.next_looked_at = end.checked_rem(members).unwrap_or(0);
+        let looked_at = (begin..end).filter_map(|at| Some(self.members.get_index(at % members)?.1));
+        let valued = looked_at.filter_map(|pool| Some((pool.idle_value(now, youngest)?, pool)));
         let (value, pool) = valued.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
         bound.is_none_or(|bound| value < bound).then(|| Arc::clone(pool))
     }
 
-    /// Takes away the idle connection that is worth least.
-    fn take_victim(&mut self, now: Instant, youngest: Duration, bound: Option<f32>) -> Option<(Arc<TenantPool>, Live)> {
-        let pool = self.victim(now, youngest, bound)?;
+    /// Takes away this pool's idle connection that was used longest ago.
+    fn take_from(&mut self, pool: &TenantPool) -> Option<Live> {
         let live = pool.take_idle()?;
-        self.release(&pool);
-        Some((pool, live))
+        self.release(pool);
+        Some(live)
     }
 }

@@ -39,7 +39,7 @@ impl ServerPool {
             // Before anything is looked at that is idle: what comes back from now on sees it.
             self.settle(&mut state);
             while state.held > state.share
-                && let Some((_, live)) = state.take_victim(now, Duration::ZERO, None)
+                && let Some(live) = state.victim(now, Duration::ZERO, None).and_then(|pool| state.take_from(&pool))
             {
                 state.closing += 1;
                 excess.push(live);
@@ -68,7 +68,7 @@ impl ServerPool {
             closing: state.closing,
             anchors: state.mooring.sockets,
             idle,
-            starving: state.queue.len(),
+            waiting: u32::try_from(self.waiting.count()).unwrap_or(u32::MAX),
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::super::checkout::Checkout;
 use super::super::refusal::Refusal;
-use super::{Answer, TenantPool};
+use super::{Answer, MOST_TO_A_FILE, TenantPool};
 
 /// How long a statement waits for a connection of its tenant's before another is asked for: about what it takes to open one.
 const GRACE: Duration = Duration::from_millis(5);
@@ -64,6 +64,7 @@ impl TenantPool {
     }
 
     async fn wait(self: &Arc<Self>, mut answer: oneshot::Receiver<Answer>) -> Result<Checkout, Refusal> {
+        let _waits = self.server.waiting.begin();
         let begun = Instant::now();
         let deadline = begun + self.server.settings.wait;
         // The first connection is asked for at once.
@@ -84,7 +85,11 @@ impl TenantPool {
             let now = Instant::now();
             if now >= deadline {
                 let most = self.most();
-                let refusal = if self.open() >= most { Refusal::PoolExhausted(most) } else { Refusal::ServerBusy };
+                let refusal = match self.open() >= most {
+                    false => Refusal::ServerBusy,
+                    true if self.is_of_a_file() && most == MOST_TO_A_FILE => Refusal::FileExhausted(most),
+                    true => Refusal::PoolExhausted(most),
+                };
                 self.server.metrics.waited(begun.elapsed());
                 self.server.metrics.refused(&refusal);
                 return Err(refusal);
