@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::bed::{Bed, Store, Tenant, Tuning};
-use crate::budget::{OURS, tenants_on};
+use crate::budget::OURS;
 use crate::postgres::{Postgres, number};
 use crate::proxy::Proxy;
+use crate::way::Way;
 
 /// What is waited for takes as long as a node may be silent, half a minute, and some seconds more.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -30,9 +31,13 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(mut bed: Bed, nodes: usize, tenants: usize) -> Self {
-        let server = Postgres::start_with(&["max_connections=40"]);
-        let (made, tenants) = tenants_on(&bed, &server, tenants).await;
+    async fn new(bed: Bed, nodes: usize, tenants: usize) -> Self {
+        Self::on(small(), &json!({ "region": "there" }), bed, nodes, tenants).await
+    }
+
+    async fn on(server: Postgres, fields: &Value, mut bed: Bed, nodes: usize, tenants: usize) -> Self {
+        let made = bed.register("small", &server.url(), fields).await;
+        let tenants = bed.tenants_in("there", tenants).await;
         let control = bed.control[0].url.clone();
         for _ in bed.data.len()..nodes {
             bed.add_node(&control);
@@ -117,6 +122,10 @@ impl Stage {
     }
 }
 
+fn small() -> Postgres {
+    Postgres::start_with(&["max_connections=40"])
+}
+
 fn send(signal: &str, node: &crate::process::Process) {
     let sent = std::process::Command::new("kill").arg(signal).arg(node.id().to_string()).status().unwrap();
     assert!(sent.success());
@@ -183,5 +192,36 @@ async fn a_data_plane_that_is_cut_off_from_the_control_plane_keeps_its_share_whi
     // Once it dies, it is as gone as any other.
     send("-KILL", &stage.bed.data[0]);
     stage.until_one_has_all().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_opened_beside_sessions_whose_end_the_server_has_not_heard_of() {
+    let (server, bed) = (small(), Bed::start(Store::Sqlite, 1, 0).await);
+    let way = Way::to(&server.place()).await;
+    let fields = json!({ "region": "there", "data_address": way.address });
+    let stage = Stage::on(server, &fields, bed, 1, 24).await;
+    let look = stage.server.look("postgres").await;
+    let before = number(&look, OURS).await;
+    let anchor = "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_activity WHERE application_name LIKE '%/anchor'";
+    let first = number(&look, anchor).await;
+    way.swallow();
+    let deadline = Instant::now() + PATIENCE;
+    // All that may be left is an anchor that it tries to open.
+    while stage.bed.metric(0, "db_client_connection_count").await > 1.0 {
+        assert!(Instant::now() < deadline, "it keeps connections without an anchor");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(number(&look, OURS).await, before, "the server has heard of their ends");
+    way.open();
+    while [0, first].contains(&number(&look, anchor).await) {
+        assert!(Instant::now() < deadline, "there is no other anchor");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Each waits for a connection, and is refused; the sessions are counted all the time.
+    let answers = stage.ask_all(0).await;
+    assert!(answers.iter().all(|status| *status == 503), "{answers:?}");
+    way.forget();
+    stage.until_served(0).await;
     stage.end().await;
 }
