@@ -51,12 +51,12 @@ impl Admin {
             url.set_path(database);
             String::from(url)
         };
-        let entered = connect_with(&into(&url), self.worker, 1, session).await;
+        let entered = connect_with(&into(&url), self.worker, session).await;
         // Since it was connected, the password may have become the other.
         let other = self.urls.iter().find(|other| **other != url);
         match (entered, other) {
             (Err(error), Some(other)) if is_wrong_password(&error) => {
-                connect_with(&into(other), self.worker, 1, session).await
+                connect_with(&into(other), self.worker, session).await
             }
             (entered, _) => entered,
         }

@@ -9,12 +9,22 @@ use uuid::Uuid;
 
 use crate::engine::{Entered, Patience, Worker};
 
-/// How long one of several sessions is used. One that began while its server took no writes goes on to refuse them, for as long as it
-/// lives.
+/// How long a session of the admin's own is used. One that began while its server took no writes refuses them for as long as it lives.
 const LIFETIME: Duration = Duration::from_mins(1);
 
+/// Sessions of the admin's own, which are replaced by and by.
 pub(super) async fn connect(url: &str, worker: Worker, connections: u32) -> Result<DatabaseConnection, DbErr> {
-    connect_with(url, worker, connections, Session::default()).await
+    let mut options = options(url, worker, Session::default());
+    options.max_connections(connections).map_sqlx_postgres_before_acquire(|_, session| {
+        let is_fit = session.age < LIFETIME;
+        Box::pin(async move { Ok(is_fit) })
+    });
+    open(options).await
+}
+
+/// One session, which is not replaced.
+pub(super) async fn connect_with(url: &str, worker: Worker, session: Session) -> Result<DatabaseConnection, DbErr> {
+    open(options(url, worker, session)).await
 }
 
 /// What is a session's own from its start, and is again whenever it is reset.
@@ -44,15 +54,10 @@ impl Session {
     }
 }
 
-pub(super) async fn connect_with(
-    url: &str,
-    worker: Worker,
-    connections: u32,
-    session: Session,
-) -> Result<DatabaseConnection, DbErr> {
+fn options(url: &str, worker: Worker, session: Session) -> ConnectOptions {
     let mut options = ConnectOptions::new(url.to_owned());
     options
-        .max_connections(connections)
+        .max_connections(1)
         .min_connections(0)
         .test_before_acquire(false)
         .test_before_acquire_if_idle_for(Duration::from_secs(1))
@@ -62,12 +67,10 @@ pub(super) async fn connect_with(
         .map_sqlx_postgres_opts(move |options: PgConnectOptions| {
             options.application_name(&application_name(worker.id)).options(session.settings())
         });
-    if connections > 1 {
-        options.map_sqlx_postgres_before_acquire(|_, session| {
-            let is_fit = session.age < LIFETIME;
-            Box::pin(async move { Ok(is_fit) })
-        });
-    }
+    options
+}
+
+async fn open(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
     // In a task of its own: the driver computes the proof of a password in 800 turns, and in each all is polled that is around it.
     let connecting = AbortOnDropHandle::new(tokio::spawn(service::pool::open(options)));
     connecting.await.unwrap_or_else(|error| Err(DbErr::Custom(error.to_string())))
