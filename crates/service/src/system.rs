@@ -98,5 +98,7 @@ mod tests {
         assert!(descriptors() > 3);
         assert!(threads() > 1);
         assert!(mappings() > 100);
+        // Where there is `/proc`, what is read there is found.
+        assert!(!cfg!(target_os = "linux") || threads().max(mappings()) < UNBOUNDED);
     }
 }

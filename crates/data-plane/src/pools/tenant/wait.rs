@@ -85,10 +85,12 @@ impl TenantPool {
             let now = Instant::now();
             if now >= deadline {
                 let most = self.most();
-                let refusal = match self.open() >= most {
-                    false => Refusal::ServerBusy,
-                    true if self.is_of_a_file() && most == MOST_TO_A_FILE => Refusal::FileExhausted(most),
-                    true => Refusal::PoolExhausted(most),
+                let refusal = if self.open() < most {
+                    Refusal::ServerBusy
+                } else if self.is_of_a_file() && most == MOST_TO_A_FILE {
+                    Refusal::FileExhausted(most)
+                } else {
+                    Refusal::PoolExhausted(most)
                 };
                 self.server.metrics.waited(begun.elapsed());
                 self.server.metrics.refused(&refusal);
