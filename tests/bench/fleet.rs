@@ -62,7 +62,7 @@ fn per_second(count: usize, took: Duration) -> f64 {
 async fn fleet(store: Store, tenants: usize) -> Bed {
     let bed = Bed::start(store, 1, 0).await;
     bed.new_tenants_get(1).await;
-    bed.done("PATCH", "/v1/servers/local", Some(json!({ "capacity": 200_000, "warm": 0 }))).await;
+    bed.done("PATCH", "/v1/servers/local", Some(json!({ "capacity": 200_000, "warm": 0, "reserve": 100 }))).await;
     stream::iter(0..tenants)
         .for_each_concurrent(16, |number| {
             let bed = &bed;

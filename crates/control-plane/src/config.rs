@@ -198,6 +198,9 @@ pub struct ServerConfig {
     /// planes need. Files have no budget.
     #[serde(default)]
     pub connection_budget: Option<u32>,
+    /// Connections that are left to control planes; by default what one of them needs, on a small server half of what it takes.
+    #[serde(default)]
+    pub reserve: Option<u32>,
     /// Connections that all data planes together open there in a second.
     #[serde(default = "ServerConfig::connect_rate")]
     pub connect_rate: u32,

@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     AdminUrlDoesNotOpen,
     /// The server does not answer, or refuses its admin.
     ServerUnreachable,
+    /// Others have so many sessions on the server that data planes get fewer than they may have.
+    ServerFull,
     /// A database on the server is no tenant's by the registry.
     DatabaseWithoutTenant,
     /// A login role on the server has no database.

@@ -34,11 +34,11 @@ pub(crate) use entered::Entered;
 pub(crate) use error::Kind;
 pub(crate) use error::{EngineError, is_deadlock};
 pub(crate) use fingerprint::{diff, hash};
-pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login};
+pub(crate) use inspect::{Examination, Identity, Inspect, Inventory, Login, Sessions};
 #[cfg(test)]
 pub(crate) use migrate::Rolled;
 pub(crate) use migrate::{Patience, Way};
-pub(crate) use postgres::ensure_database;
+pub(crate) use postgres::{ADMIN_CONNECTIONS, ensure_database};
 #[cfg(test)]
 pub(crate) use rehearse::Blocks;
 pub(crate) use rehearse::Rehearsed;

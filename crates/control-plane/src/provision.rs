@@ -31,6 +31,7 @@ pub(crate) use admin::settle_admin;
 pub(crate) use breakers::Breakers;
 pub(crate) use held::{begun, begun_on, go_on, holds, in_the_way, is_held};
 pub(crate) use on::On;
+pub(crate) use pace::AT_ONCE;
 pub(crate) use prune::prune;
 pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, open_in, rests, retry, unfinished, wait};
 pub(crate) use runner::run;

@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// Databases that are changed at once, by all control planes together [default: 16]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
-    /// Databases that are changed at once on one server [default: 8]
+    /// Databases that are changed at once on one server, as far as its reserve allows [default: 8]
     #[arg(long, value_name = "N")]
     per_server: Option<u32>,
     /// The error budget: how many may fail in all, as a number or in percent [default: 1%]

@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Let all data planes together have this many connections open [default: what the server takes, less what control planes need]
     #[arg(long, value_name = "N")]
     connection_budget: Option<u32>,
+    /// Leave this many connections to control planes [default: what one needs; on a small server half of what it takes]
+    #[arg(long, value_name = "N")]
+    reserve: Option<u32>,
     /// Let all data planes together open this many connections in a second [default: 200]
     #[arg(long, value_name = "N")]
     connect_rate: Option<u32>,
@@ -58,6 +61,8 @@ struct NewServer<'a> {
     data_address: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_budget: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserve: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_rate: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,6 +95,7 @@ impl Options {
             capacity: self.capacity,
             data_address: self.data_address.as_deref(),
             connection_budget: self.connection_budget,
+            reserve: self.reserve,
             connect_rate: self.connect_rate,
             warm: self.warm,
         })?)
@@ -124,8 +130,8 @@ mod tests {
             body(&[]),
             @r#"{"name":"big","engine":"postgres","region":"eu","admin_url":"postgres://admin:planted-password@db.test/postgres","capacity":1000}"#
         );
-        let all = body(&["--connection-budget", "70", "--connect-rate", "50", "--warm", "0"]);
-        assert!(all.ends_with(r#","connection_budget":70,"connect_rate":50,"warm":0}"#), "{all}");
+        let all = body(&["--connection-budget", "70", "--reserve", "20", "--connect-rate", "50", "--warm", "0"]);
+        assert!(all.ends_with(r#","connection_budget":70,"reserve":20,"connect_rate":50,"warm":0}"#), "{all}");
         assert!(typed(&["--engine", "oracle"]).is_err());
     }
 

@@ -42,6 +42,10 @@ struct Change {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_budget: Option<u32>,
+    /// Leave this many connections to control planes: more let a rollout work on more databases there at once
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserve: Option<u32>,
     /// Let all data planes together open this many connections in a second
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +141,7 @@ mod tests {
                 .unwrap(),
             r#"{"state":"draining","capacity":7,"connection_budget":9,"connect_rate":50}"#
         );
+        assert_eq!(body(&["--reserve", "40"]).unwrap(), r#"{"reserve":40}"#);
         assert_eq!(body(&["--data-address", "pooler:6432"]).unwrap(), r#"{"data_address":"pooler:6432"}"#);
         assert_eq!(body(&["--no-data-address"]).unwrap(), r#"{"data_address":null}"#);
         assert!(body(&["--no-data-address", "--data-address", "pooler:6432"]).is_err());

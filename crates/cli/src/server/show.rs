@@ -28,6 +28,8 @@ struct Connections {
     #[serde(default)]
     reserve: u64,
     #[serde(default)]
+    reserve_needed: u64,
+    #[serde(default)]
     reserve_closing: u64,
     /// None if the server does not answer; so `open`, here and of each share.
     server_limit: Option<u64>,
@@ -68,7 +70,11 @@ impl Shown {
         } else {
             let _ = write!(text, "\n{}", connections.table());
         }
-        let warnings: Vec<String> = [connections.crowd(), connections.others()].into_iter().flatten().collect();
+        let warnings: Vec<String> =
+            [connections.crowd(), connections.others(), connections.little(), connections.much()]
+                .into_iter()
+                .flatten()
+                .collect();
         if !warnings.is_empty() {
             let _ = writeln!(text, "\n{}", warnings.join("\n"));
         }
@@ -108,6 +114,29 @@ impl Connections {
             format!(
                 "too few connections: {nodes} data planes need {FLOOR} each and share a budget of {budget}, so {without} got \
                  none; raise connection_budget or run fewer"
+            )
+        })
+    }
+
+    /// Control planes have fewer than one of them may need at once.
+    fn little(&self) -> Option<String> {
+        let (reserve, needed) = (self.reserve, self.reserve_needed);
+        (reserve < needed).then(|| {
+            format!(
+                "one control plane may need {needed} connections at once and {reserve} are kept for them: rollouts work on fewer \
+                 databases there at once, and other work may have to be tried again; set another --reserve, and a connection_budget \
+                 that leaves room for it"
+            )
+        })
+    }
+
+    /// Budget and reserve are more than there is.
+    fn much(&self) -> Option<String> {
+        let (limit, sum) = (self.server_limit?, self.budget + self.reserve);
+        (limit < sum).then(|| {
+            format!(
+                "connection_budget and reserve are {sum} together, and the server takes {limit}: lower one of them, or raise the \
+                 server's max_connections"
             )
         })
     }
@@ -228,6 +257,18 @@ mod tests {
         assert!(others(29, 0).unwrap().starts_with("others use 29 connections of the server: they leave 1 of 30,"));
         assert!(others(31, 2).is_some());
         assert!(others(40, 0).unwrap().starts_with("others use 40 connections of the server: they leave 0 of 30,"));
+    }
+
+    #[test]
+    fn a_reserve_is_told_that_is_too_small_or_does_not_fit() {
+        let mut shown = shown(Some(30), Some(0), &[]);
+        let connections = shown.connections.as_mut().unwrap();
+        assert_eq!((connections.little(), connections.much()), (None, None));
+        (connections.reserve_needed, connections.budget) = (29, 3);
+        let little = connections.little().unwrap();
+        assert!(little.starts_with("one control plane may need 29 connections at once and 28 are kept"), "{little}");
+        let much = connections.much().unwrap();
+        assert!(much.starts_with("connection_budget and reserve are 31 together, and the server takes 30"), "{much}");
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub(super) struct CreateServer {
     /// Connections that all data planes together may have open there; by default what the server takes, less what control
     /// planes need.
     connection_budget: Option<u32>,
+    /// Connections that are left to control planes; by default what one needs, on a small server half of what it takes. More lets
+    /// a rollout work on more databases there at once.
+    reserve: Option<u32>,
     /// Connections that all data planes together open there in a second, 1 to 10000; by default 200.
     #[serde(default = "ServerConfig::connect_rate")]
     connect_rate: u32,
@@ -174,6 +177,7 @@ pub(super) async fn create(
         data_address: body.data_address,
         capacity: body.capacity,
         connection_budget: body.connection_budget,
+        reserve: body.reserve,
         connect_rate: body.connect_rate,
         warm: body.warm,
     };
@@ -226,12 +230,14 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
         wanted.engine.parse().map_err(|_| Problem::invalid_field("engine", "is none of: postgres, sqlite"))?;
     let capacity = amount("capacity", wanted.capacity)?;
     let connection_budget = wanted.connection_budget.map(|budget| amount("connection_budget", budget)).transpose()?;
+    let reserve = wanted.reserve.map(|reserve| amount("reserve", reserve)).transpose()?;
     let connect_rate = rate(wanted.connect_rate)?;
     let warm_target = warm(wanted.warm)?;
     let engine = plane.engines.new_at(kind, &wanted.admin_url, None, wanted.data_address.as_deref());
     check(plane, engine).await?;
-    let (learned, control_reserve) = connections::learn(plane, kind, &wanted.admin_url, wanted.connect_rate).await?;
-    let connection_budget = connection_budget.unwrap_or(learned);
+    let given = (connection_budget, reserve);
+    let (connection_budget, control_reserve) =
+        connections::learn(plane, kind, &wanted.admin_url, wanted.connect_rate, given).await?;
     let id = Uuid::now_v7();
     let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
     let sealed = plane.servers_ring.seal(subject, &wanted.admin_url, &mut rand::rng());

@@ -21,6 +21,7 @@ use crate::engine::{DatabaseName, Engine, EngineError, Identity, Slot};
 use crate::provision::On;
 use crate::registry::RegistryTransaction;
 use crate::registry::entities::{databases, servers, templates, tenants, warm_databases};
+use crate::shares::standing::Standing;
 
 /// What the registry does not know, by name; within one, the database before its roles.
 pub(super) type Stray = (DatabaseName, Option<Slot>);
@@ -75,6 +76,7 @@ impl Doctor {
         let names: BTreeSet<DatabaseName> = strays.iter().map(|(name, _)| name.clone()).collect();
         let end = names.last().cloned();
         if after.is_none() {
+            report.findings.extend(self.full(server, engine.as_ref()).await?);
             report.findings.extend(self.keeping(server).await?);
         }
         let (engine, strays) = (&engine, &strays);
@@ -104,6 +106,25 @@ impl Doctor {
                       then nothing of this server can be looked at, and nothing be done on it.";
         let finding = Finding::new(Kind::AdminUrlDoesNotOpen, format!("Its admin URL does not open: {error}."), remedy);
         Some(Finding { server: Some(server.name.clone()), ..finding })
+    }
+
+    /// The finding of a server whose connections are in use by others.
+    async fn full(&self, server: &servers::Model, engine: &dyn Engine) -> Result<Option<Finding>, DbErr> {
+        let shares = self.plane.registry.shares_on(server.id).await?;
+        if shares.is_empty() {
+            return Ok(None);
+        }
+        // One that does not tell is found by what it does not do.
+        let looked = self.in_time(LOOK, Standing::of(engine, server, &shares)).await;
+        let full = looked.ok().flatten().filter(Standing::is_full);
+        Ok(full.map(|standing| {
+            let (limit, others) = (standing.limit, standing.others());
+            let detail =
+                format!("All of its {limit} connections are in use, {others} of them by others than data planes.");
+            let remedy = "See who has them (pg_stat_activity) and end what nobody needs, or lower the server's \
+                          connection_budget to what the others leave.";
+            Finding { server: Some(server.name.clone()), ..Finding::new(Kind::ServerFull, detail, remedy) }
+        }))
     }
 
     /// The engine of a server that answers; or the finding that it does not.

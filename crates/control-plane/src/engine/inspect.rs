@@ -55,7 +55,7 @@ pub(crate) struct Examination {
 }
 
 /// The sessions of a server now.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions {
     /// Of the names that were asked for; a name without sessions is left out.
     pub(crate) by_name: BTreeMap<String, u32>,

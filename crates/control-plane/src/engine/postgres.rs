@@ -46,7 +46,7 @@ const IDLE_TIMEOUT: &str = "30s";
 const QUERY: [&str; 6] = ["sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "ssl-ca", "statement-cache-capacity"];
 
 /// Connections of the admin to its own database, at most. A login costs more than most of what is done with it.
-const ADMIN_CONNECTIONS: u32 = 8;
+pub(crate) const ADMIN_CONNECTIONS: u32 = 8;
 
 /// One Postgres server, by its admin's URL.
 pub(super) struct Postgres {

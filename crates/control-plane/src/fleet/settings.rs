@@ -75,7 +75,8 @@ pub(crate) struct Settings {
     pub(crate) waves: Vec<f64>,
     /// Targets that are worked on at once, by all control planes together: 1 to 256.
     pub(crate) concurrency: u32,
-    /// As `concurrency`, on one server.
+    /// As `concurrency`, on one server: 1 to 256, and no more than the connections that are reserved for control planes there leave
+    /// to rollouts.
     pub(crate) per_server: u32,
     /// How many targets may fail in all.
     pub(crate) budget: Budget,

@@ -1,6 +1,6 @@
 //! Which targets are next, and who works on them: leases with a fencing number, as operations have them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, LockType, Query};
@@ -11,8 +11,9 @@ use super::settings::Settings;
 use super::{State, TargetState, conduct};
 use crate::plane::Plane;
 use crate::registry::change::Change;
-use crate::registry::entities::{rollout_targets, rollouts};
+use crate::registry::entities::{rollout_targets, rollouts, servers};
 use crate::registry::{Registry, present_epoch};
+use crate::shares::reserve::rollout_room;
 
 /// Targets that were taken, of one rollout.
 pub(super) struct Taken {
@@ -95,14 +96,23 @@ pub(super) async fn take(
     let in_all: u64 = at_work.values().sum();
     let free = Ord::min(u64::from(settings.concurrency).saturating_sub(in_all), at_most as u64);
     let mut targets = Vec::new();
+    let servers = servers::Entity::find().all(change.db()).await?;
+    let room: HashMap<Uuid, u32> = servers.iter().map(|server| (server.id, rollout_room(plane, server))).collect();
+    let is_full = |server: Uuid, at_work: u64| {
+        let room = room.get(&server).copied().unwrap_or(u32::MAX);
+        at_work >= u64::from(Ord::min(settings.per_server, room))
+    };
     // One after the other: each is read in the order of an index. What somebody left goes first.
     let mut kinds = [has_lapsed(registry), is_due(registry)].into_iter();
     let mut kind = kinds.next();
     // Each round fills some server, or is the last of its kind.
     while (targets.len() as u64) < free {
         let Some(is_next) = kind.clone() else { break };
-        let is_full = |at_work: u64| at_work >= u64::from(settings.per_server);
-        let full: Vec<Uuid> = at_work.iter().filter(|(_, count)| is_full(**count)).map(|(server, _)| *server).collect();
+        let full: Vec<Uuid> = at_work
+            .iter()
+            .filter(|(server, at_work)| is_full(**server, **at_work))
+            .map(|(server, _)| *server)
+            .collect();
         let seen: HashSet<Uuid> = targets.iter().map(|it: &rollout_targets::Model| it.tenant_id).collect();
         let limit = free - targets.len() as u64;
         let next = rollout_targets::Entity::find()
@@ -119,8 +129,9 @@ pub(super) async fn take(
             .await?;
         let is_last = (next.len() as u64) < limit;
         for target in next {
-            let on_server = at_work.entry(target.server_id.unwrap_or_default()).or_default();
-            if (targets.len() as u64) < free && !is_full(*on_server) {
+            let server = target.server_id.unwrap_or_default();
+            let on_server = at_work.entry(server).or_default();
+            if (targets.len() as u64) < free && !is_full(server, *on_server) {
                 *on_server += 1;
                 targets.push(target);
             }

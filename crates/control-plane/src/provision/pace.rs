@@ -31,6 +31,9 @@ pub(super) struct Pace {
     pub(super) faults: super::faults::Faults,
 }
 
+/// Operations that one control plane works on at once.
+pub(crate) const AT_ONCE: usize = 8;
+
 impl Default for Pace {
     fn default() -> Self {
         Self {
@@ -40,7 +43,7 @@ impl Default for Pace {
             first_retry: Duration::from_millis(100),
             put_off: Duration::from_secs(1),
             wait: Duration::from_millis(50),
-            at_once: 8,
+            at_once: AT_ONCE,
             #[cfg(test)]
             faults: super::faults::Faults::default(),
         }

@@ -9,14 +9,10 @@ use uuid::Uuid;
 
 use crate::engine::EngineKind;
 use crate::plane::Plane;
-use crate::registry::CONNECTIONS;
-use crate::registry::entities::{servers, shares};
+use crate::registry::entities::servers;
+use crate::shares::reserve::{closing, needed};
+use crate::shares::standing::Standing;
 
-/// Connections that control planes need at once: their admins' pool, and one for each operation and each target of a rollout
-/// that is at work on the server.
-const CONTROL: u32 = 8 + 8 + 8;
-/// Connections that go on for a moment after their clients have left, for each that may be opened in a second.
-const LAG_SECONDS: f64 = 0.02;
 /// What a server is taken to allow that bounds its connections not: a file.
 const UNBOUNDED: i32 = 1_000;
 
@@ -27,6 +23,8 @@ pub(super) struct Connections {
     budget: i32,
     /// What is left to control planes.
     reserve: i32,
+    /// What one control plane needs of it, so that none of its work waits for another.
+    reserve_needed: u32,
     /// The part of the reserve that is for sessions whose client has left and that the server still ends.
     reserve_closing: u32,
     /// What the server takes of others than superusers; none if it does not answer.
@@ -55,26 +53,22 @@ pub(super) struct NodeShare {
     is_leaving: bool,
 }
 
-fn closing(connect_rate: u32) -> u32 {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small part of at most 10,000")]
-    let closing = (f64::from(connect_rate) * LAG_SECONDS).ceil() as u32;
-    closing
-}
-
-/// What data planes may have of a new server, and what is left to control planes.
+/// What data planes may have of a new server, and what is left to control planes. One of them may be given.
 pub(super) async fn learn(
     plane: &Plane,
     kind: EngineKind,
     admin_url: &SecretString,
     connect_rate: u32,
+    (budget, reserve): (Option<i32>, Option<i32>),
 ) -> Result<(i32, i32), Problem> {
     let engine = plane.engines.new_for(kind, admin_url).map_err(Problem::internal)?;
-    let Some(limit) = engine.connections().await.map_err(Problem::internal)? else { return Ok((UNBOUNDED, 0)) };
-    let registry = if plane.registry.is_on_server_of(admin_url) { CONNECTIONS } else { 0 };
-    // A small server is shared by halves.
-    let reserve = Ord::min(CONTROL + registry + closing(connect_rate), limit / 2);
+    let Some(limit) = engine.connections().await.map_err(Problem::internal)? else {
+        return Ok((budget.unwrap_or(UNBOUNDED), reserve.unwrap_or(0)));
+    };
     let signed = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-    Ok((signed(limit - reserve).max(1), signed(reserve)))
+    // A small server is shared by halves.
+    let reserve = reserve.unwrap_or_else(|| signed(Ord::min(needed(plane, admin_url, connect_rate), limit / 2)));
+    Ok((budget.unwrap_or_else(|| signed(limit).saturating_sub(reserve).max(1)), reserve))
 }
 
 /// How a server's connections are used now; none for files.
@@ -83,23 +77,16 @@ pub(super) async fn of(plane: &Plane, server: &servers::Model) -> Result<Option<
         return Ok(None);
     }
     let rows = plane.registry.shares_on(server.id).await?;
-    let of_holder = |row: &shares::Model| [application_name(row.holder), anchor_name(row.holder)];
-    let names: Vec<String> = rows.iter().flat_map(of_holder).collect();
-    let looked = async {
-        let engine = plane.engine(server)?;
-        Ok::<_, crate::engine::EngineError>((engine.connections().await?, engine.sessions(&names).await?))
-    };
-    let (server_limit, sessions) = match looked.await {
-        Ok((limit, sessions)) => (limit, Some(sessions)),
-        Err(error) => {
-            tracing::info!(server = server.name, %error, "could not look at a server's connections");
-            (None, None)
-        }
-    };
+    let looked = async { Standing::of(plane.engine(server)?.as_ref(), server, &rows).await };
+    let standing = looked.await.unwrap_or_else(|error| {
+        tracing::info!(server = server.name, %error, "could not look at a server's connections");
+        None
+    });
     let shares = rows.into_iter().map(|row| {
-        let counted = sessions
+        let names = [application_name(row.holder), anchor_name(row.holder)];
+        let counted = standing
             .as_ref()
-            .map(|sessions| of_holder(&row).map(|name| sessions.by_name.get(&name).copied().unwrap_or_default()));
+            .map(|standing| names.map(|name| standing.sessions.by_name.get(&name).copied().unwrap_or_default()));
         NodeShare {
             node: row.node_id,
             share: row.share,
@@ -110,12 +97,14 @@ pub(super) async fn of(plane: &Plane, server: &servers::Model) -> Result<Option<
             is_leaving: row.is_leaving,
         }
     });
+    let rate = server.connect_rate.unsigned_abs();
     Ok(Some(Connections {
         budget: server.connection_budget,
         reserve: server.control_reserve,
-        reserve_closing: closing(server.connect_rate.unsigned_abs()),
-        server_limit,
-        open: sessions.as_ref().map(|sessions| sessions.open),
+        reserve_needed: plane.admin_url(server).map_or(0, |url| needed(plane, &url, rate)),
+        reserve_closing: closing(rate),
+        server_limit: standing.as_ref().map(|standing| standing.limit),
+        open: standing.as_ref().map(|standing| standing.sessions.open),
         shares: shares.collect(),
     }))
 }

@@ -32,6 +32,8 @@ pub(crate) struct UpdateServer {
     capacity: Option<u32>,
     /// Connections that all data planes together may have open there.
     connection_budget: Option<u32>,
+    /// Connections that are left to control planes.
+    reserve: Option<u32>,
     /// Connections that all data planes together open there in a second, 1 to 10000.
     connect_rate: Option<u32>,
     /// Databases that are kept ready for tenants to come, 0 to 1000.
@@ -108,6 +110,9 @@ pub(crate) async fn update(
     }
     if let Some(budget) = body.connection_budget {
         row.connection_budget = Set(amount("connection_budget", budget)?);
+    }
+    if let Some(reserve) = body.reserve {
+        row.control_reserve = Set(amount("reserve", reserve)?);
     }
     if let Some(number) = body.connect_rate {
         row.connect_rate = Set(rate(number)?);

@@ -49,7 +49,7 @@ impl Stage {
             capacity: Set(capacity),
             connection_budget: Set(20),
             connect_rate: Set(200),
-            control_reserve: Set(0),
+            control_reserve: Set(100),
             sealed_admin_url: Set(self.seal_admin_url(id, url)),
             generation: Set(1),
             created_at: Set(Utc::now()),
