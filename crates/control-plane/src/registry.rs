@@ -30,7 +30,7 @@ use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
 use tenancy::Plan;
 use tenancy::route::{Epoch, Revision};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use url::Url;
 use uuid::Uuid;
 
@@ -60,6 +60,8 @@ pub(crate) struct Registry {
     told: Told,
     /// Shares of servers' connections, as they were read last.
     dealt: Arc<tokio::sync::Mutex<Option<shares::Dealt>>>,
+    /// A process of a data plane came that has no anchor yet, and opens nothing before it has one.
+    newcomer: Arc<Notify>,
 }
 
 /// A login role on a server: host, port, user.
@@ -104,7 +106,8 @@ impl Registry {
         let made = Mark::generate(&mut rand::rng());
         let (head, login, clock) = (watch::Sender::new(Revision(0)), login(url), Clock::default());
         let (nodes, told, dealt) = (Arc::default(), Told::default(), Arc::default());
-        let mut registry = Self { db, head, mark: made, login, clock, nodes, told, dealt };
+        let newcomer = Arc::default();
+        let mut registry = Self { db, head, mark: made, login, clock, nodes, told, dealt, newcomer };
         registry.set_clock().await?;
         registry.migrate().await?;
         registry.seed(schema_version).await?;

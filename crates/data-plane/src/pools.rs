@@ -37,7 +37,7 @@ pub(crate) use checkout::{Checkout, Failed};
 pub(crate) use connection::{Begin, Commit, Execute, Message, QueryAll, QueryOne, Rollback, Unprepared};
 use dial::{DialError, Target};
 use lacking::Lacking;
-use metrics::Instruments;
+use metrics::{Closed, Instruments};
 pub(crate) use refusal::{REFUSED, Refusal};
 use server::ServerPool;
 use settings::Settings;
@@ -224,7 +224,7 @@ impl Pools {
             // The listener hears of it now, not at some later request.
             self.open.run_pending_tasks().await;
             if url.is_dialled_again {
-                pool.renew();
+                pool.renew(Closed::Retired);
             }
         }
     }

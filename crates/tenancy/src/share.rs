@@ -32,8 +32,8 @@ pub struct Share {
     pub connections: u32,
     /// Connections that the node may open there in a second.
     pub connect_rate: u32,
-    /// The node opens connections there only while this session lives, which is one of them. None: the control plane has made
-    /// none yet, or is of a version that makes none.
+    /// The node opens connections there only while this session lives, which is one of them. None: the control plane has not made
+    /// it yet, and the node waits for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<Anchor>,
 }

@@ -197,12 +197,16 @@ impl Registry {
             is_fenced: false,
         };
         write(&transaction, &row).await?;
+        let has_anchor = row.is_anchor_made;
         match at {
             Some(at) => rows[at] = row,
             None => rows.push(row),
         }
         let is_changed = self.deal_rows(&transaction, budget, &mut rows, heard.is_unknown.then_some(holder)).await?;
         transaction.commit().await?;
+        if !has_anchor {
+            self.newcomer.notify_one();
+        }
         Ok(is_changed)
     }
 

@@ -15,8 +15,9 @@ use crate::engine::{AnchorRole, new_password};
 use crate::plane::Plane;
 use crate::registry::entities::{servers, shares};
 
-/// The first pause after a server failed to make one, and the longest. Its data planes work without meanwhile.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// The first pause after a server failed to make one, and the longest: a data plane that has just started opens nothing there
+/// meanwhile.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// How often it is looked whether those that were made are there.
 const LOOK: Duration = Duration::from_mins(1);
@@ -49,8 +50,8 @@ impl Makers {
                 Err(error) => {
                     let pause = before.map_or(PAUSES.0, |(_, pause)| (pause * 2).min(PAUSES.1));
                     tracing::warn!(%server, error, ?pause,
-                        "could not make the login role of a data plane's anchor: if the data plane dies, its connections are \
-                         not dealt to others by themselves");
+                        "could not make the login role of a data plane's anchor, without which the data plane opens no \
+                         connection to this server; it is tried again");
                     self.failed.insert(server, (Instant::now() + pause, pause));
                 }
             }

@@ -34,14 +34,14 @@ pub(super) struct Lifeline {
 }
 
 impl Lifeline {
-    /// Of a server for which no anchor was heard of yet.
-    pub(super) fn new() -> Self {
-        Self { made: Instant::now(), until: AtomicU64::new(FREE) }
+    /// Of a server: nothing is opened there before its anchor has answered.
+    pub(super) fn of_server() -> Self {
+        Self { made: Instant::now(), until: AtomicU64::new(0) }
     }
 
-    /// From now on an anchor is needed.
-    pub(super) fn bind(&self) {
-        let _ = self.until.compare_exchange(FREE, 0, Ordering::SeqCst, Ordering::SeqCst);
+    /// Of files, which have no anchor.
+    pub(super) fn of_files() -> Self {
+        Self { made: Instant::now(), until: AtomicU64::new(FREE) }
     }
 
     /// A round trip that was begun at this moment succeeded: the server had the session later than that.
@@ -135,12 +135,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_needs_an_anchor_goes_on_only_while_it_lives() {
-        let lifeline = Lifeline::new();
-        assert_eq!(lifeline.guard(async { 1 }).await, Some(1), "none is needed yet");
-        lifeline.bind();
-        assert_eq!(lifeline.guard(async { 2 }).await, None);
+        assert_eq!(Lifeline::of_files().guard(async { 1 }).await, Some(1), "none is needed");
+        let lifeline = Lifeline::of_server();
+        assert_eq!(lifeline.guard(async { 2 }).await, None, "none was heard of yet");
         lifeline.prove(Instant::now());
-        lifeline.bind();
         assert_eq!(lifeline.guard(async { 3 }).await, Some(3));
         assert_eq!(lifeline.guard(std::future::pending::<()>()).await, None, "it is dropped when its time is over");
         lifeline.prove(Instant::now());
@@ -150,8 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_was_stopped_goes_on_with_no_dial() {
-        let (lifeline, is_sent) = (Lifeline::new(), AtomicBool::new(false));
-        lifeline.bind();
+        let (lifeline, is_sent) = (Lifeline::of_server(), AtomicBool::new(false));
         lifeline.prove(Instant::now());
         let dial = async {
             tokio::task::yield_now().await;

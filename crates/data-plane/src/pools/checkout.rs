@@ -109,7 +109,9 @@ impl Checkout {
             // Another new one would answer the same.
             Verdict::ReadOnly if live.opened.elapsed() < FRESH_FOR => Err(Failed::Database(error)),
             Verdict::Stale | Verdict::ReadOnly => {
-                self.spoil();
+                self.condition = Condition::Spent;
+                // Those in use, too: the statement is sent once more, and must not meet another that is out of date.
+                self.pool.renew(Closed::Spent);
                 Err(Failed::Stale(error))
             }
             Verdict::Lost => {

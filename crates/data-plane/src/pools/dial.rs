@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::error::DatabaseError;
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{ConnectOptions as _, Error};
 use sea_orm::{DbErr, RuntimeErr};
@@ -45,6 +45,9 @@ pub(crate) enum DialError {
     /// The server has as many connections as it takes.
     #[error("the database server has as many connections as it takes")]
     ServerFull(#[source] DbErr),
+    /// The login role or the database has as many sessions as it may have: that says nothing of the server.
+    #[error("the login role or the database has as many sessions as it may have")]
+    LimitReached(#[source] DbErr),
     /// The anchor session was lost meanwhile: what this node has of the server's connections may soon be another's.
     #[error("the anchor session on the database server was lost")]
     Adrift,
@@ -64,10 +67,12 @@ pub(crate) enum DialError {
 impl DialError {
     pub(super) fn of(error: Error, is_file: bool) -> Self {
         let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default().into_owned();
+        let is_own_limit = is_own_limit(&error);
         let is_line = matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_));
         let told = DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)));
         match code.as_str() {
             _ if is_file => Self::Unavailable(Some(told)),
+            _ if is_own_limit => Self::LimitReached(told),
             "53300" => Self::ServerFull(told),
             "57P01" | "57P02" | "57P03" => Self::ServerAway(Some(told)),
             _ if is_line => Self::ServerAway(Some(told)),
@@ -82,6 +87,7 @@ impl DialError {
         match self {
             Self::ServerAway(_) => "server-away",
             Self::ServerFull(_) => "server-full",
+            Self::LimitReached(_) => "limit-reached",
             Self::Adrift => "adrift",
             Self::Unavailable(_) => "unavailable",
             Self::KeyMissing(_) => "key-missing",
@@ -103,7 +109,11 @@ pub(super) fn tell((tenant, generation): (TenantId, u64), server: &str, error: &
                 "refused to serve a tenant from a database that is not proven to be its own");
         }
         DialError::KeyMissing(_) => tracing::error!(%tenant, generation, "{error}"),
-        DialError::ServerAway(_) | DialError::ServerFull(_) | DialError::Adrift | DialError::Unavailable(_) => {
+        DialError::ServerAway(_)
+        | DialError::ServerFull(_)
+        | DialError::LimitReached(_)
+        | DialError::Adrift
+        | DialError::Unavailable(_) => {
             let source = std::error::Error::source(error).map(tracing::field::display);
             tracing::warn!(%tenant, generation, server, source, "could not open a connection: {error}");
         }
@@ -226,6 +236,14 @@ impl Target {
             Err(DialError::Refused("its identity stamp names another tenant"))
         }
     }
+}
+
+/// The limit that was reached is that of the login role or of the database: it says nothing of the server. Postgres names the two and
+/// the server's own limit alike (53300), and not by where it found them.
+fn is_own_limit(error: &Error) -> bool {
+    let told = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    told.and_then(PgDatabaseError::routine)
+        .is_some_and(|routine| matches!(routine, "InitializeSessionUserId" | "CheckMyDatabase"))
 }
 
 /// The server does not have the setting: it is too old, or of another make.

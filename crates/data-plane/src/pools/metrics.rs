@@ -139,7 +139,7 @@ impl PoolMetrics {
 /// Gauges of what is open on each server.
 pub(super) fn observe(meter: &Meter, servers: &Arc<RwLock<Vec<Arc<ServerPool>>>>) {
     type Read = fn(&ServerPool) -> Vec<(u32, Option<&'static str>)>;
-    let gauges: [(&'static str, &'static str, Read); 3] = [
+    let gauges: [(&'static str, &'static str, Read); 4] = [
         ("db.client.connection.count", "Connections to tenants' databases, by server and state.", |server| {
             let counts = server.counts();
             let used = counts.held.saturating_sub(counts.idle);
@@ -149,6 +149,9 @@ pub(super) fn observe(meter: &Meter, servers: &Arc<RwLock<Vec<Arc<ServerPool>>>>
         }),
         ("db.client.connection.max", "Connections that this node may have, by server.", |server| {
             vec![(server.counts().share, None)]
+        }),
+        ("data_plane_connect_rate", "Connections that this node may open in a second, by server.", |server| {
+            vec![(server.counts().connect_rate, None)]
         }),
         ("db.client.connection.pending_requests", "Statements that wait for a connection, by server.", |server| {
             vec![(server.counts().waiting, None)]

@@ -32,7 +32,7 @@ impl Refusal {
             Self::NotOpened(error) => match **error {
                 DialError::ServerFull(_) => "server-full",
                 DialError::ServerAway(_) | DialError::Adrift => "server-away",
-                DialError::Unavailable(_) => "database-unavailable",
+                DialError::Unavailable(_) | DialError::LimitReached(_) => "database-unavailable",
                 DialError::KeyMissing(_) => "key-missing",
                 DialError::Refused(_) => REFUSED,
             },
@@ -70,7 +70,10 @@ impl From<Refusal> for NoConnection {
                      time in Retry-After."
                         .to_owned(),
                 ),
-                DialError::ServerAway(_) | DialError::Adrift | DialError::Unavailable(_) => (
+                DialError::ServerAway(_)
+                | DialError::Adrift
+                | DialError::LimitReached(_)
+                | DialError::Unavailable(_) => (
                     "database-unavailable",
                     "The tenant's database cannot be reached now. Send the request again after the time in Retry-After."
                         .to_owned(),

@@ -82,7 +82,8 @@ struct State {
     next_looked_at: usize,
     queue: Queue,
     away: Aways,
-    squeezed_until: Option<Instant>,
+    /// Addresses where there are no more connections than this node has there.
+    full: Aways,
     /// The control plane waits to hear that no more are open than it granted.
     owes_word: bool,
     /// When it was told last that this node needs more.
@@ -103,6 +104,8 @@ struct Grant {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) share: u32,
+    /// Connections that may be opened in a second; 0 where that is not bounded.
+    pub(super) connect_rate: u32,
     pub(super) held: u32,
     pub(super) closing: u32,
     pub(super) anchors: u32,
@@ -133,16 +136,17 @@ impl ServerPool {
             next_looked_at: 0,
             queue: Queue::default(),
             away: Aways::default(),
-            squeezed_until: None,
+            full: Aways::default(),
             owes_word: false,
             asked_at: None,
             connect_rate: settings.connect_rate,
             rate: settings.connect_rate.map(limiter),
             is_timer_set: false,
         };
+        let is_of_files = settings.connect_rate.is_none();
         Self {
-            is_of_files: settings.connect_rate.is_none(),
-            lifeline: Arc::new(Lifeline::new()),
+            is_of_files,
+            lifeline: Arc::new(if is_of_files { Lifeline::of_files() } else { Lifeline::of_server() }),
             calls: Arc::default(),
             name,
             settings,
@@ -239,8 +243,9 @@ impl ServerPool {
                 state.queue.leave(&pool);
                 continue;
             }
-            let is_squeezed = state.squeezed_until.is_some_and(|until| now < until);
-            let has_room = state.held + state.closing < state.share && !is_squeezed;
+            // Where this node has none, nobody waits for that: one dial at a time finds out whether there is room.
+            let is_full = state.held > 0 && state.full.refuses(pool.target.address(), now).is_some();
+            let has_room = state.held + state.closing < state.share && !is_full;
             // Another connection of a tenant that has some displaces only what is worth less.
             let bound = (pool.open() > 0).then_some(worth);
             let victim = if has_room { None } else { state.victim(now, self.settings.youngest, bound) };
@@ -329,6 +334,9 @@ impl State {
     fn grant_to(&mut self, pool: Arc<TenantPool>, replaced: Option<Live>) -> Grant {
         self.queue.leave(&pool);
         self.away.probe(pool.target.address());
+        if replaced.is_none() {
+            self.full.probe(pool.target.address());
+        }
         self.held += 1;
         self.opening += 1;
         pool.count_open(1);

@@ -186,14 +186,14 @@ impl TenantPool {
     }
 
     /// Closes what is idle, and what is in use now when it comes back.
-    pub(super) fn renew(&self) {
+    pub(super) fn renew(&self, why: Closed) {
         let idle = {
             let mut state = self.state();
             state.renewed = Some(Instant::now());
             std::mem::take(&mut state.idle)
         };
         for live in idle {
-            self.server.discard(self, live, Closed::Retired);
+            self.server.discard(self, live, why);
         }
     }
 

@@ -65,6 +65,11 @@ impl Registry {
         Ok(left.collect())
     }
 
+    /// Waits until this replica hears of a process that has no anchor yet.
+    pub(crate) async fn newcomer(&self) {
+        self.newcomer.notified().await;
+    }
+
     /// Shares of processes that run, as far as is known, and have no anchor yet.
     pub(crate) async fn shares_without_anchor(&self) -> Result<Vec<shares::Model>, DbErr> {
         let without =

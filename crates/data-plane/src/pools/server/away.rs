@@ -1,4 +1,4 @@
-//! Which addresses do not answer: remembered with a growing pause, after which one request at a time tries again.
+//! Which addresses do not answer, or have no room: remembered with a growing pause, after which one request at a time tries again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Addresses at most: a server has one, and for a while two when it moves.
 const MOST: usize = 1_000;
 
-/// The addresses of one server that do not answer.
+/// The addresses of one server that do not answer, or have no room.
 #[derive(Default)]
 pub(super) struct Aways(HashMap<Arc<str>, Away>);
 

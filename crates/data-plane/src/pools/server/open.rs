@@ -1,7 +1,7 @@
 //! How connections begin: in a task that no request can cancel, and what follows when one cannot be opened.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -10,11 +10,10 @@ use super::super::metrics::Closed;
 use super::super::refusal::Refusal;
 use super::{Grant, ServerPool};
 
-/// How long a server that is full is not asked for more than this node has there.
-const SQUEEZED_FOR: Duration = Duration::from_millis(250);
-
 impl ServerPool {
     pub(super) async fn open(self: Arc<Self>, Grant { pool, replaced, dialled }: Grant) {
+        // Only a connection more than before tells whether the server has room.
+        let is_added = replaced.is_none();
         if let Some(live) = replaced {
             self.close(live, Closed::Replaced).await;
         }
@@ -40,6 +39,9 @@ impl ServerPool {
                     let mut state = self.state();
                     state.opening -= 1;
                     state.away.is_back(&address);
+                    if is_added {
+                        state.full.is_back(&address);
+                    }
                 }
                 pool.opened(live);
                 return self.dispatch(now);
@@ -54,14 +56,18 @@ impl ServerPool {
             // The server's side of it may still be there.
             state.release(&pool);
             state.closing += 1;
+            if is_added {
+                state.full.was_not_tried(&address);
+            }
             match *error {
-                DialError::ServerAway(_) => {
+                DialError::ServerFull(_) if state.held > 0 => {
+                    state.away.is_back(&address);
+                    state.full.failed(&address, &error, now);
+                }
+                // It is as good as away where this node has no connection that could serve others.
+                DialError::ServerAway(_) | DialError::ServerFull(_) => {
                     state.away.failed(&address, &error, now);
                     refused = state.queue.take_all_of(&address);
-                }
-                DialError::ServerFull(_) => {
-                    state.away.is_back(&address);
-                    state.squeezed_until = Some(now + SQUEEZED_FOR);
                 }
                 // The server was not asked.
                 DialError::Adrift => state.away.was_not_tried(&address),

@@ -9,6 +9,9 @@ use super::super::anchor::Anchor;
 use super::super::metrics::Closed;
 use super::{ASK_EVERY, Counts, LATELY, ServerPool, State, limiter};
 
+/// The part of a share that is for no tenant: the anchor.
+const ANCHOR: u32 = 1;
+
 /// What the control plane granted of one server.
 #[derive(Clone, Default)]
 pub(in super::super) struct Granted {
@@ -16,7 +19,7 @@ pub(in super::super) struct Granted {
     pub(in super::super) connections: u32,
     /// Connections that may be opened in a second.
     pub(in super::super) connect_rate: Option<NonZeroU32>,
-    /// Without which nothing is opened, if there is one.
+    /// Without which nothing is opened.
     pub(in super::super) anchor: Option<Arc<Anchor>>,
 }
 
@@ -27,11 +30,11 @@ impl ServerPool {
         {
             let mut state = self.state();
             if let Some(anchor) = &granted.anchor {
-                self.lifeline.bind();
                 state.mooring.anchor = Some(Arc::clone(anchor));
             }
             state.granted = granted.connections;
-            state.share = State::for_tenants(granted.connections, state.mooring.anchor.as_ref());
+            // The anchor has its part whether it is there or not.
+            state.share = granted.connections.saturating_sub(ANCHOR);
             if !self.is_of_files && granted.connect_rate.is_some() && granted.connect_rate != state.connect_rate {
                 state.connect_rate = granted.connect_rate;
                 state.rate = granted.connect_rate.map(limiter);
@@ -64,6 +67,7 @@ impl ServerPool {
         let idle = state.members.values().map(|pool| pool.count_idle()).sum();
         Counts {
             share: state.granted,
+            connect_rate: state.connect_rate.map_or(0, NonZeroU32::get),
             held: state.held,
             closing: state.closing,
             anchors: state.mooring.sockets,
