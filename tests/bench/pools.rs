@@ -13,7 +13,7 @@ mod plain;
 mod replay;
 mod roomy;
 mod storm;
-mod town;
+pub(crate) mod town;
 mod trace;
 mod watch;
 
@@ -27,15 +27,16 @@ use trace::Popularity;
 use watch::Watch;
 
 /// Connections that all data planes together may have where tenants outnumber them.
-const FEW: u32 = 90;
+pub(crate) const FEW: u32 = 90;
 /// And where they do not.
 const MANY: u32 = 380;
 const CLIENTS: usize = 256;
 
 /// What stands for one bench.
 struct Stage {
-    town: Town,
+    // Before the town, so that it is dropped first: it needs the town's server.
     watch: Watch,
+    town: Town,
     effort: Effort,
 }
 
@@ -71,18 +72,19 @@ fn times(effort: Effort) -> Times {
 }
 
 pub(crate) async fn measure(effort: Effort) -> Report {
+    plain::require_bouncer();
     let mut report = Report::new("pools");
     let tenants = effort.either(1_000, 300);
     let town = Town::build(100, 1, MANY).await;
-    let watch = Watch::start(&town.server).await;
-    let mut stage = Stage { town, watch, effort };
+    let mut stage = Stage { watch: Watch::start(&town.server), town, effort };
     roomy::measure(&mut report, &stage).await;
     cold::measure(&mut report, &mut stage).await;
     neighbours::measure(&mut report, &stage).await;
     stage.tell_budget(&mut report, "a budget with room", MANY).await;
     stage.town.grow(tenants).await;
     stage.town.set_budget(FEW).await;
-    let _ = stage.watch.take_most();
+    // Until the data plane has closed what it must give up, it may have as many as before.
+    stage.tell_budget(&mut report, "while the budget shrinks", MANY).await;
     storm::measure(&mut report, effort, &stage.town.asked(), "Postgres").await;
     crowded::measure(&mut report, &mut stage, Popularity::Zipf).await;
     crowded::measure(&mut report, &mut stage, Popularity::Uniform).await;

@@ -29,23 +29,51 @@ struct Row {
     spread: Option<[f64; 2]>,
     target: Option<f64>,
     pass: Option<bool>,
+    /// The target is an aim.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_aim: bool,
 }
 
-/// What a figure or a ratio must be.
+/// What a figure or a ratio must be. A target that is missed fails the bench. An aim that is missed is only printed.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
+    AimAtLeast(f64),
+    AimAtMost(f64),
     None,
 }
 
 impl Target {
-    /// The target, and whether this meets it.
+    /// The target or the aim, and whether this meets it.
     fn of(self, figure: f64) -> (Option<f64>, Option<bool>) {
         match self {
-            Self::AtLeast(target) => (Some(target), Some(figure >= target)),
-            Self::AtMost(target) => (Some(target), Some(figure <= target)),
+            Self::AtLeast(target) | Self::AimAtLeast(target) => (Some(target), Some(figure >= target)),
+            Self::AtMost(target) | Self::AimAtMost(target) => (Some(target), Some(figure <= target)),
             Self::None => (None, None),
+        }
+    }
+
+    const fn is_aim(self) -> bool {
+        matches!(self, Self::AimAtLeast(_) | Self::AimAtMost(_))
+    }
+}
+
+impl Row {
+    /// Compares this figure of the row with a target or an aim.
+    fn hold(&mut self, figure: f64, target: Target) {
+        (self.target, self.pass) = target.of(figure);
+        self.is_aim = target.is_aim();
+    }
+
+    /// The last column of the table.
+    const fn verdict(&self) -> &'static str {
+        match (self.pass, self.is_aim) {
+            (None, _) => "-",
+            (Some(true), false) => "yes",
+            (Some(false), false) => "NO",
+            (Some(true), true) => "aim: yes",
+            (Some(false), true) => "aim: no",
         }
     }
 }
@@ -68,19 +96,18 @@ impl Report {
         let ratio = value / baseline;
         let pass = target.map(|target| ratio >= target);
         let (baseline, ratio) = (Some(baseline), Some(ratio));
-        self.rows.push(Row { case: case.to_owned(), metric, value, unit, baseline, ratio, spread: None, target, pass });
-    }
-
-    /// A figure against its baseline, of which it may be so many times as much.
-    pub(crate) fn at_most_times(
-        &mut self,
-        case: &str,
-        metric: (&'static str, &'static str),
-        value: f64,
-        baseline: f64,
-        target: f64,
-    ) {
-        self.at_most_ratio(case, metric, (value, baseline, value / baseline), target);
+        self.rows.push(Row {
+            case: case.to_owned(),
+            metric,
+            value,
+            unit,
+            baseline,
+            ratio,
+            spread: None,
+            target,
+            pass,
+            is_aim: false,
+        });
     }
 
     /// Medians of a figure, of its baseline, and of their ratio in each round, which may be so much.
@@ -126,7 +153,7 @@ impl Report {
         if let Some(row) = self.rows.last_mut() {
             row.ratio = Some(ratio);
             row.spread = Some([quantile(&ratios, 0.0), quantile(&ratios, 1.0)]);
-            (row.target, row.pass) = target.of(ratio);
+            row.hold(ratio, target);
         }
     }
 
@@ -141,7 +168,7 @@ impl Report {
         self.at_most(case, metric, median(values), None);
         if let Some(row) = self.rows.last_mut() {
             row.spread = Some([quantile(values, 0.0), quantile(values, 1.0)]);
-            (row.target, row.pass) = target.of(median(values));
+            row.hold(median(values), target);
         }
     }
 
@@ -172,21 +199,24 @@ impl Report {
             spread: None,
             target,
             pass,
+            is_aim: false,
         });
     }
 
     /// Prints, writes, and says whether all targets were met.
     pub(crate) fn finish(&self) -> ExitCode {
         let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        let case = self.width(self.name, |row| row.case.as_str());
+        let metric = self.width("metric", |row| row.metric);
+        let unit = self.width("unit", |row| row.unit);
         println!(
-            "{:52} {:12} {:>10} {:10} {:>10} {:>6} {:>13} {:>7}  pass",
+            "{:case$} {:metric$} {:>10} {:unit$} {:>10} {:>6} {:>13} {:>7}  pass",
             self.name, "metric", "value", "unit", "baseline", "ratio", "spread", "target"
         );
         for row in &self.rows {
-            let pass = row.pass.map_or("-", |pass| if pass { "yes" } else { "NO" });
             let spread = row.spread.map_or_else(|| "-".to_owned(), |[low, high]| format!("{low:.2}-{high:.2}"));
             println!(
-                "{:52} {:12} {:>10} {:10} {:>10} {:>6} {spread:>13} {:>7}  {pass}",
+                "{:case$} {:metric$} {:>10} {:unit$} {:>10} {:>6} {spread:>13} {:>7}  {}",
                 row.case,
                 row.metric,
                 shown(Some(row.value)),
@@ -194,6 +224,7 @@ impl Report {
                 shown(row.baseline),
                 shown(row.ratio),
                 shown(row.target),
+                row.verdict(),
             );
         }
         if let Some(folder) = std::env::var_os("FREEHOLD_BENCH_OUT") {
@@ -201,7 +232,17 @@ impl Report {
             std::fs::write(&path, serde_json::to_string_pretty(self).unwrap()).unwrap();
             println!("written to {}", path.display());
         }
-        if self.rows.iter().all(|row| row.pass != Some(false)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// The width of a column of text: that of its longest entry.
+    fn width(&self, head: &str, entry: fn(&Row) -> &str) -> usize {
+        self.rows.iter().map(|row| entry(row).chars().count()).fold(head.len(), usize::max)
+    }
+
+    /// Whether no target is missed. Aims do not count.
+    fn is_met(&self) -> bool {
+        self.rows.iter().all(|row| row.is_aim || row.pass != Some(false))
     }
 }
 
@@ -232,5 +273,22 @@ mod tests {
         assert!((quantile(&figures, 0.99) - 198.0).abs() < f64::EPSILON);
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((quantile(&[1.0], 0.99) - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn an_aim_that_is_missed_is_printed_and_fails_nothing() {
+        let mut report = Report::new("test");
+        for (target, verdict, is_met) in [
+            (Target::AimAtMost(13.0), "aim: yes", true),
+            (Target::AimAtMost(10.0), "aim: no", true),
+            (Target::AimAtLeast(13.0), "aim: no", true),
+            (Target::None, "-", true),
+            (Target::AtLeast(10.0), "yes", true),
+            (Target::AtMost(10.0), "NO", false),
+        ] {
+            report.of_rounds("a case", ("p50", "ms"), &[12.0], target);
+            assert_eq!(report.rows.last().map(Row::verdict), Some(verdict));
+            assert_eq!(report.is_met(), is_met);
+        }
     }
 }

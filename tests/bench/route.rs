@@ -1,10 +1,13 @@
-//! What routing costs: the pet list through a data plane against the same list without tenants, on one Postgres.
+//! What routing costs: the pet list of one hot tenant of many through a data plane against the same list without tenants, on one
+//! Postgres. There are more tenants than connections, and the cold ones are touched while anything is timed.
+
+mod cold;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use end_to_end::bed::{Bed, Store, Tenant, send};
+use end_to_end::bed::{Bed, Tenant, send};
 use end_to_end::process::folder;
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;
@@ -12,11 +15,17 @@ use serde_json::json;
 use crate::Effort;
 use crate::instructions::Counting;
 use crate::load::{Call, Measured};
+use crate::pools::FEW;
+use crate::pools::town::Town;
 use crate::report::{Report, Target, quantile};
+use cold::Cold;
 
 const CONNECTIONS: usize = 32;
 const PLAIN: &str = "plain-pets";
 const DATA_PLANE: &str = "petstore-data-plane";
+/// All tenants, the hot one included: more than the data plane may have connections for, [`FEW`].
+const TENANTS: usize = 300;
+const FEWER_TENANTS: usize = 120;
 const ONE: &str = "list of 1 pet, 32 connections";
 const TWENTY: &str = "a page of 20 pets, 32 connections";
 /// The aims, as ratios to the plain service: at least this throughput, at most this processor time for a request.
@@ -59,10 +68,9 @@ impl Drop for Plain {
 
 /// The URL of a role that may do what the tenant's own may, with the same settings: a time limit for each statement costs
 /// the server something too.
-async fn role_like(bed: &Bed, tenant: &Tenant) -> String {
-    let url = bed.database_url(tenant).await;
-    let (name, _) = bed.registry_row(tenant).await;
-    let db = service::pool::open(&url).await.unwrap();
+async fn role_like(town: &Town, tenant: &Tenant) -> String {
+    let (name, _) = town.bed.registry_row(tenant).await;
+    let db = town.server.look(&name).await;
     let role = format!("plain_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD '{role}' IN ROLE freehold_rw")).await.unwrap();
     db.execute_unprepared(&format!("GRANT CONNECT ON DATABASE \"{name}\" TO {role}")).await.unwrap();
@@ -75,42 +83,54 @@ async fn role_like(bed: &Bed, tenant: &Tenant) -> String {
         db.execute_unprepared(&format!("ALTER ROLE {role} SET {key} = '{value}'")).await.unwrap();
     }
     db.close().await.unwrap();
-    let (scheme, rest) = url.split_once("://").unwrap();
-    format!("{scheme}://{role}:{role}@{}", rest.split_once('@').unwrap().1)
+    format!("postgres://{role}:{role}@{}/{name}", town.server.place())
 }
 
 pub(crate) async fn measure(effort: Effort) -> Report {
-    let mut bed = Bed::start(Store::Postgres, 1, 1).await;
-    let hot = bed.tenant_on("unlimited", "hot").await;
-    let unlimited = bed.done("GET", "/v1/plans/unlimited", None).await;
-    let (url, connections) = (role_like(&bed, &hot).await, unlimited["connections"].as_u64().unwrap());
+    let tenants = effort.either(TENANTS, FEWER_TENANTS);
+    let [one, twenty] = [ONE, TWENTY].map(|list| format!("one of {tenants} tenants, {list}"));
+    let mut town = Town::build(tenants - 1, 1, FEW).await;
+    let hot = town.bed.tenant_of("unlimited", Some("there"), "hot").await;
+    let unlimited = town.bed.done("GET", "/v1/plans/unlimited", None).await;
+    let (url, connections) = (role_like(&town, &hot).await, unlimited["connections"].as_u64().unwrap());
+    // Beside its connections and the anchor there is room for cold tenants, and not for all of them.
+    assert!(connections + 1 < u64::from(FEW), "the hot tenant could take all of the budget");
     let plain = [false, true].map(|has_edge| Plain::start(&url, connections, has_edge));
     let mut report = Report::new("route");
+    town.until_dealt(FEW).await;
     // The harshest case: an answer so small that all that is around it shows.
-    compare(&mut report, ONE, calls(&bed, 0, &hot, &plain), effort).await;
+    compare(&mut report, &one, &town, calls(&town.bed, 0, &hot, &plain), effort).await;
     let counting = Counting::new();
     let counted = counting.as_ref().map(|counting| {
         let by = |program: &str| counting.command(&folder().join(program));
-        bed.add_node_by(by(DATA_PLANE), DATA_PLANE, &bed.control[0].url.clone());
+        let control = town.bed.control[0].url.clone();
+        town.bed.add_node_by(by(DATA_PLANE), DATA_PLANE, &control);
         let plain = [false, true].map(|has_edge| Plain::start_by(by(PLAIN), &url, connections, has_edge));
         (counting, plain)
     });
+    // While instructions are counted, no cold tenant is touched.
     if let Some((counting, plain)) = &counted {
-        bed.until_ready(1).await;
-        count(&mut report, ONE, calls(&bed, 1, &hot, plain), counting).await;
+        town.bed.until_ready(1).await;
+        // The first node gives up connections, and the second one gets its share.
+        town.until_dealt(FEW).await;
+        town.bed.until(&hot, "/api/pets", 200).await;
+        count(&mut report, &one, calls(&town.bed, 1, &hot, plain), counting).await;
     }
     for number in 1..20 {
         let pet = json!({ "name": format!("Pet {number}"), "species": "cat", "breed": "Siamese" });
-        let made = send(bed.request(0, "POST", "/api/pets").bearer_auth(&hot.key).json(&pet)).await;
+        let made = send(town.bed.request(0, "POST", "/api/pets").bearer_auth(&hot.key).json(&pet)).await;
         assert_eq!(made.status, 201, "{made:?}");
     }
     if let Some((counting, plain)) = &counted {
-        count(&mut report, TWENTY, calls(&bed, 1, &hot, plain), counting).await;
+        count(&mut report, &twenty, calls(&town.bed, 1, &hot, plain), counting).await;
     }
-    // Programs under callgrind are stopped before anything is timed.
+    // Programs under callgrind are stopped before anything is timed. The node ends by itself, so that its share is dealt soon.
     drop(counted);
-    bed.data.truncate(1);
-    compare(&mut report, TWENTY, calls(&bed, 0, &hot, &plain), effort).await;
+    for mut node in town.bed.data.drain(1..) {
+        node.stop();
+    }
+    town.until_dealt(FEW).await;
+    compare(&mut report, &twenty, &town, calls(&town.bed, 0, &hot, &plain), effort).await;
     report
 }
 
@@ -137,20 +157,22 @@ fn in_the_edge(case: &str) -> String {
     format!("{case}, both in the edge")
 }
 
-async fn compare(report: &mut Report, case: &str, calls: [Call; 3], effort: Effort) {
+async fn compare(report: &mut Report, case: &str, town: &Town, calls: [Call; 3], effort: Effort) {
     let [through, plain, edged] = &calls;
     assert_eq!(through.once().await, plain.once().await, "all answer the same");
     assert_eq!(through.once().await, edged.once().await, "all answer the same");
     let time = Duration::from_secs(effort.either(5, 1));
+    // Beside all three services alike: they share the machine.
+    let cold = Cold::touched(&town.bed, &town.tenants).await;
     for call in &calls {
-        call.load(CONNECTIONS, Duration::from_secs(effort.either(3, 1))).await;
+        cold.beside(call.load(CONNECTIONS, Duration::from_secs(effort.either(3, 1)))).await;
     }
     let mut rounds: [Vec<Measured>; 3] = Default::default();
     for round in 0..effort.either(5, 3) {
         // Interleaved, each first in its turn: the machine's moods meet all.
         for turn in 0..3 {
             let at = (round + turn) % 3;
-            rounds[at].push(calls[at].load(CONNECTIONS, time).await);
+            rounds[at].push(cold.beside(calls[at].load(CONNECTIONS, time)).await);
         }
         let of = |at: usize| rounds[at].last().map_or(0.0, |measured| measured.throughput);
         eprintln!(
@@ -174,4 +196,7 @@ async fn compare(report: &mut Report, case: &str, calls: [Call; 3], effort: Effo
         let latency = |at| figures(at, &|measured| quantile(&measured.latencies, part));
         report.in_rounds(case, (metric, "ms"), &latency(0), &latency(1), Target::None);
     }
+    let (touches, refused) = cold.counts();
+    report.at_most(case, ("cold touches", "requests"), f64::from(touches), None);
+    report.at_most(case, ("refused touches", "requests"), f64::from(refused), None);
 }

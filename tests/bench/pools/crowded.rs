@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::crowd::{Asked, Pace, Told, ask};
 use super::plain::{Bouncer, Plain, Pools};
 use super::replay::{Times, limiter, replay};
+use super::town::CONTROL;
 use super::trace::{Policy, Popularity, Step, deal, opens, trace};
 use super::{CLIENTS, FEW, Stage};
 use crate::report::{Report, Target};
@@ -30,8 +31,12 @@ struct Rounds {
     opened_by_lru: Vec<f64>,
     plain: Vec<f64>,
     plain_p99: Vec<f64>,
+    /// The most connections that the plain pools had.
+    plain_most: Vec<f64>,
     bouncer: Vec<f64>,
     bouncer_p99: Vec<f64>,
+    /// The most connections that PgBouncer had.
+    bouncer_most: Vec<f64>,
     busy: Vec<f64>,
     failures: usize,
 }
@@ -87,7 +92,7 @@ pub(super) async fn measure(report: &mut Report, stage: &mut Stage, popularity: 
         let last = |figures: &[f64]| figures.last().copied().unwrap_or(f64::NAN);
         eprintln!(
             "{case}: round {round}: {:.0} requests/s (p99 {:.0} ms, {:.3} opened a request), Belady {:.0}, LRU {:.0} ({:.3}), a pool each \
-             {:.0} ({:.0} ms), PgBouncer {:.0} ({:.0} ms)",
+             {:.0} ({:.0} ms, at most {:.0} connections), PgBouncer {:.0} ({:.0} ms, at most {:.0} connections)",
             last(&rounds.ours),
             last(&rounds.p99),
             last(&rounds.opened),
@@ -96,8 +101,10 @@ pub(super) async fn measure(report: &mut Report, stage: &mut Stage, popularity: 
             last(&rounds.opened_by_lru),
             last(&rounds.plain),
             last(&rounds.plain_p99),
+            last(&rounds.plain_most),
             last(&rounds.bouncer),
             last(&rounds.bouncer_p99),
+            last(&rounds.bouncer_most),
         );
     }
     tell(report, &case, popularity, &rounds);
@@ -148,7 +155,9 @@ fn complain(told: &Told) {
 async fn others(stage: &mut Stage, trace: &[usize], rounds: &mut Rounds, idle: &mut Option<Duration>) {
     let times = stage.times();
     stage.town.bed.data.iter_mut().for_each(end_to_end::process::Process::stop);
-    let fillers = stage.town.leave_only(FEW.into()).await;
+    let fillers = stage.town.leave_only(FEW).await;
+    // The bare connections of the replays were counted, too. The bench itself bounds those.
+    let _ = stage.watch.take_others();
     let urls = &stage.town.urls;
     let load = async |asked: Asked| ask(&asked, trace, Pace::Clients(CLIENTS), times).await;
     let plain = Plain::start(urls, Pools { connections: POOL, idle: None });
@@ -156,23 +165,23 @@ async fn others(stage: &mut Stage, trace: &[usize], rounds: &mut Rounds, idle: &
     drop(plain);
     rounds.plain.push(told.throughput);
     rounds.plain_p99.push(told.p99());
+    rounds.plain_most.push(stage.watch.take_others().into());
     let through = async |idle: Duration| {
-        let bouncer = Bouncer::start(urls, idle)?;
+        let bouncer = Bouncer::start(urls, idle);
         let plain = Plain::start(&bouncer.through(urls), Pools { connections: POOL, idle: Some(idle) });
-        Some(load(plain.asked(urls.len())).await)
+        load(plain.asked(urls.len())).await
     };
     let mut best: Option<Told> = None;
     for tried in idle.map_or_else(|| IDLE.to_vec(), |best| vec![best]) {
         let told = through(tried).await;
-        let is_better = |told: &Told| best.as_ref().is_none_or(|best| told.throughput > best.throughput);
-        if told.as_ref().is_some_and(is_better) {
-            (best, *idle) = (told, Some(tried));
+        if best.as_ref().is_none_or(|best| told.throughput > best.throughput) {
+            (best, *idle) = (Some(told), Some(tried));
         }
     }
-    if let Some(told) = best {
-        rounds.bouncer.push(told.throughput);
-        rounds.bouncer_p99.push(told.p99());
-    }
+    let best = best.unwrap();
+    rounds.bouncer.push(best.throughput);
+    rounds.bouncer_p99.push(best.p99());
+    rounds.bouncer_most.push(stage.watch.take_others().into());
     drop(fillers);
     stage.town.bed.data.iter_mut().for_each(end_to_end::process::Process::restart);
     stage.town.until_dealt(FEW).await;
@@ -190,12 +199,10 @@ fn tell(report: &mut Report, case: &str, popularity: Popularity, rounds: &Rounds
     let (more, less) = if is_zipf { (Target::AtLeast(1.0), Target::AtMost(1.0)) } else { (Target::None, Target::None) };
     report.in_rounds(case, throughput("a pool each"), &rounds.ours, &rounds.plain, more);
     report.in_rounds(case, ("p99, pools", "ms"), &rounds.p99, &rounds.plain_p99, less);
-    if rounds.bouncer.is_empty() {
-        eprintln!("PgBouncer is not installed: nothing is held against it");
-    } else {
-        report.in_rounds(case, throughput("PgBouncer"), &rounds.ours, &rounds.bouncer, more);
-        report.in_rounds(case, ("p99, bouncer", "ms"), &rounds.p99, &rounds.bouncer_p99, less);
-    }
+    report.in_rounds(case, throughput("PgBouncer"), &rounds.ours, &rounds.bouncer, more);
+    report.in_rounds(case, ("p99, bouncer", "ms"), &rounds.p99, &rounds.bouncer_p99, less);
+    let others = rounds.plain_most.iter().chain(&rounds.bouncer_most).copied().fold(0.0, f64::max);
+    report.at_most(case, ("others' connections", "at most"), others, Some(f64::from(FEW + CONTROL)));
     let most = if is_zipf { Target::None } else { Target::AtMost(1_000.0) };
     report.of_rounds(case, ("p99", "ms"), &rounds.p99, most);
     let busiest = rounds.busy.iter().copied().fold(0.0, f64::max);

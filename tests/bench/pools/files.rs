@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use end_to_end::bed::{Bed, Store, Tuning};
+use end_to_end::bed::{Bed, Store, Tenant, Tuning};
 use futures_util::{StreamExt as _, stream};
+use serde_json::json;
 
 use super::crowd::{Asked, Pace, ask};
 use super::replay::Times;
 use super::town::{bearer, plans};
 use super::trace::{Popularity, trace};
-use super::{CLIENTS, rounds, storm, times};
+use super::{CLIENTS, cold, rounds, storm, times};
 use crate::Effort;
 use crate::report::{Report, Target};
 
@@ -21,13 +22,18 @@ const DATA: &str = "[pools]\nidle_seconds = 20\n\n[strangers]\nper_second = 1000
 
 pub(super) async fn measure(report: &mut Report, effort: Effort) {
     let (open, known) = (effort.either(1_000, 300), effort.either(10_000, 1_000));
-    let bed = Bed::start_with(Store::Sqlite, 1, 1, Tuning { data: DATA, ..Tuning::DEFAULT }).await;
+    let mut bed = Bed::start_with(Store::Sqlite, 1, 1, Tuning { data: DATA, ..Tuning::DEFAULT }).await;
     plans(&bed).await;
-    let mut asked = Asked { nodes: vec![bed.data[0].url.clone()], headers: Vec::new() };
-    grow(&bed, &mut asked, open).await;
+    // A bed's server takes no more than 1,000 tenants.
+    bed.done("PATCH", "/v1/servers/local", Some(json!({ "capacity": 20_000 }))).await;
+    let mut tenants = Vec::new();
+    grow(&bed, &mut tenants, open).await;
+    let asked = ask_for(&bed, &tenants);
     memory(report, &bed, &asked).await;
+    cold::measure_files(report, effort, &mut bed, &tenants).await;
     throughput(report, effort, &asked).await;
-    grow(&bed, &mut asked, known).await;
+    grow(&bed, &mut tenants, known).await;
+    let asked = ask_for(&bed, &tenants);
     let storming = Asked { headers: asked.headers[..known / 2].to_vec(), ..asked.clone() };
     storm::measure(report, effort, &storming, "SQLite").await;
     touch(&asked).await;
@@ -37,14 +43,20 @@ pub(super) async fn measure(report: &mut Report, effort: Effort) {
     report.at_most(&case, ("open", "tenants"), connections(&bed).await, None);
 }
 
-async fn grow(bed: &Bed, asked: &mut Asked, tenants: usize) {
-    let made = stream::iter(asked.headers.len()..tenants).map(async |number| {
+/// More tenants, until there are so many.
+async fn grow(bed: &Bed, tenants: &mut Vec<Tenant>, wanted: usize) {
+    let made = stream::iter(tenants.len()..wanted).map(async |number| {
         if number % 1_000 == 999 {
             eprintln!("{} tenants on SQLite", number + 1);
         }
-        bearer(&bed.tenant_of("crowd", None, &format!("file-{number}")).await)
+        bed.tenant_of("crowd", None, &format!("file-{number}")).await
     });
-    asked.headers.extend(made.buffered(8).collect::<Vec<_>>().await);
+    tenants.extend(made.buffered(8).collect::<Vec<_>>().await);
+}
+
+/// What the data plane is asked for these tenants. It is at the same place after a restart.
+pub(super) fn ask_for(bed: &Bed, tenants: &[Tenant]) -> Asked {
+    Asked { nodes: vec![bed.data[0].url.clone()], headers: tenants.iter().map(bearer).collect() }
 }
 
 /// One request of each tenant, one after the other.

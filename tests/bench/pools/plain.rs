@@ -1,6 +1,7 @@
 //! What the data planes are held against: the same list on plain axum and SeaORM, one pool for each tenant in a map, with or
 //! without PgBouncer between.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -67,8 +68,7 @@ pub(super) struct Bouncer {
 }
 
 impl Bouncer {
-    /// None where it is not installed.
-    pub(super) fn start(urls: &[String], idle: Duration) -> Option<Self> {
+    pub(super) fn start(urls: &[String], idle: Duration) -> Self {
         let own = tempfile::Builder::new().prefix("freehold-").tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let parsed = urls.iter().map(|url| reqwest::Url::parse(url).unwrap());
@@ -89,7 +89,7 @@ impl Bouncer {
             idle.as_secs_f64(),
         );
         fs::write(&config, text).unwrap();
-        let mut command = Command::new("pgbouncer");
+        let mut command = Command::new(pgbouncer());
         command.arg("-q").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
         if let Ok(account) = std::env::var("FREEHOLD_TEST_SERVERS_ACCOUNT") {
             // It refuses to run as root.
@@ -100,14 +100,14 @@ impl Bouncer {
             }
             command.uid(uid).gid(gid);
         }
-        let child = command.spawn().ok()?;
+        let child = command.spawn().unwrap();
         let bouncer = Self { child, port, _folder: own };
         let deadline = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "PgBouncer does not start");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(bouncer)
+        bouncer
     }
 
     /// The same databases, through it.
@@ -128,4 +128,19 @@ impl Drop for Bouncer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The program of PgBouncer: the one that `cargo xtask bench` has found, or one on the PATH.
+fn pgbouncer() -> OsString {
+    std::env::var_os("FREEHOLD_TEST_PGBOUNCER").unwrap_or_else(|| "pgbouncer".into())
+}
+
+/// Ends the bench where PgBouncer is not installed. Without it there is no figure for some of the targets.
+pub(super) fn require_bouncer() {
+    let asked = Command::new(pgbouncer()).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(
+        asked.is_ok_and(|status| status.success()),
+        "PgBouncer is not installed, and the bench `pools` compares data planes with it: install the package pgbouncer, \
+         and run the bench again"
+    );
 }
