@@ -96,8 +96,7 @@ pub(super) async fn take(
     let in_all: u64 = at_work.values().sum();
     let free = Ord::min(u64::from(settings.concurrency).saturating_sub(in_all), at_most as u64);
     let mut targets = Vec::new();
-    let servers = servers::Entity::find().all(change.db()).await?;
-    let room: HashMap<Uuid, u32> = servers.iter().map(|server| (server.id, rollout_room(plane, server))).collect();
+    let room = room_on_servers(plane, &change).await?;
     let is_full = |server: Uuid, at_work: u64| {
         let room = room.get(&server).copied().unwrap_or(u32::MAX);
         at_work >= u64::from(Ord::min(settings.per_server, room))
@@ -143,6 +142,12 @@ pub(super) async fn take(
     let targets = lease_all(plane, &change, targets, &settings, lease).await?;
     change.commit().await?;
     Ok(Some(Taken { rollout, settings, targets }))
+}
+
+/// How many may be at work on each server.
+async fn room_on_servers(plane: &Plane, change: &Change) -> Result<HashMap<Uuid, u32>, DbErr> {
+    let servers = servers::Entity::find().all(change.db()).await?;
+    Ok(servers.iter().map(|server| (server.id, rollout_room(plane, server))).collect())
 }
 
 /// How many are at work on each server, by whomever.

@@ -20,6 +20,8 @@ pub(crate) use anchors::Left;
 use super::entities::{history, servers, shares};
 use super::{Registry, RegistryTransaction};
 
+/// No budget is larger, and so no process has more.
+const MOST: u32 = 1_000_000;
 /// The kind of server whose connections are dealt: files have none.
 const DEALT: &str = "postgres";
 
@@ -183,8 +185,8 @@ impl Registry {
             holder,
             node_id: node,
             share: signed(heard.share),
-            // No node has more than all of it.
-            held: signed(Ord::min(heard.held, Ord::max(budget, heard.share))),
+            // A budget may have been larger when it was dealt.
+            held: signed(Ord::min(heard.held, MOST)),
             number: number(heard.grant),
             wanted: signed(heard.wanted),
             is_leaving: false,

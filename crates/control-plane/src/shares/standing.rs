@@ -159,7 +159,7 @@ mod tests {
 
     fn standing(limit: u32, open: u32, own: u32, budget: u32) -> Standing {
         let by_name = [("ours".to_owned(), own)].into_iter().collect();
-        Standing { limit, sessions: Sessions { open, by_name }, budget }
+        Standing { limit, sessions: Sessions { by_name, open }, budget }
     }
 
     #[test]

@@ -50,6 +50,12 @@ impl Lifeline {
         self.until.store(u64::try_from(until.as_micros()).unwrap_or(FREE - 1), Ordering::SeqCst);
     }
 
+    /// Whether a round trip succeeded that was begun at this moment or later.
+    pub(super) fn is_proven_since(&self, moment: Instant) -> bool {
+        let until = moment.saturating_duration_since(self.made) + LIVES;
+        u128::from(self.until.load(Ordering::SeqCst)) >= until.as_micros()
+    }
+
     /// The anchor is given up.
     pub(super) fn cut(&self) {
         if self.until.load(Ordering::SeqCst) != FREE {
@@ -144,6 +150,9 @@ mod tests {
         lifeline.prove(Instant::now());
         lifeline.cut();
         assert!(!lifeline.is_alive());
+        let begun = Instant::now();
+        lifeline.prove(begun);
+        assert!(lifeline.is_proven_since(begun) && !lifeline.is_proven_since(begun + Duration::from_micros(2)));
     }
 
     #[tokio::test]

@@ -75,6 +75,8 @@ struct State {
     held: u32,
     /// Connections that are closed on this side, and whose permits are not back yet.
     closing: u32,
+    /// Those of them of which the server may not have heard: no anchor has answered since.
+    left: u32,
     opening: u32,
     /// Pools that hold connections, by their addresses in memory.
     members: IndexMap<usize, Arc<TenantPool>>,
@@ -131,6 +133,7 @@ impl ServerPool {
             mooring: Mooring::default(),
             held: 0,
             closing: 0,
+            left: 0,
             opening: 0,
             members: IndexMap::new(),
             next_looked_at: 0,

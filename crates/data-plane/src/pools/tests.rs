@@ -1,5 +1,7 @@
 //! Pools of real SQLite files: opened once, proven, shared, closed after their last user.
 
+mod turns;
+
 use std::path::Path;
 
 use futures_util::future::join_all;
@@ -23,6 +25,13 @@ const EPOCH: Epoch = Epoch(Uuid::from_u128(7));
 fn ring() -> KeyRing {
     let config = serde_json::json!({ "primary": "k", "keys": { "k": "dGVuYW50cy1rZXktb2YtdGhlLXRlc3RzLTMyLWJ5dGU=" } });
     KeyRing::new(&serde_json::from_value(config).unwrap()).unwrap()
+}
+
+/// How the anchor is opened by this URL.
+fn anchor(url: &str) -> tenancy::share::Anchor {
+    let id = Uuid::from_u128(9);
+    let sealed_url = ring().seal(tenancy::share::Anchor::subject(id), &url.to_owned().into(), &mut rand::rng());
+    tenancy::share::Anchor { id, sealed_url }
 }
 
 fn pools(max: u64) -> Pools {
@@ -249,7 +258,7 @@ async fn what_is_not_proven_to_be_the_tenants_is_refused_and_nothing_is_made() {
             grant: 1,
             connections: 10,
             connect_rate: 10,
-            anchor: None,
+            anchor: Some(anchor("postgres://planted:planted@127.0.0.1:1/x")),
         }]);
         let problem = pools.of(&table(vec![route]).get(tenant(1)).unwrap()).await.unwrap_err();
         assert_eq!((problem.kind(), problem.status()), (kind, StatusCode::SERVICE_UNAVAILABLE), "{problem:?}");

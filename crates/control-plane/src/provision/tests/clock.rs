@@ -12,7 +12,7 @@ use crate::provision::slots::{Slots, take};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_whose_clocks_differ_agree_on_a_lease() {
     let stage = Stage::postgres().await;
-    in_time(agree_on_a_lease(&stage)).await;
+    in_time(Box::pin(agree_on_a_lease(&stage))).await;
     stage.clear().await;
 }
 

@@ -1,5 +1,6 @@
 //! How connections end: each permit comes back when the server's side is gone.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::metrics::Closed;
 use super::super::tenant::{Live, TenantPool};
 use super::ServerPool;
+use super::moor::LEFT_FOR;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -54,8 +56,38 @@ impl ServerPool {
         } else if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, connection.close()).await {
             tracing::debug!(%error, "a connection did not close cleanly");
         }
-        if !self.is_of_files {
+        match why {
+            // The dial that follows finds out whether the server is reached.
+            Closed::Replaced if !self.is_of_files => tokio::time::sleep(self.settings.lag(why)).await,
+            _ => self.until_gone(why).await,
+        }
+    }
+
+    /// Waits until the server's side of what was closed here is gone: for a moment, and until the anchor has answered since. Where
+    /// the network is gone, the server hears of no end, and finds out by itself in the end.
+    pub(super) async fn until_gone(&self, why: Closed) {
+        if self.is_of_files {
+            return;
+        }
+        let closed = Instant::now();
+        if self.lifeline.is_alive() {
             tokio::time::sleep(self.settings.lag(why)).await;
+        }
+        self.state().left += 1;
+        let _ = tokio::time::timeout(LEFT_FOR, self.until_proven_since(closed)).await;
+        self.state().left -= 1;
+    }
+
+    async fn until_proven_since(&self, moment: Instant) {
+        self.calls.needed.notify_one();
+        loop {
+            let mut proven = pin!(self.calls.proven.notified());
+            // From here on it is told.
+            proven.as_mut().enable();
+            if self.lifeline.is_proven_since(moment) {
+                return;
+            }
+            proven.await;
         }
     }
 

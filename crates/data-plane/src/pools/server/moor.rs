@@ -24,7 +24,7 @@ const SILENT: Duration = Duration::from_secs(5);
 /// How often it is looked whether sessions from before are gone, and how long at most. A server ends one whose client has vanished
 /// sooner than that: by its settings (`dial.rs`).
 const LOOKED_EVERY: Duration = Duration::from_millis(100);
-const LEFT_FOR: Duration = Duration::from_secs(12);
+pub(super) const LEFT_FOR: Duration = Duration::from_secs(12);
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// The first pause after an anchor could not be opened, and the longest. It is short: all tenants on the server wait for the
@@ -38,6 +38,8 @@ pub(super) struct Mooring {
     pub(super) anchor: Option<Arc<Anchor>>,
     /// Anchor sessions that exist or may still exist on the server.
     pub(super) sockets: u32,
+    /// Since when one that did not answer is given up, unless another is open.
+    lost: Option<Instant>,
     /// It is lost, and what was idle was closed.
     pub(super) is_adrift: bool,
     /// There are connections, or tenants that wait for one.
@@ -50,13 +52,21 @@ pub(super) struct Calls {
     /// The anchor, or the share, is another.
     pub(super) changed: Notify,
     /// A sign of life is needed now.
-    needed: Notify,
+    pub(super) needed: Notify,
+    /// The anchor has answered.
+    pub(super) proven: Notify,
 }
 
 impl State {
-    /// All that may exist on the server.
+    /// All that may exist on the server and that another socket would be beside: but for a lost anchor, whose role has one session.
     pub(super) fn sockets(&self) -> u32 {
         self.held + self.closing + self.mooring.sockets
+    }
+
+    /// All that may exist on the server.
+    pub(super) fn sessions(&self, now: Instant) -> u32 {
+        let is_left = self.mooring.lost.is_some_and(|lost| now.saturating_duration_since(lost) < LEFT_FOR);
+        self.held + self.closing + self.mooring.sockets.max(u32::from(is_left))
     }
 }
 
@@ -69,7 +79,9 @@ impl ServerPool {
         let is_busy = state.held > 0 || state.queue.len() > 0;
         let begins = is_busy && !std::mem::replace(&mut state.mooring.is_busy, is_busy);
         let is_missed = state.queue.len() > 0 && !self.lifeline.is_alive();
-        if begins || is_missed || state.mooring.sockets == 0 {
+        // One that is kept no longer goes last.
+        let is_over = state.granted < tenancy::share::FLOOR;
+        if begins || is_missed || is_over || state.mooring.sockets == 0 {
             self.calls.needed.notify_one();
         }
     }
@@ -85,7 +97,9 @@ impl ServerPool {
     fn begin_anchor(&self) -> Option<Arc<Anchor>> {
         let mut state = self.state();
         let anchor = state.mooring.anchor.clone()?;
-        if state.granted < tenancy::share::FLOOR || state.sockets() >= state.granted {
+        // It takes the place of one that was lost, or one that is free.
+        let has_place = state.sessions(Instant::now()) > state.sockets() || state.sockets() < state.granted;
+        if state.granted < tenancy::share::FLOOR || !has_place {
             return None;
         }
         state.mooring.sockets += 1;
@@ -93,9 +107,12 @@ impl ServerPool {
     }
 
     /// The server's side of an anchor is gone.
-    fn anchor_is_closed(&self) {
+    fn anchor_is_closed(&self, why: Closed) {
         let mut state = self.state();
         state.mooring.sockets -= 1;
+        if why == Closed::Broken {
+            state.mooring.lost = Some(Instant::now());
+        }
         self.settle(&mut state);
     }
 
@@ -140,17 +157,18 @@ impl ServerPool {
         true
     }
 
-    /// Tenants' connections that exist or may still exist on the server.
+    /// Tenants' connections that this node has on the server, and those that end there for sure.
     fn known(&self) -> u32 {
         let state = self.state();
-        state.held + state.closing
+        state.held + state.closing - state.left
     }
 
     /// How often this anchor is asked for a sign of life; nothing if it is kept no longer.
     fn keeps(&self, anchor: &Anchor) -> Option<Duration> {
         let state = self.state();
-        let is_kept = state.granted >= tenancy::share::FLOOR
-            && state.mooring.anchor.as_ref().is_some_and(|now| now.id == anchor.id);
+        // It goes last: by it is seen that the server has heard of the others' ends.
+        let is_of_use = state.granted >= tenancy::share::FLOOR || state.held + state.closing > 0;
+        let is_kept = is_of_use && state.mooring.anchor.as_ref().is_some_and(|now| now.id == anchor.id);
         let is_busy = state.held > 0 || state.queue.len() > 0;
         is_kept.then_some(if is_busy { BUSY } else { QUIET })
     }
@@ -159,6 +177,7 @@ impl ServerPool {
     fn is_moored(self: &Arc<Self>, anchor: &Anchor, begun: Instant) {
         let was_alive = self.lifeline.is_alive();
         self.lifeline.prove(begun);
+        self.calls.proven.notify_waiters();
         if !self.lifeline.is_alive() {
             return;
         }
@@ -167,6 +186,7 @@ impl ServerPool {
             if !std::mem::take(&mut state.mooring.is_adrift) && was_alive {
                 return;
             }
+            state.mooring.lost = None;
             state.away.is_back(&anchor.address);
             self.settle(&mut state);
         }
@@ -225,6 +245,11 @@ impl ServerPool {
                 );
                 // The server ended it, or has not heard of the end yet.
                 return if answer.is_ok() { Closed::Spent } else { Closed::Broken };
+            }
+            // It answers again: what was closed meanwhile may still be there.
+            let is_back = !self.lifeline.is_alive() && self.state().left > 0;
+            if is_back && !self.until_none_is_left(&mut connection, anchor).await {
+                return Closed::Broken;
             }
             self.is_moored(anchor, begun);
             let Some(every) = self.keeps(anchor) else {
@@ -296,7 +321,7 @@ async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
             }
         };
         tokio::time::sleep(server.settings.lag(why)).await;
-        server.anchor_is_closed();
+        server.anchor_is_closed(why);
         drop(server);
         if is_open {
             pause = PAUSES.0;

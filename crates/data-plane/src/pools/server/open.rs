@@ -97,9 +97,7 @@ impl ServerPool {
         } else {
             pool.failed(&refusal, is_its_own.then_some(self.settings.failed_for));
         }
-        if !self.is_of_files {
-            tokio::time::sleep(self.settings.lag(Closed::Spent)).await;
-        }
+        self.until_gone(Closed::Spent).await;
         self.is_closed();
     }
 }

@@ -82,7 +82,7 @@ impl ServerPool {
         let since = now.checked_sub(LATELY).unwrap_or(self.made);
         let used: u32 = state.members.values().map(|pool| pool.count_used_since(since)).sum();
         let anchor = u32::from(state.mooring.anchor.is_some());
-        (state.sockets(), used.saturating_add(state.queue.len()).saturating_add(anchor))
+        (state.sessions(now), used.saturating_add(state.queue.len()).saturating_add(anchor))
     }
 
     /// Sees to what follows from a change of the state.

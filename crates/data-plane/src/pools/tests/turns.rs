@@ -1,0 +1,113 @@
+//! Whose turn it is where tenants ask for more connections than there are, and when a connection has lived its time. No test
+//! waits for a clock: statements ask when they are looked at, and moments are arguments.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use super::super::server::Granted;
+use super::*;
+
+/// What is waited for comes well within this, or not at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Statement = Pin<Box<dyn Future<Output = Result<Checkout, Refusal>> + Send>>;
+
+/// A tenant's statements, each of which keeps the connection that it gets. They go on only when they are looked at.
+struct Crowd {
+    pool: Arc<TenantPool>,
+    waiting: Vec<Statement>,
+    has: Vec<Checkout>,
+}
+
+impl Crowd {
+    /// One statement more than the tenant's plan has connections.
+    async fn new(pools: &Pools, table: &RouteTable, number: u128, most: u32) -> Self {
+        let served = table.get(tenant(number)).unwrap();
+        let pool = pools.pool(&served, Duration::ZERO).await.unwrap();
+        let statement = |_| {
+            let entered = pool.enter(most).unwrap();
+            Box::pin(async move { entered.checkout().await }) as Statement
+        };
+        let waiting = (0..=most).map(statement).collect();
+        Self { pool, waiting, has: Vec::new() }
+    }
+
+    async fn look(&mut self) {
+        for mut statement in std::mem::take(&mut self.waiting) {
+            let looked_at = poll_fn(|context| Poll::Ready(statement.as_mut().poll(context))).await;
+            match looked_at {
+                Poll::Ready(checkout) => self.has.push(checkout.unwrap()),
+                Poll::Pending => self.waiting.push(statement),
+            }
+        }
+    }
+}
+
+/// Has each crowd ask, one after the other, and then allows so many connections for tenants; how many each crowd has then.
+async fn dealt(server: &Arc<ServerPool>, crowds: &mut [Crowd; 2], connections: u32) -> [usize; 2] {
+    // While there is no anchor, they stand in the queue, whether there is room or not.
+    for crowd in &mut *crowds {
+        crowd.look().await;
+        server.ask(&crowd.pool, Instant::now()).unwrap();
+    }
+    let now = Instant::now();
+    server.set_share(&Granted { connections: connections + 1, ..Granted::default() }, now);
+    server.lifeline.prove(now + Duration::from_hours(1));
+    server.dispatch(now);
+    while crowds.iter().map(|crowd| crowd.has.len()).sum::<usize>() < connections as usize {
+        assert!(now.elapsed() < PATIENCE, "no crowd gets the connection: {:?}", server.counts());
+        for crowd in &mut *crowds {
+            crowd.look().await;
+        }
+        tokio::task::yield_now().await;
+    }
+    server.lifeline.cut();
+    crowds.each_ref().map(|crowd| crowd.has.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_goes_to_the_tenant_that_has_none_and_then_to_the_one_with_the_fewest_for_its_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut routes = Vec::new();
+    for number in 1..=2 {
+        routes.push(route(number, 5, 1, &database(folder.path(), number).await));
+    }
+    let (table, mut pools) = (table(routes), pools(10));
+    pools.settings.wait = Duration::from_hours(1);
+    // It keeps its connections as those to a Postgres, though they are to files.
+    let server = pools.server("local", false);
+    // The plan of the first has two connections, and that of the second has four. The first always asks before the second.
+    let mut crowds = [Crowd::new(&pools, &table, 1, 2).await, Crowd::new(&pools, &table, 2, 4).await];
+    let mut have = Vec::new();
+    for connections in 1..=6 {
+        have.push(dealt(&server, &mut crowds, connections).await);
+    }
+    assert_eq!(have, [[1, 0], [1, 1], [1, 2], [2, 2], [2, 3], [2, 4]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_were_opened_together_do_not_end_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = table(vec![route(1, 5, 1, &database(folder.path(), 1).await)]);
+    let mut pools = pools(10);
+    // None is closed for being idle.
+    (pools.settings.lifetime, pools.settings.idle) = (Duration::from_secs(1_000), Duration::from_hours(1));
+    let pool = pools.of(&table.get(tenant(1)).unwrap()).await.unwrap();
+    let server = pools.server("local", true);
+    let mut early = 0;
+    for _ in 0..40 {
+        assert!(works(&pool).await);
+        let live = pool.0.take_idle().unwrap();
+        let opened = live.opened;
+        pool.0.give_back(live);
+        let held_after = |seconds| {
+            server.reap(opened + Duration::from_secs(seconds));
+            server.counts().held
+        };
+        assert_eq!(held_after(799), 1, "it ended before the last fifth of its lifetime");
+        early += 1 - held_after(900);
+        assert_eq!(held_after(1_001), 0, "it has lived its time");
+    }
+    assert!((1..40).contains(&early), "{early} of 40 ended in the first half of the last fifth");
+}
