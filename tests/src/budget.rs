@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use sea_orm::ConnectionTrait as _;
+use sea_orm::{ConnectionTrait as _, DatabaseConnection};
 use serde_json::{Value, json};
 
 use crate::bed::{Answer, Bed, PATIENCE, Store, Tenant, Tuning, try_send};
@@ -23,6 +23,42 @@ pub(crate) async fn tenants_on(bed: &Bed, server: &Postgres, count: usize) -> (V
 
 pub(crate) const OURS: &str =
     "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'freehold-data-plane%'";
+
+/// What each process of a data plane may have of the test's own server.
+pub(crate) async fn shares(bed: &Bed) -> Vec<Value> {
+    let shown = bed.done("GET", "/v1/servers/small", None).await;
+    shown["connections"]["shares"].as_array().unwrap().clone()
+}
+
+/// Until the shares are as they should be.
+pub(crate) async fn until_shares(bed: &Bed, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shares = shares(bed).await;
+        if is_so(&shares) {
+            return shares;
+        }
+        assert!(Instant::now() < deadline, "{what}: {shares:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What one of the bed's data planes may have; nothing if none of the shares is its own.
+pub(crate) fn share_of(bed: &Bed, shares: &[Value], node: usize) -> i64 {
+    let id = std::fs::read_to_string(bed.folder.path().join(format!("node-{node}/node-id"))).unwrap();
+    let own = shares.iter().find(|share| share["node"] == id.trim());
+    own.map_or(0, |share| share["share"].as_i64().unwrap())
+}
+
+/// Until so many statements of data planes wait for a lock.
+pub(crate) async fn until_locked_out(watch: &DatabaseConnection, wanted: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND application_name LIKE 'freehold-data-plane%'";
+    let deadline = Instant::now() + PATIENCE;
+    while number(watch, waiting).await != wanted {
+        assert!(Instant::now() < deadline, "there are not {wanted} that wait for the lock");
+    }
+}
 
 /// What was answered, counted by what it means to a budget.
 #[derive(Debug, Default)]
@@ -114,29 +150,42 @@ async fn a_budget_is_never_exceeded_while_nodes_are_killed_and_come_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_joins_a_full_server_gets_its_share() {
     let server = Postgres::start_with(&["max_connections=40"]);
-    let mut bed = Bed::start(Store::Sqlite, 1, 1).await;
-    let (_, tenants) = tenants_on(&bed, &server, 24).await;
-    // More tenants than connections: the first node has all there are.
+    // Longer than the other node takes to give way, on a slow machine too.
+    let tuning = Tuning { data: "[pools]\nwait_ms = 10000\n", ..Tuning::DEFAULT };
+    let mut bed = Bed::start_with(Store::Sqlite, 1, 1, tuning).await;
+    let (made, tenants) = tenants_on(&bed, &server, 24).await;
+    let budget = made["connection_budget"].as_i64().unwrap();
+    // More tenants than connections: the first node has all there are, and then they are idle.
     for tenant in &tenants {
         assert_eq!(bed.get(0, tenant, "/api/pets").await.status, 200);
     }
+    let has_all = |share: &Value| share["share"] == budget && share["open"] == budget;
+    until_shares(&bed, "the server is not full", |shares| shares.len() == 1 && has_all(&shares[0])).await;
     let control = bed.control[0].url.clone();
     bed.add_node(&control);
-    bed.until(&tenants[0], "/api/pets", 200).await;
-    let answers = join_all(tenants.iter().map(|tenant| bed.get(1, tenant, "/api/pets"))).await;
-    assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
-    // One that goes gives back what it had.
-    bed.data[0].stop();
+    bed.until_ready(1).await;
+    let all_are_served = async || {
+        let answers = join_all(tenants.iter().map(|tenant| bed.get(1, tenant, "/api/pets"))).await;
+        assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
+    };
+    // Its very first requests are served: what the other node has idle gives way.
+    all_are_served().await;
+    assert!(share_of(&bed, &shares(&bed).await, 1) >= 2, "an anchor, and a connection to work with");
+    // It comes to have half, for as much as the other needs.
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let shown = bed.done("GET", "/v1/servers/small", None).await;
-        let shares = shown["connections"]["shares"].as_array().unwrap();
-        if shares.len() == 1 && shares[0]["share"] == shown["connection_budget"] {
+        all_are_served().await;
+        let shares = shares(&bed).await;
+        let [first, second] = [0, 1].map(|node| share_of(&bed, &shares, node));
+        let is_given_up = shares.iter().all(|share| share["held"] == share["share"]);
+        if second >= budget / 2 && first + second == budget && is_given_up {
             break;
         }
-        assert!(Instant::now() < deadline, "it is not given back: {shown}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(Instant::now() < deadline, "it does not get its share of {budget}: {shares:?}");
     }
+    // One that goes gives back what it had.
+    bed.data[0].stop();
+    until_shares(&bed, "it is not given back", |shares| shares.len() == 1 && shares[0]["share"] == budget).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,16 +262,8 @@ async fn a_request_that_is_given_up_holds_no_connection() {
             tokio::spawn(try_send(request))
         })
         .collect();
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
-                   AND application_name LIKE 'freehold-data-plane%'";
     let watch = server.look("postgres").await;
-    let until = async |wanted: i64| {
-        let deadline = Instant::now() + PATIENCE;
-        while number(&watch, waiting).await != wanted {
-            assert!(Instant::now() < deadline, "there are not {wanted} that wait for the lock");
-        }
-    };
-    until(2).await;
+    until_locked_out(&watch, 2).await;
     let exhausted = bed.get(0, &tenants[0], "/api/pets").await;
     assert_eq!((exhausted.status, exhausted.kind().as_str()), (503, "pool-exhausted"), "{exhausted:?}");
     assert!(exhausted.text.contains("All 2 database connections"), "{exhausted:?}");
@@ -232,7 +273,7 @@ async fn a_request_that_is_given_up_holds_no_connection() {
         let _ = request.await;
     }
     // Their statements end although the lock does not.
-    until(0).await;
+    until_locked_out(&watch, 0).await;
     held.commit().await.unwrap();
     bed.until(&tenants[0], "/api/pets", 200).await;
 }

@@ -32,6 +32,8 @@ mod bad_requests;
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
+mod busy;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod converge;

@@ -1,19 +1,24 @@
-//! Many at once: few connections for a cold tenant, nobody waits for another, and nobody sees another's pets.
+//! Many at once: few connections for a cold tenant, nobody waits for another, and nobody sees another's pets. What bounds
+//! connections, and what is told of them.
 
 use std::collections::HashSet;
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::json;
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::bed::{Bed, PATIENCE, Store, Tuning, send};
+use crate::bed::{Bed, PATIENCE, Store, Tenant, Tuning, send};
 use crate::on_both;
+use crate::postgres::number;
+use crate::process::folder;
 
 on_both!(sixty_four_first_requests_to_one_tenant_open_what_its_plan_allows, 1, 1);
 async fn sixty_four_first_requests_to_one_tenant_open_what_its_plan_allows(bed: Bed) {
@@ -130,4 +135,152 @@ async fn fifty_tenants_and_twenty_thousand_requests_never_mix(bed: Bed) {
     for (slug, status, names) in seen {
         assert_eq!((status, names), (200, HashSet::from([slug])));
     }
+}
+
+/// What a node's metrics say.
+async fn metrics(bed: &Bed, node: usize) -> String {
+    send(bed.client.get(format!("{}/metrics", bed.data[node].ops_url))).await.text
+}
+
+/// What counts connections has as many series for many tenants as for one. Only what counts requests names tenants, the busiest.
+pub(crate) async fn assert_names_no_tenant(bed: &Bed, tenants: &[Tenant]) {
+    let text = metrics(bed, 0).await;
+    let (of_requests, others): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("api_request"));
+    for family in [
+        "db_client_connection_count{",
+        "db_client_connection_wait_time_seconds_bucket{",
+        "data_plane_connection_opens_total{",
+        "data_plane_pool_dials_total{",
+        "data_plane_pools",
+    ] {
+        assert!(others.iter().any(|line| line.starts_with(family)), "there is no {family}: {text}");
+    }
+    for tenant in tenants {
+        assert!(of_requests.iter().any(|line| line.contains(&tenant.slug)), "{} is not named: {text}", tenant.slug);
+        let (database, _) = bed.registry_row(tenant).await;
+        let names = [&tenant.slug, &tenant.id, &database];
+        let naming = others.iter().find(|line| names.iter().any(|name| line.contains(name.as_str())));
+        assert_eq!(naming, None);
+    }
+}
+
+on_both!(no_metric_of_connections_names_a_tenant, 1, 1);
+async fn no_metric_of_connections_names_a_tenant(bed: Bed) {
+    let tenants = bed.tenants(4).await;
+    for tenant in &tenants {
+        bed.until(tenant, "/api/pets", 200).await;
+    }
+    assert_names_no_tenant(&bed, &tenants).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_have_lived_their_time_are_replaced_and_no_request_fails() {
+    let tuning = Tuning { data: "[pools]\nlifetime_seconds = 1\n", ..Tuning::DEFAULT };
+    let bed = Bed::start_with(Store::Postgres, 1, 1, tuning).await;
+    let acme = bed.tenant("acme").await;
+    bed.until(&acme, "/api/pets", 200).await;
+    let (database, _) = bed.registry_row(&acme).await;
+    let watch = service::pool::open(bed.superuser_url()).await.unwrap();
+    // None is there for a moment while it is replaced.
+    let session = format!(
+        "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_activity \
+         WHERE datname = '{database}' AND application_name LIKE 'freehold-data-plane%'"
+    );
+    let (deadline, mut seen) = (Instant::now() + PATIENCE, HashSet::new());
+    while seen.len() < 4 {
+        let answer = bed.get(0, &acme, "/api/pets").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        seen.extend(Some(number(&watch, &session).await).filter(|pid| *pid > 0));
+        assert!(Instant::now() < deadline, "there were only these sessions: {seen:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    watch.close().await.unwrap();
+}
+
+/// The line of a log whose message begins so.
+fn said(log: &str, begins: &str) -> Value {
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let said = lines.find(|line| line["message"].as_str().is_some_and(|message| message.starts_with(begins)));
+    said.unwrap_or_else(|| panic!("no line begins with {begins:?}: {log}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_plane_takes_as_many_descriptors_as_it_may_have_and_tells_what_bounds_its_files() {
+    let tuning = Tuning { data: "[pools]\nsqlite_connections = 100\n", ..Tuning::DEFAULT };
+    let mut bed = Bed::start_with(Store::Sqlite, 1, 0, tuning).await;
+    let control = bed.control[0].url.clone();
+    for limit in ["-S -n 256", "-n 700"] {
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("ulimit {limit} && exec \"$0\" \"$@\""))
+            .arg(folder().join("petstore-data-plane"));
+        bed.add_node_by(command, "petstore-data-plane", &control);
+    }
+    let limits = [0, 1].map(|node: usize| {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", bed.data[node].id())).unwrap();
+        let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut numbers = files.split_whitespace().map_while(|number| number.parse::<u64>().ok());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    });
+    // The first was started with a soft limit that is lower than the hard one.
+    let (soft, hard) = limits[0];
+    assert!(soft == hard && hard > 256, "{soft} of {hard}");
+    let raised = said(&bed.data[0].log(), "raised the limit of open files");
+    assert_eq!((&raised["before"], &raised["now"]), (&json!(256), &json!(hard)));
+    let bounded = said(&bed.data[0].log(), "connections to SQLite files are bounded");
+    assert_eq!(
+        (&bounded["connections"], &bounded["bounded_by"]),
+        (&json!(100), &json!("pools.sqlite_connections")),
+        "as many as were wanted, with {hard} descriptors"
+    );
+    // The second may have no more: 512 are for all else, and a file takes three.
+    assert_eq!(limits[1], (700, 700));
+    let bounded = said(&bed.data[1].log(), "fewer connections to SQLite files than pools.sqlite_connections");
+    assert_eq!(
+        (&bounded["level"], &bounded["connections"], &bounded["bounded_by"]),
+        (&json!("WARN"), &json!(62), &json!("open files (ulimit -n)"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_whose_file_has_all_the_connections_it_may_have_is_not_told_to_choose_another_plan() {
+    let tuning = Tuning { data: "[pools]\nwait_ms = 1500\ndial_ms = 1500\n", ..Tuning::DEFAULT };
+    let bed = Bed::start_with(Store::Sqlite, 1, 1, tuning).await;
+    bed.done("PUT", "/v1/plans/wide", Some(json!({ "connections": 16, "concurrency": 256 }))).await;
+    for (slug, plan, most, detail, is_of_plan) in [
+        ("acme", "wide", 4, "All 4 connections that a tenant may have to its SQLite database are in use.", false),
+        ("globex", "test", 2, "All 2 database connections of the tenant's plan are in use.", true),
+    ] {
+        let tenant = bed.tenant_on(plan, slug).await;
+        bed.until(&tenant, "/api/pets", 200).await;
+        // All writes wait for this one.
+        let file = service::pool::open(bed.database_url(&tenant).await).await.unwrap();
+        let write = file.begin().await.unwrap();
+        write.execute_unprepared("UPDATE pets SET name = name").await.unwrap();
+        let pet = json!({ "name": "Rex", "species": "dog" });
+        let post = |_| tokio::spawn(send(bed.request(0, "POST", "/api/pets").bearer_auth(&tenant.key).json(&pet)));
+        let posts: Vec<_> = (0..most).map(post).collect();
+        let deadline = Instant::now() + PATIENCE;
+        while (in_use(&metrics(&bed, 0).await) - f64::from(most)).abs() > 0.1 {
+            assert!(Instant::now() < deadline, "there are not {most} connections in use");
+        }
+        let refused = bed.get(0, &tenant, "/api/pets").await;
+        assert_eq!((refused.status, refused.kind().as_str()), (503, "pool-exhausted"), "{refused:?}");
+        assert!(refused.text.contains(detail), "{refused:?}");
+        assert_eq!(refused.text.contains("choose a plan"), is_of_plan, "{refused:?}");
+        assert_eq!(refused.header("retry-after"), "1", "{refused:?}");
+        write.rollback().await.unwrap();
+        for post in join_all(posts).await {
+            assert_eq!(post.unwrap().status, 201);
+        }
+        file.close().await.unwrap();
+    }
+}
+
+/// Connections that are used by a statement now.
+fn in_use(metrics: &str) -> f64 {
+    let series =
+        metrics.lines().filter(|line| line.starts_with("db_client_connection_count{") && line.contains("\"used\""));
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

@@ -29,17 +29,28 @@ impl Postgres {
 
     /// As [`Postgres::start`], with settings such as `max_connections=40`.
     pub fn start_with(settings: &'static [&'static str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("freehold-").tempdir().unwrap();
+        let folder = new_folder();
         let file = folder.path().join("password");
         fs::write(&file, PASSWORD).unwrap();
-        if let Some((uid, gid)) = account() {
-            chown(folder.path(), Some(uid), Some(gid)).unwrap();
-            chown(&file, Some(uid), Some(gid)).unwrap();
-        }
+        give(&file);
         let mut initdb = command("initdb", folder.path());
         initdb.arg("-D").arg(folder.path().join("data")).args(["-U", "admin", "--auth=scram-sha-256", "--pwfile"]);
         let made = initdb.arg(&file).args(["--locale=C", "--encoding=UTF8", "--no-sync"]).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::on_a_free_port(folder, settings)
+    }
+
+    /// A new hot standby of this server. It takes no writes until [`Postgres::promote`].
+    pub fn standby(&self) -> Self {
+        let folder = new_folder();
+        let mut copy = command("pg_basebackup", folder.path());
+        copy.arg("-D").arg(folder.path().join("data")).args(["--dbname", &self.url(), "--no-password"]);
+        let made = copy.args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::on_a_free_port(folder, self.settings)
+    }
+
+    fn on_a_free_port(folder: TempDir, settings: &'static [&'static str]) -> Self {
         // Somebody else may take the port meanwhile; then it is another one.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -76,6 +87,23 @@ impl Postgres {
         }
     }
 
+    /// SIGTERM: a smart shutdown. Open sessions go on. Once this returns, the server refuses new ones with 57P03.
+    pub fn shut_down_smartly(&self) {
+        self.signal_server("-TERM");
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while is_ready(self.folder.path(), self.child.id()) {
+            assert!(Instant::now() < deadline, "Postgres on port {} does not shut down", self.port);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Has a standby take writes. Returns when it does.
+    pub async fn promote(&self) {
+        let db = self.look("postgres").await;
+        db.execute_unprepared("SELECT pg_promote()").await.unwrap();
+        db.close().await.unwrap();
+    }
+
     /// Stops all of its processes in the middle of whatever they do, until [`Postgres::thaw`].
     pub fn freeze(&self) {
         self.signal("-STOP");
@@ -87,11 +115,17 @@ impl Postgres {
     }
 
     fn signal(&self, signal: &str) {
-        let server = self.child.id().to_string();
-        let of_server = Command::new("pgrep").args(["-P", &server]).output().unwrap();
-        let sessions = String::from_utf8(of_server.stdout).unwrap();
         // The server first, lest it starts more of them.
-        let sent = Command::new("kill").arg(signal).arg(&server).args(sessions.split_whitespace()).status().unwrap();
+        self.signal_server(signal);
+        let of_server = Command::new("pgrep").args(["-P", &self.child.id().to_string()]).output().unwrap();
+        let sessions = String::from_utf8(of_server.stdout).unwrap();
+        // Some may have ended meanwhile.
+        let _ = Command::new("kill").arg(signal).args(sessions.split_whitespace()).stderr(Stdio::null()).status();
+    }
+
+    /// To the server alone, and to none of its sessions.
+    fn signal_server(&self, signal: &str) {
+        let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success(), "kill {signal}");
     }
 
@@ -128,10 +162,26 @@ pub(crate) fn account() -> Option<(u32, u32)> {
     Some((uid.parse().unwrap(), gid.parse().unwrap()))
 }
 
+/// A folder of a server's own.
+fn new_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("freehold-").tempdir().unwrap();
+    give(folder.path());
+    folder
+}
+
+/// Gives a file or a folder to the account that servers run as.
+fn give(path: &Path) {
+    if let Some((uid, gid)) = account() {
+        chown(path, Some(uid), Some(gid)).unwrap();
+    }
+}
+
 fn command(program: &str, folder: &Path) -> Command {
     let programs = std::env::var("FREEHOLD_TEST_POSTGRES_PROGRAMS");
     let programs = PathBuf::from(programs.expect("run this by `cargo xtask test`, which finds Postgres' programs"));
-    let mut command = Command::new(programs.join(program));
+    // Links lead to the folder that has all of them.
+    let server = fs::canonicalize(programs.join("postgres")).unwrap();
+    let mut command = Command::new(server.with_file_name(program));
     command.current_dir(folder).stdin(Stdio::null());
     if let Some((uid, gid)) = account() {
         command.uid(uid).gid(gid);
@@ -141,9 +191,8 @@ fn command(program: &str, folder: &Path) -> Command {
 
 /// None: it ended, most likely because the port is taken.
 fn run(port: u16, folder: &Path, settings: &[&str]) -> Option<Child> {
-    let data = folder.join("data");
     let mut postgres = command("postgres", folder);
-    postgres.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+    postgres.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
     postgres.args(["-c", &format!("unix_socket_directories={}", folder.display()), "-c", "fsync=off"]);
     for setting in settings {
         postgres.args(["-c", setting]);
@@ -154,13 +203,18 @@ fn run(port: u16, folder: &Path, settings: &[&str]) -> Option<Child> {
         if child.try_wait().unwrap().is_some() {
             return None;
         }
-        // Of a start before, the file says another process.
-        let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-        let mut lines = state.lines();
-        if lines.next() == Some(&child.id().to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready") {
+        if is_ready(folder, child.id()) {
             return Some(child);
         }
         assert!(Instant::now() < deadline, "a Postgres does not get ready on port {port}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Whether the server of this process lets sessions begin.
+fn is_ready(folder: &Path, process: u32) -> bool {
+    // Of a start before, the file says another process.
+    let state = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
+    let mut lines = state.lines();
+    lines.next() == Some(&process.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
 }

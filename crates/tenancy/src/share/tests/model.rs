@@ -1,4 +1,11 @@
 //! The model: a dealer, a server, and processes that come, are stopped, go on and die.
+//!
+//! A socket has two sides. The server's side lives on for a moment after the node has closed its own, and the budget bounds
+//! what the server has. So a node counts a socket until the server's side is gone for sure, and not only while it uses it.
+//! The server's side may also end first, and the node hears of it later. A network that swallows packets is not in the model:
+//! there a node counts what it closed until an anchor has answered since.
+
+mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,61 +13,14 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::super::*;
+pub(super) use node::Sessions;
+use node::{Node, SECOND, SERVER};
 
-const SERVER: &str = "local";
-
-/// How long after the last round trip on its anchor a node opens connections, in ticks.
-const SECOND: u64 = 10;
-/// How long after it has barred an anchor the dealer waits, in ticks: longer than that.
+/// How long after it has barred an anchor the dealer waits, in ticks: longer than a node opens connections without one.
 pub(super) const GRACE: u64 = SECOND + 1;
-
-/// One process, and its sockets on the server.
-pub(super) struct Node {
-    pub(super) holder: Uuid,
-    pub(super) kept: Kept,
-    /// The anchor of the newest grant that named one.
-    pub(super) anchor: Option<Uuid>,
-    /// The anchor whose session the server has.
-    pub(super) moored: Option<Uuid>,
-    /// When its last round trip began.
-    pub(super) proven: Option<u64>,
-    pub(super) open: u32,
-    wanted: u32,
-    is_alive: bool,
-    /// It neither sends nor hears, and may go on at any time.
-    is_stopped: bool,
-}
-
-impl Node {
-    fn is_at_work(&self) -> bool {
-        self.is_alive && !self.is_stopped
-    }
-
-    /// Sockets for tenants that its share allows: the anchor is one of them.
-    fn may_have(&self) -> u32 {
-        self.kept.connections.saturating_sub(u32::from(self.kept.is_anchored))
-    }
-
-    pub(super) fn may_dial(&self, now: u64) -> bool {
-        !self.kept.is_anchored || self.proven.is_some_and(|proven| now < proven + SECOND)
-    }
-
-    fn sockets(&self) -> u32 {
-        self.open + u32::from(self.moored.is_some())
-    }
-
-    pub(super) fn hear(&mut self, share: &Share) {
-        if self.kept.hear(share)
-            && let Some(anchor) = &share.anchor
-        {
-            self.anchor = Some(anchor.id);
-        }
-    }
-
-    pub(super) fn report(&self) -> ShareReport {
-        self.kept.report(SERVER, self.sockets(), self.wanted)
-    }
-}
+/// How long after a node has closed a socket the server's side may be there, in ticks: after a goodbye, and after a statement
+/// that was left in the middle.
+const LAGS: [u64; 2] = [1, SECOND + 1];
 
 /// What the dealer knows of a holder besides its holding.
 #[derive(Default)]
@@ -113,28 +73,28 @@ impl World {
 
     fn join(&mut self) {
         self.born += 1;
-        self.nodes.push(Node {
-            holder: Uuid::from_u128(self.born),
-            kept: Kept::default(),
-            anchor: None,
-            moored: None,
-            proven: None,
-            open: 0,
-            wanted: 1,
-            is_alive: true,
-            is_stopped: false,
-        });
+        self.nodes.push(Node::new(Uuid::from_u128(self.born)));
     }
 
     fn chance(&mut self, percent: u32) -> bool {
         self.random.random_range(0..100) < percent
     }
 
+    /// Any number up to this one.
+    fn up_to(&mut self, most: u32) -> u32 {
+        self.random.random_range(0..=most)
+    }
+
     /// One event: any message, any socket, any death.
     pub(super) fn step(&mut self) {
         self.now += u64::from(self.chance(30));
+        let now = self.now;
+        let until = now + LAGS[usize::from(self.chance(20))];
+        for node in &mut self.nodes {
+            node.pass(now);
+        }
         let at = self.random.random_range(0..self.nodes.len());
-        match self.random.random_range(0..130) {
+        match self.random.random_range(0..138) {
             // A node says where it is; a message may be there twice.
             0..=19 if self.nodes[at].is_at_work() => {
                 let report = (self.nodes[at].holder, self.nodes[at].report());
@@ -160,47 +120,63 @@ impl World {
                     node.hear(&share);
                 }
             }
-            // A socket opens, if the node's share and its anchor allow it, or one closes.
-            65..=84 => {
-                let (now, node) = (self.now, &mut self.nodes[at]);
-                if node.is_at_work() && node.may_dial(now) && node.open < node.may_have() {
-                    node.open += 1;
-                }
+            // Sockets open, if the node's share and its anchor allow it, or some close.
+            65..=84 if self.nodes[at].is_at_work() && self.nodes[at].may_dial(now) => {
+                let room = self.nodes[at].room();
+                let sockets = self.up_to(room);
+                self.nodes[at].dial(sockets);
             }
-            85..=92 => self.nodes[at].open = self.nodes[at].open.saturating_sub(1),
-            93..=95 => self.nodes[at].wanted = self.random.random_range(0..=self.budget),
-            // A process dies; the server ends its sockets one by one, and another takes its place.
-            96 => {
+            85..=92 if self.nodes[at].is_at_work() => {
+                let open = self.nodes[at].open;
+                let sockets = if self.chance(25) { self.up_to(open) } else { open.min(1) };
+                self.nodes[at].close(sockets, until);
+            }
+            93..=95 => self.nodes[at].wanted = self.up_to(self.budget),
+            // A process dies, and another takes its place. The server ends its sessions by and by.
+            96 if self.chance(30) => {
                 self.nodes[at].is_alive = false;
                 if self.nodes.iter().filter(|node| node.is_alive).count() < 3 {
                     self.join();
                 }
             }
-            97 => self.nodes[at].is_stopped = !self.nodes[at].is_stopped,
-            // Its anchor begins, is heard from, or ends, for whatever reason.
-            98..=103 => {
-                let node = &mut self.nodes[at];
-                if node.is_at_work() && node.moored.is_none() && node.sockets() < node.kept.connections {
-                    node.moored = node.anchor.filter(|anchor| self.roles.contains(anchor));
-                }
-            }
-            104..=117 => {
-                let (now, node) = (self.now, &mut self.nodes[at]);
-                if node.is_at_work() && node.moored.is_some() {
-                    node.proven = Some(now);
-                }
-            }
-            118..=120 => self.nodes[at].moored = None,
+            97 => self.nodes[at].is_stopped = self.chance(30),
+            // Anchors begin, are heard from, or end, for whatever reason and on either side first.
+            98..=103 => self.nodes.iter_mut().for_each(|node| node.moor(&self.roles)),
+            104..=117 => self.nodes.iter_mut().for_each(|node| node.prove(now, until)),
+            118..=119 if self.chance(50) && self.nodes[at].is_at_work() => self.nodes[at].unmoor(until),
+            118..=119 => self.nodes[at].sessions.is_anchored = false,
             // The dealer looks at the server. Whether it has heard the holder of late makes no difference to the bound.
-            _ => self.look(at),
+            120..=128 => self.look_at_some(at),
+            // The server ends sessions: it noticed that their clients are gone, or for reasons of its own.
+            129..=137 => {
+                let there_are = self.nodes[at].sessions.of_tenants;
+                let ended = if self.nodes[at].is_at_work() { there_are.min(1) } else { self.up_to(there_are) };
+                self.nodes[at].sessions.of_tenants -= ended;
+            }
+            _ => {}
+        }
+    }
+
+    /// The dealer looks at all holders whose anchors it has barred, and maybe at one more.
+    fn look_at_some(&mut self, at: usize) {
+        let is_fenced = |holding: &&Holding| holding.is_fenced;
+        let mut holders: Vec<Uuid> = self.holdings.iter().filter(is_fenced).map(|holding| holding.holder).collect();
+        if self.chance(40) {
+            holders.push(self.nodes[at].holder);
+        }
+        for holder in holders {
+            // Another one took its place.
+            if let Some(at) = self.nodes.iter().position(|node| node.holder == holder) {
+                self.look(at);
+            }
         }
     }
 
     /// The dealer looks at what the server has of a holder.
     pub(super) fn look(&mut self, at: usize) {
         let node = &self.nodes[at];
-        let (holder, sessions) = (node.holder, node.open);
-        if node.moored.is_some() {
+        let (holder, sessions) = (node.holder, node.sessions.of_tenants);
+        if node.sessions.is_anchored {
             return;
         }
         let watched = self.watched.entry(holder).or_default();
@@ -292,8 +268,10 @@ impl World {
         }
     }
 
-    pub(super) fn open(&self) -> u32 {
-        self.nodes.iter().map(Node::sockets).sum()
+    /// Sessions that the server has.
+    pub(super) fn sessions(&self) -> u32 {
+        let of_node = |Sessions { of_tenants, is_anchored }| of_tenants + u32::from(is_anchored);
+        self.nodes.iter().map(|node| of_node(node.sessions)).sum()
     }
 
     /// Nothing is lost any more, and all that is over a share is closed.
@@ -303,10 +281,6 @@ impl World {
         for node in &mut self.nodes {
             node.wanted = self.budget;
             node.is_stopped = false;
-            if !node.is_alive {
-                node.open = 0;
-                node.moored = None;
-            }
         }
         let alive: Vec<Uuid> = self.nodes.iter().filter(|node| node.is_alive).map(|node| node.holder).collect();
         self.holdings.retain(|holding| alive.contains(&holding.holder));
@@ -314,10 +288,7 @@ impl World {
         for _ in 0..10 {
             for at in 0..self.nodes.len() {
                 let node = &mut self.nodes[at];
-                node.open = node.open.min(node.may_have());
-                if node.kept.connections == 0 {
-                    node.moored = None;
-                }
+                node.settle();
                 let (holder, report) = (node.holder, node.report());
                 self.dealer_hears(holder, &report);
                 self.make_anchor(holder);
