@@ -104,6 +104,7 @@ impl Checkout {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
+        let begun = live.begun;
         match Verdict::of(&error) {
             Verdict::Sound => Err(Failed::Database(error)),
             // Another new one would answer the same.
@@ -111,7 +112,7 @@ impl Checkout {
             Verdict::Stale | Verdict::ReadOnly => {
                 self.condition = Condition::Spent;
                 // Those in use, too: the statement is sent once more, and must not meet another that is out of date.
-                self.pool.renew(Closed::Spent);
+                self.pool.renew_all_like(begun, Closed::Spent);
                 Err(Failed::Stale(error))
             }
             Verdict::Lost => {

@@ -72,7 +72,7 @@ impl DialError {
         let told = DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error)));
         match code.as_str() {
             _ if is_file => Self::Unavailable(Some(told)),
-            _ if is_own_limit => Self::LimitReached(told),
+            "53300" if is_own_limit => Self::LimitReached(told),
             "53300" => Self::ServerFull(told),
             "57P01" | "57P02" | "57P03" => Self::ServerAway(Some(told)),
             _ if is_line => Self::ServerAway(Some(told)),

@@ -33,7 +33,7 @@ pub(super) struct Live {
     pub(super) connection: Connection,
     pub(super) opened: Instant,
     /// When it was begun to be opened.
-    begun: Instant,
+    pub(super) begun: Instant,
     expires: Instant,
     /// When it was given back last.
     pub(super) used: Instant,
@@ -194,6 +194,14 @@ impl TenantPool {
         };
         for live in idle {
             self.server.discard(self, live, why);
+        }
+    }
+
+    /// As [`Self::renew`], if one that was begun at this moment is not closed by an earlier call anyway.
+    pub(super) fn renew_all_like(&self, begun: Instant, why: Closed) {
+        let is_renewed = self.state().renewed.is_some_and(|renewed| begun <= renewed);
+        if !is_renewed {
+            self.renew(why);
         }
     }
 

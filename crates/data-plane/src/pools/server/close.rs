@@ -70,10 +70,10 @@ impl ServerPool {
             return;
         }
         let closed = Instant::now();
+        self.state().left += 1;
         if self.lifeline.is_alive() {
             tokio::time::sleep(self.settings.lag(why)).await;
         }
-        self.state().left += 1;
         let _ = tokio::time::timeout(LEFT_FOR, self.until_proven_since(closed)).await;
         self.state().left -= 1;
     }

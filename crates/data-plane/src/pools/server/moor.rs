@@ -5,8 +5,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use sea_orm::sqlx::{AssertSqlSafe, Connection as _, PgConnection, query_scalar};
-use tenancy::share::application_name;
+use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Error, PgConnection, query_scalar};
+use tenancy::share::{FLOOR, application_name};
 use tokio::sync::Notify;
 
 use super::super::anchor::Anchor;
@@ -58,15 +58,12 @@ pub(super) struct Calls {
 }
 
 impl State {
-    /// All that may exist on the server and that another socket would be beside: but for a lost anchor, whose role has one session.
-    pub(super) fn sockets(&self) -> u32 {
-        self.held + self.closing + self.mooring.sockets
-    }
-
-    /// All that may exist on the server.
+    /// All that may exist on the server. The anchor has its place while there is a share, also while it is lost: its role has one
+    /// session at a time, and so another takes the place of the one that is left.
     pub(super) fn sessions(&self, now: Instant) -> u32 {
+        let has_place = self.mooring.anchor.is_some() && self.granted >= FLOOR;
         let is_left = self.mooring.lost.is_some_and(|lost| now.saturating_duration_since(lost) < LEFT_FOR);
-        self.held + self.closing + self.mooring.sockets.max(u32::from(is_left))
+        self.held + self.closing + self.mooring.sockets.max(u32::from(has_place || is_left))
     }
 }
 
@@ -77,10 +74,11 @@ impl ServerPool {
             return;
         }
         let is_busy = state.held > 0 || state.queue.len() > 0;
-        let begins = is_busy && !std::mem::replace(&mut state.mooring.is_busy, is_busy);
+        let was_busy = std::mem::replace(&mut state.mooring.is_busy, is_busy);
+        let begins = is_busy && !was_busy;
         let is_missed = state.queue.len() > 0 && !self.lifeline.is_alive();
         // One that is kept no longer goes last.
-        let is_over = state.granted < tenancy::share::FLOOR;
+        let is_over = state.granted < FLOOR;
         if begins || is_missed || is_over || state.mooring.sockets == 0 {
             self.calls.needed.notify_one();
         }
@@ -93,23 +91,24 @@ impl ServerPool {
         }
     }
 
-    /// The anchor to be opened, under a permit that is its own from now on; nothing if there is none, or no room yet.
+    /// The anchor to be opened, in the place that is its own; nothing if there is none, or no share.
     fn begin_anchor(&self) -> Option<Arc<Anchor>> {
         let mut state = self.state();
         let anchor = state.mooring.anchor.clone()?;
-        // It takes the place of one that was lost, or one that is free.
-        let has_place = state.sessions(Instant::now()) > state.sockets() || state.sockets() < state.granted;
-        if state.granted < tenancy::share::FLOOR || !has_place {
+        if state.granted < FLOOR {
             return None;
         }
         state.mooring.sockets += 1;
+        // Where the server is known to be away, nobody waits for this attempt.
+        state.away.probe(&anchor.address);
         Some(anchor)
     }
 
     /// The server's side of an anchor is gone.
-    fn anchor_is_closed(&self, why: Closed) {
+    fn anchor_is_closed(&self, anchor: &Anchor, why: Closed) {
         let mut state = self.state();
         state.mooring.sockets -= 1;
+        state.away.was_not_tried(&anchor.address);
         if why == Closed::Broken {
             state.mooring.lost = Some(Instant::now());
         }
@@ -130,9 +129,9 @@ impl ServerPool {
             let there_are = match tokio::time::timeout(SILENT, counted).await {
                 Ok(Ok(there_are)) => there_are,
                 Ok(Err(error)) => {
-                    // If the anchor is lost again, that is found out next. Else this server does not let it look.
                     tracing::warn!(server = &*self.name, %error, "could not look for sessions that are left");
-                    return true;
+                    // A server that answers, and does not let it look.
+                    return matches!(error, Error::Database(_));
                 }
                 Err(_) => return false,
             };
@@ -167,7 +166,7 @@ impl ServerPool {
     fn keeps(&self, anchor: &Anchor) -> Option<Duration> {
         let state = self.state();
         // It goes last: by it is seen that the server has heard of the others' ends.
-        let is_of_use = state.granted >= tenancy::share::FLOOR || state.held + state.closing > 0;
+        let is_of_use = state.granted >= FLOOR || state.held + state.closing > 0;
         let is_kept = is_of_use && state.mooring.anchor.as_ref().is_some_and(|now| now.id == anchor.id);
         let is_busy = state.held > 0 || state.queue.len() > 0;
         is_kept.then_some(if is_busy { BUSY } else { QUIET })
@@ -295,7 +294,7 @@ impl Told {
 }
 
 async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
-    let mut pause = PAUSES.0;
+    let (mut pause, mut was_full) = (PAUSES.0, false);
     let mut told = Told(None);
     loop {
         let Some(server) = server.upgrade() else { return };
@@ -307,23 +306,28 @@ async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
             }
             continue;
         };
-        let (why, is_open) = match anchor.dial(server.settings.dial, server.settings.holder).await {
+        let begun = Instant::now();
+        let mut is_full = false;
+        let why = match anchor.dial(server.settings.dial, server.settings.holder).await {
             Ok(mut connection) => {
                 told.opened(&server.name);
                 let answers = server.until_none_is_left(&mut connection, &anchor).await;
-                let why = if answers { server.hold(connection, &anchor).await } else { Closed::Broken };
-                (why, true)
+                if answers { server.hold(connection, &anchor).await } else { Closed::Broken }
             }
             Err(error) => {
                 told.failed(&server.name, &error);
-                server.not_moored(&anchor, error, pause == PAUSES.0);
-                (Closed::Spent, false)
+                is_full = matches!(error, DialError::ServerFull(_));
+                server.not_moored(&anchor, error, !was_full);
+                Closed::Spent
             }
         };
+        was_full = is_full;
+        // Not one that let us in and never answered, as a pooler does whose server is away.
+        let was_moored = server.lifeline.is_proven_since(begun);
         tokio::time::sleep(server.settings.lag(why)).await;
-        server.anchor_is_closed(why);
+        server.anchor_is_closed(&anchor, why);
         drop(server);
-        if is_open {
+        if was_moored {
             pause = PAUSES.0;
             continue;
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tenancy::share::FLOOR;
+
 use super::super::anchor::Anchor;
 use super::super::metrics::Closed;
 use super::{ASK_EVERY, Counts, LATELY, ServerPool, State, limiter};
@@ -47,7 +49,7 @@ impl ServerPool {
                 state.closing += 1;
                 excess.push(live);
             }
-            state.owes_word = state.sockets() > state.granted;
+            state.owes_word = state.sessions(now) > state.granted;
             self.settle(&mut state);
         }
         for live in excess {
@@ -55,6 +57,11 @@ impl ServerPool {
         }
         self.calls.changed.notify_one();
         self.dispatch(now);
+    }
+
+    /// Whether nothing is opened for want of an anchor, and not for want of a share.
+    pub(in super::super) fn is_adrift(&self) -> bool {
+        !self.lifeline.is_alive() && self.state().granted >= FLOOR
     }
 
     /// Gives up all that this node has there.
@@ -95,7 +102,7 @@ impl ServerPool {
         }
         self.call_anchor(state);
         let is_full = state.held + state.closing >= state.share;
-        let is_given_up = state.owes_word && state.sockets() <= state.granted;
+        let is_given_up = state.owes_word && state.sessions(Instant::now()) <= state.granted;
         // Said from time to time: what is needed, and how far a share was given up.
         let is_due = state.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY);
         let is_short = is_due && (state.owes_word || is_full && state.queue.len() > 0);

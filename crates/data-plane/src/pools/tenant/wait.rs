@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::super::checkout::Checkout;
+use super::super::dial::DialError;
 use super::super::refusal::Refusal;
 use super::{Answer, MOST_TO_A_FILE, TenantPool};
 
@@ -85,7 +86,9 @@ impl TenantPool {
             let now = Instant::now();
             if now >= deadline {
                 let most = self.most();
-                let refusal = if self.open() < most {
+                let refusal = if self.open() == 0 && self.server.is_adrift() {
+                    Refusal::NotOpened(Arc::new(DialError::Adrift))
+                } else if self.open() < most {
                     Refusal::ServerBusy
                 } else if self.is_of_a_file() && most == MOST_TO_A_FILE {
                     Refusal::FileExhausted(most)
