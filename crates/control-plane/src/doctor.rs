@@ -41,7 +41,7 @@ const REACH: Duration = Duration::from_secs(2);
 /// Tenants, or names that nobody knows, on one page.
 const AT_MOST: usize = 200;
 /// Databases that are looked at together.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 
 /// What disagrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]

@@ -31,7 +31,7 @@ pub(crate) use select::{Selection, statuses};
 pub(crate) use settings::Settings;
 pub(crate) use steer::{abort, not_found, pause, resume, retry};
 pub(crate) use told::shortened;
-pub(crate) use verify::{Checked, Extent, From, Schemas, Verified, verify};
+pub(crate) use verify::{Checked, Extent, From, ON_SERVER as VERIFIED_ON_SERVER, Schemas, Verified, verify};
 
 /// Where a rollout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,7 +37,7 @@ pub(crate) use queue::{Order, cancel_delete, enqueue, force, open, open_in, rest
 pub(crate) use runner::run;
 pub(crate) use schedule::rotate_by_age;
 pub(crate) use steps::{count_left, emptiest, no_room, places};
-pub(crate) use stock::{Kept, Scratch, StockError, count_ready, gaps, keep, try_way};
+pub(crate) use stock::{Kept, MOST_KEPT, Scratch, StockError, count_ready, gaps, keep, try_way};
 pub(crate) use wake::Wake;
 pub(crate) use work::{password_in, url_subject};
 

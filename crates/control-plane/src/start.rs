@@ -129,7 +129,10 @@ pub async fn start(
     service.lifecycle.spawn("provision", provision::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("fleet", fleet::run(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("mail", mail::run(plane.clone(), stopping.clone()));
-    service.lifecycle.spawn("shares", shares::run(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("left", shares::free_left(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("anchors", shares::make_anchors(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("anchors-there", shares::look_for_anchors(plane.clone(), stopping.clone()));
+    service.lifecycle.spawn("standing", shares::watch_standing(plane.clone(), stopping.clone()));
     service.lifecycle.spawn("stock", provision::keep(plane.clone(), stopping.clone()));
     if let Some(age) = plane.rotate_after {
         service.lifecycle.spawn("rotation", provision::rotate_by_age(plane.clone(), age, stopping.clone()));

@@ -87,6 +87,8 @@ pub(super) struct Server {
     capacity: i32,
     /// Connections that all data planes together may have open there.
     connection_budget: i32,
+    /// Connections that are left to control planes.
+    reserve: i32,
     /// Connections that all data planes together open there in a second.
     connect_rate: i32,
     /// Databases that are kept ready for tenants to come.
@@ -117,6 +119,7 @@ impl From<servers::Model> for Server {
             data_address: row.data_address,
             capacity: row.capacity,
             connection_budget: row.connection_budget,
+            reserve: row.control_reserve,
             connect_rate: row.connect_rate,
             warm: row.warm_target,
             created_at: row.created_at,
@@ -237,7 +240,7 @@ async fn row(plane: &Plane, wanted: ServerConfig) -> Result<servers::ActiveModel
     check(plane, engine).await?;
     let given = (connection_budget, reserve);
     let (connection_budget, control_reserve) =
-        connections::learn(plane, kind, &wanted.admin_url, wanted.connect_rate, given).await?;
+        connections::learn(plane, kind, &wanted.admin_url, (wanted.connect_rate, wanted.warm), given).await?;
     let id = Uuid::now_v7();
     let subject = Subject { purpose: Purpose::ServerAdminUrl, id, generation: 1 };
     let sealed = plane.servers_ring.seal(subject, &wanted.admin_url, &mut rand::rng());

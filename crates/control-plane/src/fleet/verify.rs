@@ -31,7 +31,7 @@ pub(crate) use page::{Extent, From};
 
 /// Databases that are looked at together, on all servers and on one.
 const AT_ONCE: usize = 16;
-const ON_SERVER: usize = 4;
+pub(crate) const ON_SERVER: usize = 4;
 /// After this no other database of the page is begun with.
 const BEGINNING: Duration = Duration::from_secs(8);
 /// One look at one database.

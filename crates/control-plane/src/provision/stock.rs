@@ -26,7 +26,7 @@ use crate::registry::entities::{templates, warm_databases};
 #[cfg(test)]
 pub(super) use keep::Keeper;
 pub(crate) use keep::keep;
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Kept, MOST as MOST_KEPT};
 pub(crate) use make::StockError;
 pub(crate) use mend::gaps;
 pub(super) use mend::restock;

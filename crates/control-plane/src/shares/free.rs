@@ -1,18 +1,22 @@
 //! What processes that are gone have left: each server shows it, and the rest is dealt to others.
 //!
-//! A process with an anchor is gone when the server shows it: its anchor has ended, and none can begin, since its login role is
-//! dropped. A process counts as gone, too, when another one runs with its node's folder, or when it has no anchor and said
-//! goodbye, was forgotten, or was silent for so long that it refuses all requests. Then its sessions only become fewer.
+//! A process is gone when the server shows it: its anchor has ended, and none can begin, since its login role is dropped. A process
+//! counts as gone, too, when another one runs with its node's folder, or when it never had an anchor and said goodbye or was
+//! forgotten. Then its sessions only become fewer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, stream};
 use sea_orm::EntityTrait as _;
 use service::problem::BoxError;
 use tenancy::feed::MAX_WAIT_SECONDS;
 use tenancy::share::{anchor_name, application_name};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::{AT_ONCE, Pause, WITHIN};
 use crate::engine::{AnchorRole, Engine};
 use crate::plane::Plane;
 use crate::registry::Left;
@@ -20,104 +24,119 @@ use crate::registry::entities::servers;
 
 /// A node that runs and reaches us is heard within this time: it waits no longer for news, and asks again at once.
 const SILENT: Duration = Duration::from_secs(MAX_WAIT_SECONDS + 5);
-/// How late what a node said may be heard.
-const LATE: Duration = Duration::from_mins(2);
 /// How long the anchor of a silent node is gone before it is barred: the node may only be opening another.
 const REOPENS: Duration = Duration::from_secs(2);
 /// How long after its anchor was barred a node may still have a connection come about: it begins and goes on with a dial for a
 /// second after the last sign of life of its anchor, and what it sent by then reaches the server a moment later.
 const DIALS: Duration = Duration::from_secs(2);
 
-/// What was seen of anchors that are gone, by server, process and the anchor's number. Another replica looks for itself.
+/// What was seen of anchors that are gone on one server, by process and the anchor's number.
+type Seen = HashMap<(Uuid, i64), Gone>;
+
+/// What was seen on each server. Another replica looks for itself.
 #[derive(Default)]
-pub(super) struct Watched(HashMap<(Uuid, Uuid, i64), Gone>);
+struct Watched(HashMap<Uuid, Seen>);
 
 struct Gone {
     since: Instant,
     barred: Option<Instant>,
 }
 
-impl Watched {
-    /// Deals to others what processes that are gone have left.
-    pub(super) async fn free(&mut self, plane: &Plane) -> Result<(), BoxError> {
-        let mut by_server: BTreeMap<Uuid, Vec<Left>> = BTreeMap::new();
-        let now = plane.registry.now();
-        let (silent_since, stale_since) = (now - SILENT, now - plane.stale_after - LATE);
-        let all = plane.registry.left_shares(silent_since, stale_since).await?;
-        self.0.retain(|(server, holder, number), _| {
-            let is_it = |left: &Left| {
-                (left.share.server_id, left.share.holder, left.share.anchor_number) == (*server, *holder, *number)
-            };
-            all.iter().any(is_it)
+/// Deals to others what processes that are gone have left, until told to stop.
+pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
+    let (mut watched, mut pause) = (Watched::default(), Pause::of("left"));
+    loop {
+        let freed = watched.free(&plane).await.inspect_err(|error| {
+            tracing::warn!(%error, "could not look at what is left of connections of data planes that are gone");
         });
-        for left in all {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(pause.after(freed.is_ok())) => {}
+        }
+    }
+}
+
+impl Watched {
+    async fn free(&mut self, plane: &Plane) -> Result<(), BoxError> {
+        let mut by_server: BTreeMap<Uuid, Vec<Left>> = BTreeMap::new();
+        for left in plane.registry.left_shares(plane.registry.now() - SILENT).await? {
             by_server.entry(left.share.server_id).or_default().push(left);
         }
-        let mut failed = None;
-        for (server, left) in by_server {
-            // One that does not answer holds up no other.
-            if let Err(error) = self.free_on(plane, server, &left).await {
-                failed = Some(error);
+        let mut before = std::mem::take(&mut self.0);
+        let looks = by_server.into_iter().map(|(server, left)| {
+            let mut seen = before.remove(&server).unwrap_or_default();
+            seen.retain(|gone, _| left.iter().any(|left| (left.share.holder, left.share.anchor_number) == *gone));
+            async move {
+                let freed = timeout(WITHIN, free_on(plane, server, &left, &mut seen)).await;
+                (server, seen, freed.unwrap_or_else(|late| Err(late.into())))
             }
+        });
+        let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+        let mut failed = None;
+        while let Some((server, seen, freed)) = looks.next().await {
+            self.0.insert(server, seen);
+            failed = freed.err().or(failed);
         }
         failed.map_or(Ok(()), Err)
     }
+}
 
-    async fn free_on(&mut self, plane: &Plane, server: Uuid, left: &[Left]) -> Result<(), BoxError> {
-        let found = servers::Entity::find_by_id(server).one(plane.registry.db()).await?;
-        let Some(server) = found else { return Ok(()) };
-        let engine = plane.engine(&server)?;
-        let names = left.iter().flat_map(|left| [application_name(left.share.holder), anchor_name(left.share.holder)]);
-        let looked = Instant::now();
-        let sessions = engine.sessions(&names.collect::<Vec<_>>()).await?;
-        let count = |name: &str| sessions.by_name.get(name).copied().unwrap_or_default();
-        for left in left {
-            let (holder, name) = (left.share.holder, application_name(left.share.holder));
-            let (open, anchors) = (count(&name), count(&anchor_name(holder)));
-            if left.is_replaced || !left.share.is_anchored {
-                shrink(plane, engine.as_ref(), left, open + anchors).await?;
-            } else if self.is_over(plane, engine.as_ref(), left, (looked, anchors > 0)).await? {
-                if open > 0 && left.heard_at + plane.ack_after <= plane.registry.now() {
-                    tracing::warn!(server = server.name, node = %left.share.node_id, sessions = open,
-                        "a silent data plane has lost its anchor and left sessions, which are ended now");
-                    engine.end_sessions_named(&name).await?;
-                }
-                shrink(plane, engine.as_ref(), left, open).await?;
+async fn free_on(plane: &Plane, server: Uuid, left: &[Left], seen: &mut Seen) -> Result<(), BoxError> {
+    let found = servers::Entity::find_by_id(server).one(plane.registry.db()).await?;
+    let Some(server) = found else { return Ok(()) };
+    let engine = plane.engine(&server)?;
+    let names = left.iter().flat_map(|left| [application_name(left.share.holder), anchor_name(left.share.holder)]);
+    let looked = Instant::now();
+    let sessions = engine.sessions(&names.collect::<Vec<_>>()).await?;
+    let count = |name: &str| sessions.by_name.get(name).copied().unwrap_or_default();
+    for left in left {
+        let (holder, name) = (left.share.holder, application_name(left.share.holder));
+        let (open, anchors) = (count(&name), count(&anchor_name(holder)));
+        // It said goodbye, or was forgotten, and opened nothing before it had an anchor.
+        let is_without = !left.share.is_anchored && left.share.is_leaving && !left.share.is_fenced;
+        if left.is_replaced || is_without {
+            shrink(plane, engine.as_ref(), left, open + anchors).await?;
+        } else if is_over(plane, engine.as_ref(), left, (looked, anchors > 0), seen).await? {
+            if open > 0 && left.heard_at + plane.ack_after <= plane.registry.now() {
+                tracing::warn!(server = server.name, node = %left.share.node_id, sessions = open,
+                    "a silent data plane has lost its anchor and left sessions, which are ended now");
+                engine.end_sessions_named(&name).await?;
             }
+            shrink(plane, engine.as_ref(), left, open).await?;
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Whether a process opened no connection there any more when it was looked: its anchor was gone and barred, for longer than a
-    /// dial goes on.
-    async fn is_over(
-        &mut self,
-        plane: &Plane,
-        engine: &dyn Engine,
-        left: &Left,
-        (looked, is_anchor_there): (Instant, bool),
-    ) -> Result<bool, BoxError> {
-        let share = &left.share;
-        let key = (share.server_id, share.holder, share.anchor_number);
-        if is_anchor_there {
-            self.0.remove(&key);
-            return Ok(false);
-        }
-        let gone = self.0.entry(key).or_insert_with(|| Gone { since: Instant::now(), barred: None });
-        if !share.is_leaving {
-            if gone.since.elapsed() >= REOPENS && plane.registry.fence_share(share).await? {
-                tracing::info!(node = %share.node_id, server = %share.server_id,
-                    "a data plane is silent and its anchor is gone: what its sessions leave free is dealt to others");
-            }
-            return Ok(false);
-        }
-        let Some(barred) = gone.barred else {
-            engine.bar_anchors(AnchorRole { holder: share.holder, number: share.anchor_number }).await?;
-            gone.barred = Some(Instant::now());
-            return Ok(false);
-        };
-        Ok(looked.saturating_duration_since(barred) >= DIALS)
+/// Whether a process opened no connection there any more when it was looked: its anchor was gone and barred, for longer than a
+/// dial goes on.
+async fn is_over(
+    plane: &Plane,
+    engine: &dyn Engine,
+    left: &Left,
+    (looked, is_anchor_there): (Instant, bool),
+    seen: &mut Seen,
+) -> Result<bool, BoxError> {
+    let share = &left.share;
+    let key = (share.holder, share.anchor_number);
+    if is_anchor_there {
+        seen.remove(&key);
+        return Ok(false);
     }
+    let gone = seen.entry(key).or_insert_with(|| Gone { since: Instant::now(), barred: None });
+    if !share.is_leaving {
+        if gone.since.elapsed() >= REOPENS && plane.registry.fence_share(share).await? {
+            tracing::info!(node = %share.node_id, server = %share.server_id,
+                "a data plane is silent and its anchor is gone: what its sessions leave free is dealt to others");
+        }
+        return Ok(false);
+    }
+    let Some(barred) = gone.barred else {
+        engine.bar_anchors(AnchorRole { holder: share.holder, number: share.anchor_number }).await?;
+        gone.barred = Some(Instant::now());
+        return Ok(false);
+    };
+    Ok(looked.saturating_duration_since(barred) >= DIALS)
 }
 
 /// Deals to others what is more than so many sessions need.

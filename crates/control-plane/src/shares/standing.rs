@@ -2,14 +2,19 @@
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Gauge;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use service::problem::BoxError;
 use tenancy::share::{FLOOR, anchor_name, application_name};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::{AT_ONCE, WITHIN};
 use crate::engine::{Engine, EngineError, EngineKind, Sessions};
 use crate::plane::Plane;
 use crate::registry::entities::{servers, shares};
@@ -62,50 +67,57 @@ impl Standing {
 }
 
 /// Data planes that got no connection, because the budget has fewer than all of them need at least.
-pub(crate) fn without_share(budget: i32, shares: &[shares::Model]) -> usize {
+fn without_share(budget: i32, shares: &[shares::Model]) -> usize {
     let staying = || shares.iter().filter(|row| !row.is_leaving);
     let least = staying().count() * FLOOR as usize;
     let is_too_small = usize::try_from(budget).is_ok_and(|budget| budget < least);
     if is_too_small { staying().filter(|row| row.share == 0).count() } else { 0 }
 }
 
-/// Tells by the log and by metrics where data planes lack connections.
-#[derive(Default)]
-pub(super) struct Watch {
-    looked: Option<Instant>,
-    /// Servers of which it was told that others leave no room, and of which that data planes got none.
-    told: [HashSet<Uuid>; 2],
+/// Tells by the log and by metrics where data planes lack connections, until told to stop.
+pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
+    let mut told = Told::default();
+    loop {
+        if let Err(error) = told.look(&plane).await {
+            tracing::warn!(%error, "could not look whether servers have room for their budgets");
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
 }
 
-impl Watch {
-    /// Looks at all servers, if that was long enough ago.
-    pub(super) async fn look(&mut self, plane: &Plane) -> Result<(), DbErr> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
-            return Ok(());
-        }
-        self.looked = Some(Instant::now());
+/// Servers of which it was told that others leave no room, and of which that data planes got none.
+#[derive(Default)]
+struct Told([HashSet<Uuid>; 2]);
+
+impl Told {
+    async fn look(&mut self, plane: &Plane) -> Result<(), DbErr> {
         let dealt = servers::Entity::find().filter(servers::Column::Engine.eq(EngineKind::Postgres.as_str()));
-        for server in dealt.all(plane.registry.db()).await? {
-            let shares = plane.registry.shares_on(server.id).await?;
-            self.tell_of_nodes(&server, &shares);
-            if shares.is_empty() {
-                continue;
-            }
-            let looked = async { Standing::of(plane.engine(&server)?.as_ref(), &server, &shares).await };
-            match looked.await {
-                Ok(Some(standing)) => self.tell_of_others(&server, &standing),
-                Ok(None) => {}
+        let looks = dealt.all(plane.registry.db()).await?.into_iter().map(async |server| {
+            let looked = timeout(WITHIN, look_at(plane, &server)).await;
+            (server, looked.unwrap_or_else(|late| Err(late.into())))
+        });
+        let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+        while let Some((server, looked)) = looks.next().await {
+            match looked {
+                Ok((without, standing)) => {
+                    self.tell_of_nodes(&server, without);
+                    self.tell_of_others(&server, standing.as_ref());
+                }
                 // Whoever works there says so.
-                Err(error) => tracing::debug!(server = server.name, %error, "could not look at a server's sessions"),
+                Err(error) => tracing::debug!(server = server.name, error, "could not look at a server's sessions"),
             }
         }
         Ok(())
     }
 
-    fn tell_of_others(&mut self, server: &servers::Model, standing: &Standing) {
-        let (missing, limit, others) = (standing.missing(), standing.limit, standing.others());
+    fn tell_of_others(&mut self, server: &servers::Model, standing: Option<&Standing>) {
+        let missing = standing.map_or(0, Standing::missing);
+        let (limit, others) = standing.map_or((0, 0), |standing| (standing.limit, standing.others()));
         MISSING.record(missing.into(), &[KeyValue::new("server", server.name.clone())]);
-        if is_news(&mut self.told[0], server.id, missing > 0) {
+        if is_news(&mut self.0[0], server.id, missing > 0) {
             tracing::warn!(
                 server = server.name,
                 limit,
@@ -117,10 +129,9 @@ impl Watch {
         }
     }
 
-    fn tell_of_nodes(&mut self, server: &servers::Model, shares: &[shares::Model]) {
-        let without = without_share(server.connection_budget, shares);
+    fn tell_of_nodes(&mut self, server: &servers::Model, without: usize) {
         WITHOUT.record(without as u64, &[KeyValue::new("server", server.name.clone())]);
-        if is_news(&mut self.told[1], server.id, without > 0) {
+        if is_news(&mut self.0[1], server.id, without > 0) {
             tracing::warn!(
                 server = server.name,
                 data_planes = without,
@@ -128,6 +139,16 @@ impl Watch {
             );
         }
     }
+}
+
+/// How many data planes have no share, and how the server's sessions stand to its budget; nothing where no data plane has any.
+async fn look_at(plane: &Plane, server: &servers::Model) -> Result<(usize, Option<Standing>), BoxError> {
+    let shares = plane.registry.shares_on(server.id).await?;
+    let without = without_share(server.connection_budget, &shares);
+    if shares.is_empty() {
+        return Ok((without, None));
+    }
+    Ok((without, Standing::of(plane.engine(server)?.as_ref(), server, &shares).await?))
 }
 
 /// Whether something is so that was not so when it was last looked.

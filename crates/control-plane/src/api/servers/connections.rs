@@ -58,7 +58,7 @@ pub(super) async fn learn(
     plane: &Plane,
     kind: EngineKind,
     admin_url: &SecretString,
-    connect_rate: u32,
+    (connect_rate, warm): (u32, u32),
     (budget, reserve): (Option<i32>, Option<i32>),
 ) -> Result<(i32, i32), Problem> {
     let engine = plane.engines.new_for(kind, admin_url).map_err(Problem::internal)?;
@@ -66,8 +66,8 @@ pub(super) async fn learn(
         return Ok((budget.unwrap_or(UNBOUNDED), reserve.unwrap_or(0)));
     };
     let signed = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-    // A small server is shared by halves.
-    let reserve = reserve.unwrap_or_else(|| signed(Ord::min(needed(plane, admin_url, connect_rate), limit / 2)));
+    // Data planes have half of a small server.
+    let reserve = reserve.unwrap_or_else(|| signed(Ord::min(needed(plane, admin_url, connect_rate, warm), limit / 2)));
     Ok((budget.unwrap_or_else(|| signed(limit).saturating_sub(reserve).max(1)), reserve))
 }
 
@@ -97,11 +97,11 @@ pub(super) async fn of(plane: &Plane, server: &servers::Model) -> Result<Option<
             is_leaving: row.is_leaving,
         }
     });
-    let rate = server.connect_rate.unsigned_abs();
+    let (rate, warm) = (server.connect_rate.unsigned_abs(), server.warm_target.unsigned_abs());
     Ok(Some(Connections {
         budget: server.connection_budget,
         reserve: server.control_reserve,
-        reserve_needed: plane.admin_url(server).map_or(0, |url| needed(plane, &url, rate)),
+        reserve_needed: plane.admin_url(server).map_or(0, |url| needed(plane, &url, rate, warm)),
         reserve_closing: closing(rate),
         server_limit: standing.as_ref().map(|standing| standing.limit),
         open: standing.as_ref().map(|standing| standing.sessions.open),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::engine::{DatabaseName, Entered};
 
 /// Connections that are kept at most, on all servers together.
-pub(super) const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 
 /// The connections, by the databases' names.
 #[derive(Default)]

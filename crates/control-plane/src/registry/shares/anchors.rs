@@ -27,24 +27,15 @@ pub(crate) struct Left {
 }
 
 impl Registry {
-    /// Shares of processes that are gone; of those with an anchor whose nodes were not heard since `silent_since`; and of those
-    /// without one whose nodes were not heard since `stale_since`, so that they refuse all requests.
-    pub(crate) async fn left_shares(
-        &self,
-        silent_since: DateTime<Utc>,
-        stale_since: DateTime<Utc>,
-    ) -> Result<Vec<Left>, DbErr> {
-        let not_heard_since = |moment: DateTime<Utc>| {
-            let heard = Query::select()
-                .column(nodes::Column::Id)
-                .from(nodes::Entity)
-                .and_where(nodes::Column::LastSeen.gte(moment))
-                .to_owned();
-            shares::Column::NodeId.not_in_subquery(heard)
-        };
-        let is_silent = Condition::all().add(shares::Column::IsAnchored.eq(true)).add(not_heard_since(silent_since));
-        let is_left =
-            Condition::any().add(shares::Column::IsLeaving.eq(true)).add(is_silent).add(not_heard_since(stale_since));
+    /// Shares of processes that are gone, and of those whose nodes were not heard since this moment.
+    pub(crate) async fn left_shares(&self, silent_since: DateTime<Utc>) -> Result<Vec<Left>, DbErr> {
+        let heard = Query::select()
+            .column(nodes::Column::Id)
+            .from(nodes::Entity)
+            .and_where(nodes::Column::LastSeen.gte(silent_since))
+            .to_owned();
+        let is_silent = shares::Column::NodeId.not_in_subquery(heard);
+        let is_left = Condition::any().add(shares::Column::IsLeaving.eq(true)).add(is_silent);
         let mut left = shares::Entity::find().filter(is_left).all(self.db()).await?;
         left.retain(|share| !is_spent(share));
         if left.is_empty() {
