@@ -64,6 +64,8 @@ struct Server {
     #[serde(default)]
     connection_budget: u64,
     #[serde(default)]
+    reserve: u64,
+    #[serde(default)]
     connect_rate: u64,
     #[serde(default)]
     warm: u64,
@@ -106,6 +108,7 @@ impl Server {
             table.row(["ready", &ready.to_string()]);
         }
         table.row(["connection budget", &self.connection_budget.to_string()]);
+        table.row(["reserve", &self.reserve.to_string()]);
         table.row(["connect rate", &self.connect_rate.to_string()]);
         table.row(["created", &moment(&self.created_at)]);
         if let Some(it) = &self.r#move {

@@ -66,7 +66,7 @@ impl Shown {
         connections.add_to(&mut facts);
         let mut text = facts.to_string();
         if connections.shares.is_empty() {
-            text.push_str("\nno data plane has a share yet; each gets one when it first needs the server\n");
+            text.push_str("\nno data plane has a share yet; each gets one when it first reaches a control plane\n");
         } else {
             let _ = write!(text, "\n{}", connections.table());
         }
@@ -84,7 +84,7 @@ impl Shown {
 
 impl Connections {
     fn add_to(&self, facts: &mut Table) {
-        facts.row(["kept for control planes", &self.reserve.to_string()]);
+        facts.row(["reserve needed", &self.reserve_needed.to_string()]);
         facts.row(["kept for closing", &self.reserve_closing.to_string()]);
         for (what, number) in [("server limit", self.server_limit), ("open sessions", self.open)] {
             let number = number.map(|number| number.to_string());
@@ -118,10 +118,11 @@ impl Connections {
         })
     }
 
-    /// Control planes have fewer than one of them may need at once.
+    /// Control planes have fewer than one of them may need at once. A small server leaves them half of what it takes by default.
     fn little(&self) -> Option<String> {
         let (reserve, needed) = (self.reserve, self.reserve_needed);
-        (reserve < needed).then(|| {
+        let usual = needed.min(self.server_limit? / 2);
+        (reserve < usual).then(|| {
             format!(
                 "one control plane may need {needed} connections at once and {reserve} are kept for them: rollouts work on fewer \
                  databases there at once, and other work may have to be tried again; set another --reserve, and a connection_budget \
@@ -163,8 +164,8 @@ mod tests {
     /// A server of two connections, for these shares: share, open, `is_leaving`.
     fn shown(server_limit: Option<u64>, open: Option<u64>, shares: &[(u64, Option<u64>, bool)]) -> Shown {
         let server = r#"{"id":"01a2","name":"local","engine":"postgres","region":"here","state":"open","capacity":1000,
-            "connection_budget":2,"connect_rate":200,"warm":2,"created_at":"2026-11-24T14:34:39.584503Z","databases":5,
-            "ready":2,"connections":{"budget":2,"reserve":28,"reserve_closing":4,"new":[]}}"#;
+            "connection_budget":2,"reserve":28,"connect_rate":200,"warm":2,"created_at":"2026-11-24T14:34:39.584503Z","databases":5,
+            "ready":2,"connections":{"budget":2,"reserve":28,"reserve_needed":28,"reserve_closing":4,"new":[]}}"#;
         let mut shown: Shown = serde_json::from_str(server).unwrap();
         let connections = shown.connections.as_mut().unwrap();
         connections.server_limit = server_limit;
@@ -193,22 +194,23 @@ mod tests {
     fn a_server_is_shown_with_its_shares_and_with_what_is_wrong() {
         let shares = [(2, Some(1), false), (0, Some(0), false), (0, Some(0), false), (0, Some(2), true)];
         insta::assert_snapshot!(shown(Some(30), Some(33), &shares).text(), @r"
-        name                     local
-        id                       01a2
-        engine                   postgres
-        region                   here
-        state                    open
-        capacity                 1000
-        databases                5
-        warm                     2
-        ready                    2
-        connection budget        2
-        connect rate             200
-        created                  2026-11-24T14:34:39Z
-        kept for control planes  28
-        kept for closing         4
-        server limit             30
-        open sessions            33
+        name               local
+        id                 01a2
+        engine             postgres
+        region             here
+        state              open
+        capacity           1000
+        databases          5
+        warm               2
+        ready              2
+        connection budget  2
+        reserve            28
+        connect rate       200
+        created            2026-11-24T14:34:39Z
+        reserve needed     28
+        kept for closing   4
+        server limit       30
+        open sessions      33
 
         NODE  SHARE  HELD  WANTED  OPEN  ANCHOR  LEAVING
         01b1  2      2     4       1     yes     no
@@ -224,10 +226,10 @@ mod tests {
     #[test]
     fn a_server_that_does_not_answer_is_shown_without_what_it_would_tell() {
         let text = shown(None, None, &[(2, None, false)]).text();
-        let (_, told) = text.split_once("closing         4\n").unwrap();
+        let (_, told) = text.split_once("closing   4\n").unwrap();
         insta::assert_snapshot!(told, @r"
-        server limit             unknown: the server does not answer
-        open sessions            unknown: the server does not answer
+        server limit       unknown: the server does not answer
+        open sessions      unknown: the server does not answer
 
         NODE  SHARE  HELD  WANTED  OPEN  ANCHOR  LEAVING
         01b1  2      2     4       -     -       no
@@ -235,7 +237,7 @@ mod tests {
         assert!(
             shown(Some(30), Some(0), &[])
                 .text()
-                .ends_with("\n\nno data plane has a share yet; each gets one when it first needs the server\n")
+                .ends_with("\n\nno data plane has a share yet; each gets one when it first reaches a control plane\n")
         );
     }
 
@@ -261,14 +263,14 @@ mod tests {
 
     #[test]
     fn a_reserve_is_told_that_is_too_small_or_does_not_fit() {
-        let mut shown = shown(Some(30), Some(0), &[]);
+        let mut shown = shown(Some(60), Some(0), &[]);
         let connections = shown.connections.as_mut().unwrap();
         assert_eq!((connections.little(), connections.much()), (None, None));
-        (connections.reserve_needed, connections.budget) = (29, 3);
+        (connections.reserve_needed, connections.budget) = (29, 33);
         let little = connections.little().unwrap();
         assert!(little.starts_with("one control plane may need 29 connections at once and 28 are kept"), "{little}");
         let much = connections.much().unwrap();
-        assert!(much.starts_with("connection_budget and reserve are 31 together, and the server takes 30"), "{much}");
+        assert!(much.starts_with("connection_budget and reserve are 61 together, and the server takes 60"), "{much}");
     }
 
     #[test]
