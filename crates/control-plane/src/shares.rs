@@ -1,33 +1,39 @@
 //! Shares of servers' connections, as far as the servers themselves have a part in it: each process of a data plane gets a login
 //! role for its anchor, and what gone processes have left is dealt to others once their server shows that they are gone.
 //!
-//! A server that does not answer holds up no other: all are worked at the same time, and each within a time limit.
+//! A server that does not answer holds up no other: all are worked at the same time, and each call within a time limit.
 
 mod anchors;
 mod free;
 pub(crate) mod reserve;
 pub(crate) mod standing;
+mod tasks;
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
+use service::problem::BoxError;
+use tokio::time::timeout;
 
 pub(crate) use anchors::{look as look_for_anchors, run as make_anchors};
 pub(crate) use free::run as free_left;
 pub(crate) use standing::run as watch_standing;
 
-use crate::engine::Worker;
+use crate::engine::{EngineError, Worker};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(500);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How long the work on one server may take.
+/// How long one call on a server may take.
 const WITHIN: Duration = Worker::PATIENCE;
-/// Servers that are worked at the same time.
-const AT_ONCE: usize = 64;
+
+/// A call on a server, within its time. None on the registry is cut off: its transactions have limits of their own.
+async fn in_time<T>(call: impl Future<Output = Result<T, EngineError>>) -> Result<T, BoxError> {
+    Ok(timeout(WITHIN, call).await??)
+}
 
 /// Counts looks, and says how long to wait for the next: longer after failures.
 struct Pause {

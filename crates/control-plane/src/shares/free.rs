@@ -1,22 +1,21 @@
 //! What processes that are gone have left: each server shows it, and the rest is dealt to others.
 //!
 //! A process is gone when the server shows it: its anchor has ended, and none can begin, since its login role is dropped. A process
-//! counts as gone, too, when another one runs with its node's folder, or when it never had an anchor and said goodbye or was
-//! forgotten. Then its sessions only become fewer.
+//! counts as gone, too, when another one runs with its node's folder, or when no anchor was made for it and it said goodbye
+//! or was forgotten. Then its sessions only become fewer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt as _, stream};
-use sea_orm::EntityTrait as _;
+use sea_orm::{DbErr, EntityTrait as _};
 use service::problem::BoxError;
 use tenancy::feed::MAX_WAIT_SECONDS;
 use tenancy::share::{anchor_name, application_name};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{AT_ONCE, Pause, WITHIN};
+use super::tasks::Tasks;
+use super::{Pause, in_time};
 use crate::engine::{AnchorRole, Engine};
 use crate::plane::Plane;
 use crate::registry::Left;
@@ -33,9 +32,12 @@ const DIALS: Duration = Duration::from_secs(2);
 /// What was seen of anchors that are gone on one server, by process and the anchor's number.
 type Seen = HashMap<(Uuid, i64), Gone>;
 
-/// What was seen on each server. Another replica looks for itself.
+/// What was seen on each server, and what is at work there. Another replica looks for itself.
 #[derive(Default)]
-struct Watched(HashMap<Uuid, Seen>);
+struct Watched {
+    seen: HashMap<Uuid, Seen>,
+    tasks: Tasks<Seen>,
+}
 
 struct Gone {
     since: Instant,
@@ -45,39 +47,47 @@ struct Gone {
 /// Deals to others what processes that are gone have left, until told to stop.
 pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
     let (mut watched, mut pause) = (Watched::default(), Pause::of("left"));
+    let mut next = Instant::now();
     loop {
-        let freed = watched.free(&plane).await.inspect_err(|error| {
-            tracing::warn!(%error, "could not look at what is left of connections of data planes that are gone");
-        });
+        if Instant::now() >= next {
+            let begun = watched.begin(&plane).await.inspect_err(|error| {
+                tracing::warn!(%error, "could not look for data planes that are gone");
+            });
+            next = Instant::now() + pause.after(begun.is_ok());
+        }
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(pause.after(freed.is_ok())) => {}
+            Some((server, seen, freed)) = watched.tasks.next() => {
+                watched.seen.extend(seen.map(|seen| (server, seen)));
+                if let Err(error) = freed {
+                    tracing::warn!(%server, error, "could not look at what is left of connections of data planes that are gone");
+                }
+            }
+            () = tokio::time::sleep_until(next.into()) => {}
         }
     }
 }
 
 impl Watched {
-    async fn free(&mut self, plane: &Plane) -> Result<(), BoxError> {
+    /// Begins to look at all servers where something is left.
+    async fn begin(&mut self, plane: &Plane) -> Result<(), DbErr> {
         let mut by_server: BTreeMap<Uuid, Vec<Left>> = BTreeMap::new();
         for left in plane.registry.left_shares(plane.registry.now() - SILENT).await? {
             by_server.entry(left.share.server_id).or_default().push(left);
         }
-        let mut before = std::mem::take(&mut self.0);
-        let looks = by_server.into_iter().map(|(server, left)| {
-            let mut seen = before.remove(&server).unwrap_or_default();
-            seen.retain(|gone, _| left.iter().any(|left| (left.share.holder, left.share.anchor_number) == *gone));
-            async move {
-                let freed = timeout(WITHIN, free_on(plane, server, &left, &mut seen)).await;
-                (server, seen, freed.unwrap_or_else(|late| Err(late.into())))
+        self.seen.retain(|server, _| by_server.contains_key(server));
+        for (server, left) in by_server {
+            if !self.tasks.is_due(server) {
+                continue;
             }
-        });
-        let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
-        let mut failed = None;
-        while let Some((server, seen, freed)) = looks.next().await {
-            self.0.insert(server, seen);
-            failed = freed.err().or(failed);
+            let (plane, mut seen) = (plane.clone(), self.seen.remove(&server).unwrap_or_default());
+            seen.retain(|gone, _| left.iter().any(|left| (left.share.holder, left.share.anchor_number) == *gone));
+            self.tasks.begin(server, async move {
+                let freed = free_on(&plane, server, &left, &mut seen).await;
+                (seen, freed)
+            });
         }
-        failed.map_or(Ok(()), Err)
+        Ok(())
     }
 }
 
@@ -87,25 +97,39 @@ async fn free_on(plane: &Plane, server: Uuid, left: &[Left], seen: &mut Seen) ->
     let engine = plane.engine(&server)?;
     let names = left.iter().flat_map(|left| [application_name(left.share.holder), anchor_name(left.share.holder)]);
     let looked = Instant::now();
-    let sessions = engine.sessions(&names.collect::<Vec<_>>()).await?;
+    let sessions = in_time(engine.sessions(&names.collect::<Vec<_>>())).await?;
     let count = |name: &str| sessions.by_name.get(name).copied().unwrap_or_default();
+    let mut freed = Ok(());
     for left in left {
-        let (holder, name) = (left.share.holder, application_name(left.share.holder));
-        let (open, anchors) = (count(&name), count(&anchor_name(holder)));
-        // It said goodbye, or was forgotten, and opened nothing before it had an anchor.
-        let is_without = !left.share.is_anchored && left.share.is_leaving && !left.share.is_fenced;
-        if left.is_replaced || is_without {
-            shrink(plane, engine.as_ref(), left, open + anchors).await?;
-        } else if is_over(plane, engine.as_ref(), left, (looked, anchors > 0), seen).await? {
-            if open > 0 && left.heard_at + plane.ack_after <= plane.registry.now() {
-                tracing::warn!(server = server.name, node = %left.share.node_id, sessions = open,
-                    "a silent data plane has lost its anchor and left sessions, which are ended now");
-                engine.end_sessions_named(&name).await?;
-            }
-            shrink(plane, engine.as_ref(), left, open).await?;
-        }
+        let (holder, engine) = (left.share.holder, engine.as_ref());
+        let shown = (looked, count(&application_name(holder)), count(&anchor_name(holder)));
+        // One that fails holds up no other.
+        freed = freed.and(free_one(plane, (&server.name, engine), left, shown, seen).await);
     }
-    Ok(())
+    freed
+}
+
+async fn free_one(
+    plane: &Plane,
+    (server, engine): (&str, &dyn Engine),
+    left: &Left,
+    (looked, open, anchors): (Instant, u32, u32),
+    seen: &mut Seen,
+) -> Result<(), BoxError> {
+    // It said goodbye, or was forgotten, before it could be told of an anchor: it opened nothing.
+    let is_without = left.share.anchor_number == 0 && left.share.is_leaving && !left.share.is_fenced;
+    if left.is_replaced || is_without {
+        return shrink(plane, engine, left, open + anchors).await;
+    }
+    if !is_over(plane, engine, left, (looked, anchors > 0), seen).await? {
+        return Ok(());
+    }
+    if open > 0 && left.heard_at + plane.ack_after <= plane.registry.now() {
+        tracing::warn!(server, node = %left.share.node_id, sessions = open,
+            "a silent data plane has lost its anchor and left sessions, which are ended now");
+        in_time(engine.end_sessions_named(&application_name(left.share.holder))).await?;
+    }
+    shrink(plane, engine, left, open).await
 }
 
 /// Whether a process opened no connection there any more when it was looked: its anchor was gone and barred, for longer than a
@@ -132,7 +156,7 @@ async fn is_over(
         return Ok(false);
     }
     let Some(barred) = gone.barred else {
-        engine.bar_anchors(AnchorRole { holder: share.holder, number: share.anchor_number }).await?;
+        in_time(engine.bar_anchors(AnchorRole { holder: share.holder, number: share.anchor_number })).await?;
         gone.barred = Some(Instant::now());
         return Ok(false);
     };
@@ -143,7 +167,7 @@ async fn is_over(
 async fn shrink(plane: &Plane, engine: &dyn Engine, left: &Left, sessions: u32) -> Result<(), BoxError> {
     let share = &left.share;
     if sessions == 0 && share.anchor_number > 0 {
-        engine.bar_anchors(AnchorRole { holder: share.holder, number: share.anchor_number }).await?;
+        in_time(engine.bar_anchors(AnchorRole { holder: share.holder, number: share.anchor_number })).await?;
     }
     if sessions < share.held.unsigned_abs() || sessions == 0 {
         plane.registry.shrink_left_share(share, sessions).await?;

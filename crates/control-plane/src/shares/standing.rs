@@ -10,17 +10,18 @@ use opentelemetry::metrics::Gauge;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use service::problem::BoxError;
 use tenancy::share::{FLOOR, anchor_name, application_name};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{AT_ONCE, WITHIN};
+use super::in_time;
 use crate::engine::{Engine, EngineError, EngineKind, Sessions};
 use crate::plane::Plane;
 use crate::registry::entities::{servers, shares};
 
 /// How often all servers are looked at.
 const LOOK: Duration = Duration::from_mins(1);
+/// Servers that are looked at together, fewer than the registry has connections.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// A server's sessions at one moment.
 #[derive(Clone, Debug)]
@@ -96,10 +97,10 @@ impl Told {
     async fn look(&mut self, plane: &Plane) -> Result<(), DbErr> {
         let dealt = servers::Entity::find().filter(servers::Column::Engine.eq(EngineKind::Postgres.as_str()));
         let looks = dealt.all(plane.registry.db()).await?.into_iter().map(async |server| {
-            let looked = timeout(WITHIN, look_at(plane, &server)).await;
-            (server, looked.unwrap_or_else(|late| Err(late.into())))
+            let looked = look_at(plane, &server).await;
+            (server, looked)
         });
-        let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+        let mut looks = stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
         while let Some((server, looked)) = looks.next().await {
             match looked {
                 Ok((without, standing)) => {
@@ -148,7 +149,7 @@ async fn look_at(plane: &Plane, server: &servers::Model) -> Result<(usize, Optio
     if shares.is_empty() {
         return Ok((without, None));
     }
-    Ok((without, Standing::of(plane.engine(server)?.as_ref(), server, &shares).await?))
+    Ok((without, in_time(Standing::of(plane.engine(server)?.as_ref(), server, &shares)).await?))
 }
 
 /// Whether something is so that was not so when it was last looked.

@@ -17,11 +17,12 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const RESTS_AFTER: Duration = Duration::from_secs(2);
 
 impl ServerPool {
-    /// A permit is back.
+    /// A permit is back, after [`Self::until_gone`].
     pub(super) fn is_closed(self: &Arc<Self>) {
         {
             let mut state = self.state();
             state.closing -= 1;
+            state.left -= u32::from(!self.is_of_files);
             self.settle(&mut state);
         }
         self.dispatch(Instant::now());
@@ -75,7 +76,6 @@ impl ServerPool {
             tokio::time::sleep(self.settings.lag(why)).await;
         }
         let _ = tokio::time::timeout(LEFT_FOR, self.until_proven_since(closed)).await;
-        self.state().left -= 1;
     }
 
     async fn until_proven_since(&self, moment: Instant) {

@@ -38,6 +38,8 @@ pub(super) struct Mooring {
     pub(super) anchor: Option<Arc<Anchor>>,
     /// Anchor sessions that exist or may still exist on the server.
     pub(super) sockets: u32,
+    /// One of the connections that the control plane counts is the anchor's, also while it is lost.
+    pub(super) has_place: bool,
     /// Since when one that did not answer is given up, unless another is open.
     lost: Option<Instant>,
     /// It is lost, and what was idle was closed.
@@ -58,12 +60,11 @@ pub(super) struct Calls {
 }
 
 impl State {
-    /// All that may exist on the server. The anchor has its place while there is a share, also while it is lost: its role has one
-    /// session at a time, and so another takes the place of the one that is left.
+    /// All that may exist on the server. An anchor that is lost keeps its place: its role has one session at a time, and so another
+    /// takes the place of the one that is left.
     pub(super) fn sessions(&self, now: Instant) -> u32 {
-        let has_place = self.mooring.anchor.is_some() && self.granted >= FLOOR;
         let is_left = self.mooring.lost.is_some_and(|lost| now.saturating_duration_since(lost) < LEFT_FOR);
-        self.held + self.closing + self.mooring.sockets.max(u32::from(has_place || is_left))
+        self.held + self.closing + self.mooring.sockets.max(u32::from(self.mooring.has_place || is_left))
     }
 }
 
@@ -91,13 +92,15 @@ impl ServerPool {
         }
     }
 
-    /// The anchor to be opened, in the place that is its own; nothing if there is none, or no share.
+    /// The anchor to be opened, in the place that is its own or one that is free; nothing if there is none.
     fn begin_anchor(&self) -> Option<Arc<Anchor>> {
         let mut state = self.state();
         let anchor = state.mooring.anchor.clone()?;
-        if state.granted < FLOOR {
+        let has_room = state.mooring.has_place || state.held + state.closing < state.granted;
+        if state.granted < FLOOR || !has_room {
             return None;
         }
+        state.mooring.has_place = true;
         state.mooring.sockets += 1;
         // Where the server is known to be away, nobody waits for this attempt.
         state.away.probe(&anchor.address);
@@ -173,7 +176,7 @@ impl ServerPool {
     }
 
     /// The anchor answered.
-    fn is_moored(self: &Arc<Self>, anchor: &Anchor, begun: Instant) {
+    fn is_moored(self: &Arc<Self>, anchor: &Anchor, begun: Instant, is_first: bool) {
         let was_alive = self.lifeline.is_alive();
         self.lifeline.prove(begun);
         self.calls.proven.notify_waiters();
@@ -182,7 +185,8 @@ impl ServerPool {
         }
         {
             let mut state = self.state();
-            if !std::mem::take(&mut state.mooring.is_adrift) && was_alive {
+            let was_adrift = std::mem::take(&mut state.mooring.is_adrift);
+            if !is_first && !was_adrift && was_alive {
                 return;
             }
             state.mooring.lost = None;
@@ -232,8 +236,9 @@ impl ServerPool {
         }
     }
 
-    /// Holds an open anchor until it is lost or is not kept any more.
-    async fn hold(self: &Arc<Self>, mut connection: PgConnection, anchor: &Anchor) -> Closed {
+    /// Holds an open anchor until it is lost or is not kept any more. Answers why it ended, and whether it ever served.
+    async fn hold(self: &Arc<Self>, mut connection: PgConnection, anchor: &Anchor) -> (Closed, bool) {
+        let mut has_served = false;
         loop {
             let begun = Instant::now();
             let answer = tokio::time::timeout(SILENT, connection.ping()).await;
@@ -243,18 +248,19 @@ impl ServerPool {
                     "the anchor session is lost: nothing is opened until there is another"
                 );
                 // The server ended it, or has not heard of the end yet.
-                return if answer.is_ok() { Closed::Spent } else { Closed::Broken };
+                return (if answer.is_ok() { Closed::Spent } else { Closed::Broken }, has_served);
             }
             // It answers again: what was closed meanwhile may still be there.
             let is_back = !self.lifeline.is_alive() && self.state().left > 0;
             if is_back && !self.until_none_is_left(&mut connection, anchor).await {
-                return Closed::Broken;
+                return (Closed::Broken, has_served);
             }
-            self.is_moored(anchor, begun);
+            self.is_moored(anchor, begun, !has_served);
+            has_served |= self.lifeline.is_alive();
             let Some(every) = self.keeps(anchor) else {
                 self.lifeline.cut();
-                let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
-                return Closed::Spent;
+                let goodbye = tokio::time::timeout(GOODBYE, connection.close()).await;
+                return (if goodbye.is_ok() { Closed::Spent } else { Closed::Broken }, has_served);
             };
             // One that answered late is asked again at once, so that a busy server does not seem to be lost.
             let pause = if self.lifeline.is_alive() { every.saturating_sub(begun.elapsed()) } else { Duration::ZERO };
@@ -306,28 +312,26 @@ async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
             }
             continue;
         };
-        let begun = Instant::now();
         let mut is_full = false;
-        let why = match anchor.dial(server.settings.dial, server.settings.holder).await {
+        let (why, has_served) = match anchor.dial(server.settings.dial, server.settings.holder).await {
             Ok(mut connection) => {
                 told.opened(&server.name);
                 let answers = server.until_none_is_left(&mut connection, &anchor).await;
-                if answers { server.hold(connection, &anchor).await } else { Closed::Broken }
+                if answers { server.hold(connection, &anchor).await } else { (Closed::Broken, false) }
             }
             Err(error) => {
                 told.failed(&server.name, &error);
                 is_full = matches!(error, DialError::ServerFull(_));
                 server.not_moored(&anchor, error, !was_full);
-                Closed::Spent
+                (Closed::Spent, false)
             }
         };
         was_full = is_full;
-        // Not one that let us in and never answered, as a pooler does whose server is away.
-        let was_moored = server.lifeline.is_proven_since(begun);
         tokio::time::sleep(server.settings.lag(why)).await;
         server.anchor_is_closed(&anchor, why);
         drop(server);
-        if was_moored {
+        // Not one that let us in and never answered, as a pooler does whose server is away.
+        if has_served {
             pause = PAUSES.0;
             continue;
         }

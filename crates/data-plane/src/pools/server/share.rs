@@ -31,8 +31,13 @@ impl ServerPool {
         let mut excess = Vec::new();
         {
             let mut state = self.state();
+            let before = state.mooring.anchor.as_ref().map(|anchor| anchor.id);
             if let Some(anchor) = &granted.anchor {
                 state.mooring.anchor = Some(Arc::clone(anchor));
+            }
+            if granted.connections < FLOOR || state.mooring.anchor.as_ref().map(|anchor| anchor.id) != before {
+                // What the control plane counts from now on is what is there.
+                state.mooring.has_place = false;
             }
             state.granted = granted.connections;
             // The anchor has its part whether it is there or not.
