@@ -122,6 +122,28 @@ impl Stage {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_moments_outage_tenants_without_a_connection_are_served_again() {
+    let (server, bed) = (small(), Bed::start(Store::Sqlite, 1, 1).await);
+    let way = Way::to(&server.place()).await;
+    bed.register("small", &server.url(), &json!({ "region": "there", "data_address": way.address })).await;
+    let tenants = bed.tenants_in("there", 4).await;
+    let (cold, warm) = tenants.split_first().unwrap();
+    for tenant in warm {
+        bed.until(tenant, "/api/pets", 200).await;
+    }
+    // The port was free a moment ago: nobody listens there.
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    way.lead_to(&nowhere);
+    assert_eq!(bed.get(0, cold, "/api/pets").await.status, 503);
+    // The anchor is open again within a second. The idle connections of the others are dead, and nobody has noticed.
+    way.lead_to(&server.place());
+    bed.until(cold, "/api/pets", 200).await;
+    for tenant in warm {
+        bed.until(tenant, "/api/pets", 200).await;
+    }
+}
+
 /// Connections that a data plane has open, and has not closed on its side.
 async fn open_at(bed: &Bed, node: usize) -> f64 {
     let answer = crate::bed::send(bed.client.get(format!("{}/metrics", bed.data[node].ops_url))).await;

@@ -108,7 +108,10 @@ impl Server {
             table.row(["ready", &ready.to_string()]);
         }
         table.row(["connection budget", &self.connection_budget.to_string()]);
-        table.row(["reserve", &self.reserve.to_string()]);
+        // Files have no limit, and so no reserve.
+        if self.reserve > 0 {
+            table.row(["reserve", &self.reserve.to_string()]);
+        }
         table.row(["connect rate", &self.connect_rate.to_string()]);
         table.row(["created", &moment(&self.created_at)]);
         if let Some(it) = &self.r#move {

@@ -114,15 +114,15 @@ impl Doctor {
         if shares.is_empty() {
             return Ok(None);
         }
-        // One that does not tell is found by what it does not do.
+        // A server that does not answer is another finding.
         let looked = self.in_time(LOOK, Standing::of(engine, server, &shares)).await;
         let full = looked.ok().flatten().filter(Standing::is_full);
         Ok(full.map(|standing| {
-            let (limit, others) = (standing.limit, standing.others());
+            let (limit, open, others) = (standing.limit, standing.sessions.open, standing.others());
             let detail =
-                format!("All of its {limit} connections are in use, {others} of them by others than data planes.");
-            let remedy = "See who has them (pg_stat_activity) and end what nobody needs, or lower the server's \
-                          connection_budget to what the others leave.";
+                format!("It takes {limit} sessions and has {open}. {others} of them are of others than data planes.");
+            let remedy = "Look in pg_stat_activity who has them. End the sessions that nobody needs, or lower the server's \
+                          connection_budget.";
             Finding { server: Some(server.name.clone()), ..Finding::new(Kind::ServerFull, detail, remedy) }
         }))
     }

@@ -24,11 +24,11 @@ const LOOK: Duration = Duration::from_mins(1);
 /// Servers that are looked at together, fewer than the registry has connections.
 const LOOKS_AT_ONCE: usize = 8;
 
-/// How soon it is looked again after anchors were made: other processes may have come meanwhile.
+/// The pause before the next look after anchors were made: other processes may have come meanwhile.
 const SOON: Duration = Duration::from_millis(50);
 
-/// Makes the anchors of all processes that have none, until told to stop. A process can serve nobody on a server before it has its
-/// anchor there: it does not wait for the next look, nor for another server.
+/// Makes an anchor for each process that has none, until told to stop. Without it the process serves no tenant of the server. So a
+/// newcomer waits neither for the next look nor for another server.
 pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
     let (mut tasks, mut pause) = (Tasks::default(), Pause::of("anchors"));
     let mut next = Instant::now();
@@ -72,8 +72,8 @@ async fn begin(tasks: &mut Tasks<()>, plane: &Plane) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// Looks from time to time whether the anchors are there that were made, until told to stop. Without them, their data planes would
-/// open nothing for ever.
+/// Checks from time to time that the anchors that were made still exist, until told to stop. A data plane whose anchor was dropped
+/// would never open a connection again.
 pub(crate) async fn look(plane: Plane, stopping: CancellationToken) {
     loop {
         if let Err(error) = look_at_all(&plane).await {

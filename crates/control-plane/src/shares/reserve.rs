@@ -1,4 +1,4 @@
-//! What of a server's connections is left to control planes: enough for all that they do there at once.
+//! The reserve: how many of a server's connections are left to control planes, and what they may use of it.
 
 use secrecy::SecretString;
 
@@ -38,11 +38,11 @@ pub(crate) fn rollout_room(plane: &Plane, server: &servers::Model) -> u32 {
     if server.engine != EngineKind::Postgres.as_str() {
         return u32::MAX;
     }
-    // One that was registered before there was a reserve.
+    // The server was registered before there was a reserve.
     if server.control_reserve == 0 {
         return ROLLOUT;
     }
-    // One whose URL does not open is not worked on.
+    // No work is done on a server whose URL does not open.
     let Ok(url) = plane.admin_url(server) else { return 1 };
     let (rate, warm) = (server.connect_rate.unsigned_abs(), server.warm_target.unsigned_abs());
     let beside = beside_rollouts(plane, &url, rate, warm);

@@ -34,7 +34,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Nothing of a server that bounds its connections not: a file.
+    /// Answers nothing for files, which have no limit.
     pub(crate) async fn of(
         engine: &dyn Engine,
         server: &servers::Model,
@@ -61,7 +61,7 @@ impl Standing {
         self.budget.saturating_sub(self.limit.saturating_sub(self.others()))
     }
 
-    /// Nobody gets a connection any more, though data planes have fewer than they may have.
+    /// The server takes no more sessions, and data planes have fewer than their budget.
     pub(crate) fn is_full(&self) -> bool {
         self.sessions.open >= self.limit && self.own() < self.budget
     }
@@ -89,7 +89,7 @@ pub(crate) async fn run(plane: Plane, stopping: CancellationToken) {
     }
 }
 
-/// Servers of which it was told that others leave no room, and of which that data planes got none.
+/// Servers that were already told of: those where others leave no room, and those where data planes got no connection.
 #[derive(Default)]
 struct Told([HashSet<Uuid>; 2]);
 
@@ -107,7 +107,7 @@ impl Told {
                     self.tell_of_nodes(&server, without);
                     self.tell_of_others(&server, standing.as_ref());
                 }
-                // Whoever works there says so.
+                // The tasks that need the server log the failure.
                 Err(error) => tracing::debug!(server = server.name, error, "could not look at a server's sessions"),
             }
         }

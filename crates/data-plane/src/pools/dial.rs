@@ -238,8 +238,8 @@ impl Target {
     }
 }
 
-/// The limit that was reached is that of the login role or of the database: it says nothing of the server. Postgres names the two and
-/// the server's own limit alike (53300), and not by where it found them.
+/// Whether the limit of the login role or of the database was reached, and not the server's own. Postgres has one code for all three
+/// (53300), and tells them apart by the routine.
 fn is_own_limit(error: &Error) -> bool {
     let told = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
     told.and_then(PgDatabaseError::routine)

@@ -75,7 +75,7 @@ struct State {
     held: u32,
     /// Connections that are closed on this side, and whose permits are not back yet.
     closing: u32,
-    /// Those of them of which the server may not have heard: no anchor has answered since.
+    /// The part of `closing` that the server may not have heard of: no anchor has answered since.
     left: u32,
     opening: u32,
     /// Pools that hold connections, by their addresses in memory.
@@ -84,7 +84,7 @@ struct State {
     next_looked_at: usize,
     queue: Queue,
     away: Aways,
-    /// Addresses where there are no more connections than this node has there.
+    /// Addresses of a server that was full when one more connection was dialled.
     full: Aways,
     /// The control plane waits to hear that no more are open than it granted.
     owes_word: bool,
@@ -246,7 +246,7 @@ impl ServerPool {
                 state.queue.leave(&pool);
                 continue;
             }
-            // Where this node has none, nobody waits for that: one dial at a time finds out whether there is room.
+            // A node without connections here has none that could give way. One dial at a time finds out whether there is room.
             let is_full = state.held > 0 && state.full.refuses(pool.target.address(), now).is_some();
             let has_room = state.held + state.closing < state.share && !is_full;
             // Another connection of a tenant that has some displaces only what is worth less.

@@ -197,7 +197,7 @@ impl TenantPool {
         }
     }
 
-    /// As [`Self::renew`], if one that was begun at this moment is not closed by an earlier call anyway.
+    /// As [`Self::renew`], unless an earlier call already closes connections that were begun at this moment.
     pub(super) fn renew_all_like(&self, begun: Instant, why: Closed) {
         let is_renewed = self.state().renewed.is_some_and(|renewed| begun <= renewed);
         if !is_renewed {

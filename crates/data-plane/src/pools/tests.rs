@@ -27,7 +27,7 @@ fn ring() -> KeyRing {
     KeyRing::new(&serde_json::from_value(config).unwrap()).unwrap()
 }
 
-/// How the anchor is opened by this URL.
+/// An anchor with this URL.
 fn anchor(url: &str) -> tenancy::share::Anchor {
     let id = Uuid::from_u128(9);
     let sealed_url = ring().seal(tenancy::share::Anchor::subject(id), &url.to_owned().into(), &mut rand::rng());

@@ -13,7 +13,7 @@ use crate::registry::entities::servers;
 use crate::shares::reserve::{closing, needed};
 use crate::shares::standing::Standing;
 
-/// What a server is taken to allow that bounds its connections not: a file.
+/// The budget of files, which have no limit.
 const UNBOUNDED: i32 = 1_000;
 
 /// How a server's connections are used.
@@ -23,7 +23,7 @@ pub(super) struct Connections {
     budget: i32,
     /// What is left to control planes.
     reserve: i32,
-    /// What one control plane needs of it, so that none of its work waits for another.
+    /// What one control plane may need at once.
     reserve_needed: u32,
     /// The part of the reserve that is for sessions whose client has left and that the server still ends.
     reserve_closing: u32,
@@ -53,7 +53,7 @@ pub(super) struct NodeShare {
     is_leaving: bool,
 }
 
-/// What data planes may have of a new server, and what is left to control planes. One of them may be given.
+/// The budget and the reserve of a new server. What was not given is learned from the server.
 pub(super) async fn learn(
     plane: &Plane,
     kind: EngineKind,

@@ -1,7 +1,9 @@
 //! What a rollout does to a fleet that is well.
 
 use super::*;
-use crate::registry::entities::nodes;
+use crate::engine::EngineKind;
+use crate::fleet::take::take;
+use crate::registry::entities::{nodes, servers};
 
 on_both! {
     every_tenant_is_brought_to_the_version_wave_by_wave,
@@ -11,6 +13,7 @@ on_both! {
     a_tenant_that_is_built_meanwhile_has_the_version_in_the_end,
     a_fleet_goes_back_where_its_migrations_allow_it,
     a_database_goes_back_only_when_data_planes_have_let_go,
+    no_more_targets_are_taken_on_a_server_than_its_reserve_has_room_for,
 }
 
 async fn every_tenant_is_brought_to_the_version_wave_by_wave(stage: &Stage) {
@@ -46,8 +49,8 @@ async fn nothing_to_do_is_done_at_once_and_no_database_is_entered(stage: &Stage)
     let fleet = Fleet::of(stage, 1).await;
     // A server that does not answer.
     let nowhere = match stage.kind() {
-        crate::engine::EngineKind::Sqlite => "sqlite:///nowhere",
-        crate::engine::EngineKind::Postgres => "postgres://a:b@127.0.0.1:1/postgres",
+        EngineKind::Sqlite => "sqlite:///nowhere",
+        EngineKind::Postgres => "postgres://a:b@127.0.0.1:1/postgres",
     };
     stage.move_server(&nowhere.into()).await;
     let order = Order { version: 2, ..Fleet::order() };
@@ -142,4 +145,17 @@ async fn a_database_goes_back_only_when_data_planes_have_let_go(stage: &Stage) {
     assert_eq!(fleet.rest(ended.id).await.state, "done");
     runner.stop().await;
     assert_eq!((fleet.versions().await, fleet.effects().await), (vec![2], vec![0]));
+}
+
+async fn no_more_targets_are_taken_on_a_server_than_its_reserve_has_room_for(stage: &Stage) {
+    let fleet = Fleet::of(stage, 3).await;
+    let reserve = servers::Entity::update_many().col_expr(servers::Column::ControlReserve, Expr::value(1));
+    reserve.exec(fleet.plane.registry.db()).await.unwrap();
+    let mut order = Fleet::order();
+    (order.settings.canary, order.settings.waves) = (Canary::Number(0), Vec::new());
+    let rollout = fleet.start(&order).await.unwrap();
+    let taken = take(&fleet.plane, rollout.id, 16, Duration::from_secs(8)).await.unwrap().unwrap();
+    // Files have no limit.
+    let most = if stage.kind() == EngineKind::Postgres { 1 } else { 3 };
+    assert_eq!(taken.targets.len(), most);
 }

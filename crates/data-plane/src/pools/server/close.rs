@@ -58,7 +58,7 @@ impl ServerPool {
             tracing::debug!(%error, "a connection did not close cleanly");
         }
         match why {
-            // The dial that follows finds out whether the server is reached.
+            // The dial that follows finds out whether the server can be reached.
             Closed::Replaced if !self.is_of_files => tokio::time::sleep(self.settings.lag(why)).await,
             _ => self.until_gone(why).await,
         }
@@ -82,7 +82,7 @@ impl ServerPool {
         self.calls.needed.notify_one();
         loop {
             let mut proven = pin!(self.calls.proven.notified());
-            // From here on it is told.
+            // It hears of each proof from here on.
             proven.as_mut().enable();
             if self.lifeline.is_proven_since(moment) {
                 return;

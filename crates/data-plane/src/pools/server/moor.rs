@@ -40,7 +40,7 @@ pub(super) struct Mooring {
     pub(super) sockets: u32,
     /// One of the connections that the control plane counts is the anchor's, also while it is lost.
     pub(super) has_place: bool,
-    /// Since when one that did not answer is given up, unless another is open.
+    /// When an anchor was given up that did not answer, if no other has answered since.
     lost: Option<Instant>,
     /// It is lost, and what was idle was closed.
     pub(super) is_adrift: bool,
@@ -78,7 +78,7 @@ impl ServerPool {
         let was_busy = std::mem::replace(&mut state.mooring.is_busy, is_busy);
         let begins = is_busy && !was_busy;
         let is_missed = state.queue.len() > 0 && !self.lifeline.is_alive();
-        // One that is kept no longer goes last.
+        // The anchor may be the last connection, and can be closed.
         let is_over = state.granted < FLOOR;
         if begins || is_missed || is_over || state.mooring.sockets == 0 {
             self.calls.needed.notify_one();
@@ -102,7 +102,7 @@ impl ServerPool {
         }
         state.mooring.has_place = true;
         state.mooring.sockets += 1;
-        // Where the server is known to be away, nobody waits for this attempt.
+        // If the server is known to be away, requests are refused during this attempt, too.
         state.away.probe(&anchor.address);
         Some(anchor)
     }
@@ -168,7 +168,7 @@ impl ServerPool {
     /// How often this anchor is asked for a sign of life; nothing if it is kept no longer.
     fn keeps(&self, anchor: &Anchor) -> Option<Duration> {
         let state = self.state();
-        // It goes last: by it is seen that the server has heard of the others' ends.
+        // The anchor is closed last: its answers show that the server has heard of the other ends.
         let is_of_use = state.granted >= FLOOR || state.held + state.closing > 0;
         let is_kept = is_of_use && state.mooring.anchor.as_ref().is_some_and(|now| now.id == anchor.id);
         let is_busy = state.held > 0 || state.queue.len() > 0;
@@ -198,7 +198,7 @@ impl ServerPool {
 
     /// The anchor could not be opened: that says of the server what a tenant's failed dial says.
     fn not_moored(&self, anchor: &Anchor, error: DialError, is_first: bool) {
-        // One before it may only be ending. Those that wait, wait for the next attempt.
+        // The anchor before it may only be ending. Requests that wait now wait for the next attempt.
         match error {
             DialError::LimitReached(_) => return,
             DialError::ServerFull(_) if is_first => return,
@@ -330,7 +330,7 @@ async fn keep(server: Weak<ServerPool>, calls: Arc<Calls>) {
         tokio::time::sleep(server.settings.lag(why)).await;
         server.anchor_is_closed(&anchor, why);
         drop(server);
-        // Not one that let us in and never answered, as a pooler does whose server is away.
+        // A pooler whose server is away lets the anchor in and never answers: then there is a pause.
         if has_served {
             pause = PAUSES.0;
             continue;

@@ -12,7 +12,7 @@ use super::{Grant, ServerPool};
 
 impl ServerPool {
     pub(super) async fn open(self: Arc<Self>, Grant { pool, replaced, dialled }: Grant) {
-        // Only a connection more than before tells whether the server has room.
+        // Only an additional connection tells whether the server has room.
         let is_added = replaced.is_none();
         if let Some(live) = replaced {
             self.close(live, Closed::Replaced).await;
@@ -64,7 +64,7 @@ impl ServerPool {
                     state.away.is_back(&address);
                     state.full.failed(&address, &error, now);
                 }
-                // It is as good as away where this node has no connection that could serve others.
+                // Without connections of its own here, the node can serve nobody: the server is as good as away.
                 DialError::ServerAway(_) | DialError::ServerFull(_) => {
                     state.away.failed(&address, &error, now);
                     refused = state.queue.take_all_of(&address);
