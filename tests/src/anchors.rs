@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
+use sea_orm::DatabaseConnection;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -134,13 +135,27 @@ async fn after_a_moments_outage_tenants_without_a_connection_are_served_again() 
     }
     // The port was free a moment ago: nobody listens there.
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let look = server.look("postgres").await;
+    let first = number(&look, ANCHOR).await;
     way.lead_to(&nowhere);
     assert_eq!(bed.get(0, cold, "/api/pets").await.status, 503);
-    // The anchor is open again within a second. The idle connections of the others are dead, and nobody has noticed.
+    // The idle connections of the others are dead, and nobody notices. No tenant asks before the anchor is open again.
     way.lead_to(&server.place());
+    until_another_anchor(&look, first).await;
     bed.until(cold, "/api/pets", 200).await;
     for tenant in warm {
         bed.until(tenant, "/api/pets", 200).await;
+    }
+}
+
+/// The process of the server that has the anchor; 0 if there is none.
+const ANCHOR: &str = "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_activity WHERE application_name LIKE '%/anchor'";
+
+async fn until_another_anchor(look: &DatabaseConnection, first: i64) {
+    let deadline = Instant::now() + PATIENCE;
+    while [0, first].contains(&number(look, ANCHOR).await) {
+        assert!(Instant::now() < deadline, "there is no other anchor");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -234,8 +249,7 @@ async fn nothing_is_opened_beside_sessions_whose_end_the_server_has_not_heard_of
     let stage = Stage::on(server, &fields, bed, 1, 24).await;
     let look = stage.server.look("postgres").await;
     let before = number(&look, OURS).await;
-    let anchor = "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_activity WHERE application_name LIKE '%/anchor'";
-    let first = number(&look, anchor).await;
+    let first = number(&look, ANCHOR).await;
     way.swallow();
     let deadline = Instant::now() + PATIENCE;
     while open_at(&stage.bed, 0).await > 0.0 {
@@ -253,10 +267,7 @@ async fn nothing_is_opened_beside_sessions_whose_end_the_server_has_not_heard_of
     assert!(shares[0]["share"] == 4 && shares[0]["held"].as_i64().unwrap() >= before, "{before} are there: {shares:?}");
     stage.bed.done("PATCH", "/v1/servers/small", Some(json!({ "connection_budget": stage.budget }))).await;
     way.open();
-    while [0, first].contains(&number(&look, anchor).await) {
-        assert!(Instant::now() < deadline, "there is no other anchor");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until_another_anchor(&look, first).await;
     // Each waits for a connection, and is refused; the sessions are counted all the time.
     let answers = stage.ask_all(0).await;
     assert!(answers.iter().all(|status| *status == 503), "{answers:?}");
