@@ -208,7 +208,6 @@ async fn the_sessions_of_a_stopped_data_plane_are_ended_and_it_serves_again_when
 async fn a_data_plane_that_is_cut_off_from_the_control_plane_keeps_its_share_while_its_anchor_lives() {
     let mut bed = Bed::start(Store::Sqlite, 1, 0).await;
     let (proxy, url) = Proxy::start(&bed.control[0].url, 1).await;
-    proxy.mend();
     bed.add_node(&url);
     let stage = Stage::new(bed, 2, 6).await;
     let before = stage.shares().await;

@@ -106,12 +106,13 @@ async fn a_node_that_missed_any_number_of_messages_converges(mut bed: Bed) {
         let tenant = bed.tenant(&format!("tenant-{number}")).await;
         bed.until(&tenant, "/api/pets", 200).await;
         let sample = bed.get(0, &tenant, "/api/pets").await.json()["items"][0]["id"].as_str().unwrap().to_owned();
-        let path = format!("/api/pets/{sample}");
-        let mut deleted = 0;
-        while deleted != 204 {
-            deleted = send(bed.request(0, "DELETE", &path).bearer_auth(&tenant.key)).await.status;
-        }
+        let deleted = send(bed.request(0, "DELETE", &format!("/api/pets/{sample}")).bearer_auth(&tenant.key)).await;
+        assert_eq!(deleted.status, 204, "{deleted:?}");
         keys.push(tenant);
+    }
+    // Only now: over a bad line a node may be told of old news again after it has served, and no single answer is sure.
+    for proxy in &proxies {
+        proxy.make_bad(true);
     }
     changes(&bed, &mut keys, &mut rng).await;
     // A backup, more changes, and the backup is all that is left.
@@ -127,7 +128,7 @@ async fn a_node_that_missed_any_number_of_messages_converges(mut bed: Bed) {
     for proxy in &proxies {
         let faults = proxy.faults();
         assert!(faults.iter().all(|count| *count > 0), "the line was bad in every way: {faults:?}");
-        proxy.mend();
+        proxy.make_bad(false);
     }
     assert_converged(&bed, &keys).await;
     // Each says that it serves nothing older than the registry's newest.

@@ -36,12 +36,12 @@ enum Fault {
 }
 
 impl Proxy {
-    /// A bad line to this URL, and its own URL.
+    /// A line to this URL, and its own URL. It is good until it is made bad.
     pub async fn start(to: &str, seed: u64) -> (Self, String) {
         let proxy = Self(Arc::new(Inner {
             to: to.to_owned(),
             client: Client::builder().no_proxy().build().unwrap(),
-            is_bad: AtomicBool::new(true),
+            is_bad: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             told: Mutex::default(),
@@ -54,9 +54,9 @@ impl Proxy {
         (proxy, url)
     }
 
-    /// From now on every answer arrives, once and in time.
-    pub fn mend(&self) {
-        self.0.is_bad.store(false, Ordering::SeqCst);
+    /// From now on answers are lost, late, or come twice; or each arrives, once and in time.
+    pub fn make_bad(&self, is_bad: bool) {
+        self.0.is_bad.store(is_bad, Ordering::SeqCst);
     }
 
     /// From now on nothing passes, in either direction, until it passes again.
