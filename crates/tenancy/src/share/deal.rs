@@ -35,15 +35,18 @@ pub fn deal(budget: u32, holdings: &mut [Holding], now: u64) -> bool {
     is_changed
 }
 
-/// What each holder needs: the smallest needs whole, and of the rest the same for all. The least for each comes first, in the
-/// holders' order where there is not enough; those behind get nothing.
+/// What each holder needs: the smallest needs whole, and of the rest the same for all. The least for each comes first. Where there
+/// is not enough for that, some get nothing: those that need nothing before those that do, and of each those that have nothing
+/// before those that have.
 fn by_need(budget: u32, holdings: &[Holding]) -> Vec<u32> {
     let mut left = budget;
     let mut order: Vec<usize> = (0..holdings.len()).collect();
     order.sort_by_key(|at| holdings[*at].wanted);
     let mut targets = vec![0; holdings.len()];
-    for target in targets.iter_mut().take((budget / FLOOR) as usize) {
-        *target = FLOOR;
+    let mut first = order.clone();
+    first.sort_by_key(|at| (holdings[*at].wanted == 0, holdings[*at].share == 0));
+    for at in first.into_iter().take((budget / FLOOR) as usize) {
+        targets[at] = FLOOR;
         left -= FLOOR;
     }
     order.retain(|at| targets[*at] > 0);
@@ -122,6 +125,24 @@ mod tests {
         let mut holdings = vec![holding(1, 0, 10)];
         deal(1, &mut holdings, 0);
         assert_eq!(shares(&holdings), [0], "its anchor alone would serve nobody");
+    }
+
+    #[test]
+    fn where_not_all_can_have_some_those_that_serve_come_first() {
+        // The order of holders is that of their starts.
+        let mut holdings = vec![holding(1, 0, 0), holding(2, 0, 5), holding(3, 4, 3), holding(4, 0, 9)];
+        deal(4, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [0, 0, 2, 0], "one keeps some, and the other part is not free yet");
+        holdings[2].held = 2;
+        deal(4, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [0, 2, 2, 0]);
+        // One that needs nothing gives way to one that does.
+        holdings[1].wanted = 0;
+        deal(4, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [0, 0, 2, 0]);
+        holdings[1].held = 0;
+        deal(4, &mut holdings, 0);
+        assert_eq!(shares(&holdings), [0, 0, 2, 2]);
     }
 
     #[test]
