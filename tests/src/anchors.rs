@@ -151,6 +151,10 @@ async fn after_a_moments_outage_tenants_without_a_connection_are_served_again() 
 /// The process of the server that has the anchor; 0 if there is none.
 const ANCHOR: &str = "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_activity WHERE application_name LIKE '%/anchor'";
 
+/// Ends all sessions of data planes.
+const END_ALL: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+    WHERE application_name LIKE 'freehold-data-plane%'";
+
 async fn until_another_anchor(look: &DatabaseConnection, first: i64) {
     let deadline = Instant::now() + PATIENCE;
     while [0, first].contains(&number(look, ANCHOR).await) {
@@ -205,8 +209,35 @@ async fn the_sessions_of_a_stopped_data_plane_are_ended_and_it_serves_again_when
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_plane_that_was_forgotten_and_goes_on_gets_what_the_others_leave() {
+    let bed = Bed::start(Store::Sqlite, 1, 0).await;
+    let stage = Stage::new(bed, 2, 24).await;
+    stage.until_served(0).await;
+    let id = std::fs::read_to_string(stage.bed.folder.path().join("node-0/node-id")).unwrap();
+    send("-STOP", &stage.bed.data[0]);
+    // As if its network were gone. The other opens new ones at once.
+    let look = stage.server.look("postgres").await;
+    number(&look, END_ALL).await;
+    let forgotten = stage.bed.operator("DELETE", &format!("/v1/nodes/{}", id.trim()), None).await;
+    assert_eq!(forgotten.status, 204, "{forgotten:?}");
+    stage.until_one_has_all().await;
+    stage.until_served(1).await;
+    send("-CONT", &stage.bed.data[0]);
+    stage
+        .until("both have their shares", |shares| {
+            let held: i64 = shares.iter().map(|share| share["held"].as_i64().unwrap()).sum();
+            assert!(held <= stage.budget, "{held} of {}: {shares:?}", stage.budget);
+            shares.len() == 2 && shares.iter().all(|share| share["share"] != 0)
+        })
+        .await;
+    let ((), ()) = tokio::join!(stage.until_served(0), stage.until_served(1));
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_plane_that_is_cut_off_from_the_control_plane_keeps_its_share_while_its_anchor_lives() {
-    let mut bed = Bed::start(Store::Sqlite, 1, 0).await;
+    let tuning = Tuning { tenants: "grace_seconds = 0\nack_seconds = 30\n", ..Tuning::DEFAULT };
+    let mut bed = Bed::start_with(Store::Sqlite, 1, 0, tuning).await;
     let (proxy, url) = Proxy::start(&bed.control[0].url, 1).await;
     bed.add_node(&url);
     let stage = Stage::new(bed, 2, 6).await;

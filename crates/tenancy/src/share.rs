@@ -132,9 +132,10 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// A holder that was not known. One that has heard a grant is of a past that the registry has forgotten, and keeps what it has.
+    /// A holder that was not known. One that keeps to an anchor is of a past that the registry has forgotten, and keeps what it has.
+    /// One that was never told of an anchor has opened nothing.
     pub const fn new(holder: Uuid, report: &ShareReport) -> Self {
-        let held = if report.grant == 0 { 0 } else { report.at_most };
+        let held = if report.is_anchored { report.at_most } else { 0 };
         let (grant, wanted, is_unknown) = (report.grant, report.wanted, report.grant != 0);
         Self { holder, grant, share: 0, held, wanted, is_unknown, is_fenced: false }
     }

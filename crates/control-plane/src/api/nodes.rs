@@ -51,15 +51,16 @@ pub(super) async fn list(
 )]
 pub(super) async fn forget(State(api): State<Api>, _: Caller, Path(id): Path<NodeId>) -> Result<StatusCode, Problem> {
     let mut change = api.plane.registry.change().await?;
-    let Some(gone) = api.plane.registry.forget(&change, id).await?.map(Node::from) else {
+    // A node that says goodbye is no deed of an operator's.
+    let by_operator = Account::current().is_some();
+    let Some(gone) = api.plane.registry.forget(&change, id, !by_operator).await?.map(Node::from) else {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "node-not-found",
             "There is no such node. GET /v1/nodes lists them.",
         ));
     };
-    // A node that says goodbye is no deed of an operator's.
-    if Account::current().is_some() {
+    if by_operator {
         change.audit(Deed::on_platform("node.forgotten", id.to_string()).before(&gone));
     }
     change.commit().await?;

@@ -82,9 +82,15 @@ impl Registry {
         query.all(self.db()).await
     }
 
-    /// Nobody waits for this node any more, once the change commits. Answers what was known of it.
-    pub(crate) async fn forget(&self, change: &Change, node: NodeId) -> Result<Option<nodes::Model>, DbErr> {
-        self.leave_shares(change.db(), node.as_uuid()).await?;
+    /// Nobody waits for this node any more, once the change commits. Answers what was known of it. It may still run, unless it
+    /// says itself that it ends.
+    pub(crate) async fn forget(
+        &self,
+        change: &Change,
+        node: NodeId,
+        has_ended: bool,
+    ) -> Result<Option<nodes::Model>, DbErr> {
+        self.leave_shares(change.db(), node.as_uuid(), has_ended).await?;
         let gone = nodes::Entity::delete_many().filter(nodes::Column::Id.eq(node.as_uuid()));
         Ok(gone.exec_with_returning(change.db()).await?.pop())
     }

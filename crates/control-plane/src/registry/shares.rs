@@ -6,6 +6,7 @@ mod anchors;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use chrono::TimeDelta;
 use sea_orm::sea_query::{Expr, LockType, OnConflict};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
@@ -22,6 +23,8 @@ use super::{Registry, RegistryTransaction};
 
 /// No budget is larger, and so no process has more.
 const MOST: u32 = 1_000_000;
+/// A process of which nothing is left, and which was not heard for this long, does not come back.
+const COMES_BACK: TimeDelta = TimeDelta::days(30);
 /// The kind of server whose connections are dealt: files have none.
 const DEALT: &str = "postgres";
 
@@ -157,8 +160,9 @@ impl Registry {
         if is_of_the_past {
             return Ok(false);
         }
-        drop_spent(&transaction, &mut rows, |row| row.node_id == node && row.holder < holder).await?;
-        for row in rows.iter_mut().filter(|row| row.node_id == node && row.holder < holder && !row.is_leaving) {
+        let is_past = |row: &shares::Model| row.node_id == node && row.holder < holder;
+        drop_spent(&transaction, &mut rows, |row| is_past(row) || row.heard_at < now - COMES_BACK).await?;
+        for row in rows.iter_mut().filter(|row| is_past(row) && !row.is_leaving) {
             row.is_leaving = true;
             row.heard_at = now;
             write(&transaction, row).await?;
@@ -226,15 +230,24 @@ impl Registry {
         Ok(())
     }
 
-    /// All processes of a node are gone, or are taken to be: what they have left ends with their sessions.
-    pub(crate) async fn leave_shares(&self, transaction: &RegistryTransaction, node: Uuid) -> Result<(), DbErr> {
+    /// All processes of a node are gone, or are taken to be: what they have left ends with their sessions. One that was told of
+    /// an anchor and has not ended for sure may come back: then what it was granted before must not count.
+    pub(crate) async fn leave_shares(
+        &self,
+        transaction: &RegistryTransaction,
+        node: Uuid,
+        has_ended: bool,
+    ) -> Result<(), DbErr> {
         let on = shares::Entity::find().filter(shares::Column::NodeId.eq(node)).all(transaction).await?;
         let servers: BTreeSet<Uuid> = on.into_iter().map(|row| row.server_id).collect();
         for server in servers {
             let Some((_, mut rows)) = lock_shares(transaction, server).await? else { continue };
-            drop_spent(transaction, &mut rows, |row| row.node_id == node).await?;
+            if has_ended {
+                drop_spent(transaction, &mut rows, |row| row.node_id == node).await?;
+            }
             for row in rows.into_iter().filter(|row| row.node_id == node) {
-                let left = shares::Model { is_leaving: true, is_fenced: false, heard_at: self.now(), ..row };
+                let is_fenced = !has_ended && row.anchor_number > 0;
+                let left = shares::Model { is_leaving: true, is_fenced, heard_at: self.now(), ..row };
                 write(transaction, &left).await?;
             }
         }
@@ -260,7 +273,9 @@ impl Registry {
             let mut kept = holding(left);
             kept.shrink(sessions);
             let (share, held, number) = (signed(kept.share), signed(kept.held), number(kept.grant));
-            rows[at] = shares::Model { share, held, number, ..rows[at].clone() };
+            // From now on it is kept for a while.
+            let heard_at = if sessions == 0 { self.now() } else { left.heard_at };
+            rows[at] = shares::Model { share, held, number, heard_at, ..rows[at].clone() };
             write(&transaction, &rows[at]).await?;
         } else if sessions == 0 {
             delete(&transaction, &rows.remove(at)).await?;

@@ -109,3 +109,21 @@ fn a_share_is_freed_when_the_anchor_is_gone_and_is_not_had_back_by_what_was_gran
     assert_eq!((first.held, first.share), (0, 0));
     assert!(first.grant > report.grant);
 }
+
+#[test]
+fn a_holder_that_was_forgotten_and_runs_on_has_nothing_back_that_was_dealt_to_others() {
+    let mut world = one_that_has_all();
+    world.let_go(0);
+    world.look(0);
+    assert_eq!(world.holdings[0].held, 10, "its anchor lives");
+    (world.nodes[0].open, world.nodes[0].sessions) = (0, Sessions::default());
+    world.look(0);
+    world.now += GRACE;
+    world.look(0);
+    for at in [1, 0] {
+        let (holder, report) = (world.nodes[at].holder, world.nodes[at].report());
+        world.dealer_hears(holder, &report);
+    }
+    let held: Vec<u32> = world.holdings.iter().map(|holding| holding.held).collect();
+    assert_eq!(held.iter().sum::<u32>(), 10, "{held:?}");
+}

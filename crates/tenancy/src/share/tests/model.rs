@@ -27,8 +27,8 @@ const LAGS: [u64; 2] = [1, SECOND + 1];
 pub(super) struct Watched {
     /// Its anchor, once there is one.
     anchor: Option<Uuid>,
-    /// It said that it keeps to one.
-    is_anchored: bool,
+    /// There was one at any time.
+    was_named: bool,
     /// When all of its anchors were barred.
     barred: Option<u64>,
 }
@@ -94,7 +94,7 @@ impl World {
             node.pass(now);
         }
         let at = self.random.random_range(0..self.nodes.len());
-        match self.random.random_range(0..138) {
+        match self.random.random_range(0..139) {
             // A node says where it is; a message may be there twice.
             0..=19 if self.nodes[at].is_at_work() => {
                 let report = (self.nodes[at].holder, self.nodes[at].report());
@@ -153,6 +153,7 @@ impl World {
                 let ended = if self.nodes[at].is_at_work() { there_are.min(1) } else { self.up_to(there_are) };
                 self.nodes[at].sessions.of_tenants -= ended;
             }
+            138 if self.chance(50) => self.let_go(at),
             _ => {}
         }
     }
@@ -181,14 +182,7 @@ impl World {
         }
         let watched = self.watched.entry(holder).or_default();
         let Some(holding) = self.holdings.iter_mut().find(|holding| holding.holder == holder) else { return };
-        if !watched.is_anchored {
-            // Such a one is gone only when it is dead.
-            if !node.is_alive && sessions == 0 {
-                self.forget(holder);
-            }
-            return;
-        }
-        if !holding.is_fenced {
+        if !holding.is_fenced || watched.barred.is_none() {
             holding.is_fenced = true;
             if let Some(anchor) = watched.anchor.take() {
                 self.roles.remove(&anchor);
@@ -204,6 +198,23 @@ impl World {
         }
     }
 
+    /// An operator has the dealer forget a process, which may run on.
+    pub(super) fn let_go(&mut self, at: usize) {
+        let holder = self.nodes[at].holder;
+        let watched = self.watched.entry(holder).or_default();
+        if !watched.was_named {
+            // It has opened nothing.
+            self.holdings.retain(|holding| holding.holder != holder);
+        } else if let Some(holding) = self.holdings.iter_mut().find(|holding| holding.holder == holder) {
+            holding.is_fenced = true;
+            watched.barred = None;
+            if let Some(anchor) = watched.anchor.take() {
+                self.roles.remove(&anchor);
+            }
+        }
+        self.deal();
+    }
+
     fn forget(&mut self, holder: Uuid) {
         self.holdings.retain(|holding| holding.holder != holder);
         self.nodes.retain(|node| node.holder != holder);
@@ -216,7 +227,6 @@ impl World {
 
     pub(super) fn dealer_hears(&mut self, holder: Uuid, report: &ShareReport) {
         let watched = self.watched.entry(holder).or_default();
-        watched.is_anchored |= report.is_anchored;
         let known = self.holdings.iter_mut().find(|holding| holding.holder == holder);
         if known.as_ref().is_some_and(|holding| holding.is_fenced) {
             watched.barred = None;
@@ -243,6 +253,7 @@ impl World {
         let anchor = Uuid::from_u128(self.random.random());
         self.roles.insert(anchor);
         watched.anchor = Some(anchor);
+        watched.was_named = true;
         holding.is_unknown = true;
         self.deal();
     }

@@ -63,11 +63,11 @@ impl Node {
 
     /// Sockets for tenants that its share allows: the anchor is one of them.
     fn may_have(&self) -> u32 {
-        self.kept.connections.saturating_sub(u32::from(self.kept.is_anchored))
+        self.kept.connections.saturating_sub(1)
     }
 
     pub(in super::super) fn may_dial(&self, now: u64) -> bool {
-        !self.kept.is_anchored || self.proven.is_some_and(|proven| now < proven + SECOND)
+        self.proven.is_some_and(|proven| now < proven + SECOND)
     }
 
     /// Sockets for tenants whose other side may be there.
