@@ -90,6 +90,7 @@ impl Checkout {
             return Err(Failed::Database(Error::PoolClosed));
         };
         self.condition = Condition::AtWork;
+        live.is_new = false;
         let Ok(answer) = tokio::time::timeout(within, message.send(&mut live.connection)).await else {
             // Still at work: it is closed as one that was given up. One that had less time than others says nothing of the server.
             if within >= usual {
@@ -162,14 +163,18 @@ impl Checkout {
     pub(super) async fn test(&mut self, within: Duration) -> bool {
         let Some(live) = self.live.as_mut() else { return false };
         self.condition = Condition::AtWork;
-        let is_alive = matches!(tokio::time::timeout(within, live.connection.ping()).await, Ok(Ok(())));
-        if is_alive {
+        let answer = tokio::time::timeout(within, live.connection.ping()).await;
+        if matches!(answer, Ok(Ok(()))) {
             self.condition = Condition::Sound;
-        } else {
-            self.pool.server.suspect();
-            self.spoil();
+            return true;
         }
-        is_alive
+        self.pool.server.suspect();
+        self.spoil();
+        if answer.is_err() {
+            // It is still in the middle of it.
+            self.condition = Condition::AtWork;
+        }
+        false
     }
 
     /// Queues the rollback of a transaction of this depth that was left open, and of all within it.

@@ -4,6 +4,8 @@
 //! account, and knows no bound that several pools share.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{
@@ -22,7 +24,8 @@ type SqliteTransactions = <Sqlite as Database>::TransactionManager;
 /// A connection of either engine.
 pub(crate) enum Connection {
     Postgres(PgConnection),
-    Sqlite(SqliteConnection),
+    /// And whether what it is in the middle of is given up.
+    Sqlite(SqliteConnection, Arc<AtomicBool>),
 }
 
 impl std::fmt::Debug for Connection {
@@ -30,6 +33,9 @@ impl std::fmt::Debug for Connection {
         f.debug_tuple("Connection").field(&self.backend()).finish()
     }
 }
+
+/// Steps of SQLite's virtual machine between two looks whether the statement is given up: well below a millisecond.
+const LOOKED_EVERY: i32 = 10_000;
 
 /// Text and values as the driver takes them. They may be needed again.
 fn query<DB: Database>(statement: &Statement) -> Query<'_, DB, SqlxValues>
@@ -44,15 +50,26 @@ impl Connection {
     pub(crate) const fn backend(&self) -> DbBackend {
         match self {
             Self::Postgres(_) => DbBackend::Postgres,
-            Self::Sqlite(_) => DbBackend::Sqlite,
+            Self::Sqlite(..) => DbBackend::Sqlite,
         }
+    }
+
+    /// A connection to a SQLite file. The driver lets a statement run to its end, also if nobody waits for it any more: this one ends
+    /// once it is given up. One that waits for the file's writer does not look, and ends with that wait.
+    pub(crate) async fn of_a_file(mut connection: SqliteConnection) -> Result<Self, Error> {
+        let is_given_up = Arc::<AtomicBool>::default();
+        let looked_at = Arc::clone(&is_given_up);
+        let mut handle = connection.lock_handle().await?;
+        handle.set_progress_handler(LOOKED_EVERY, move || !looked_at.load(Ordering::Relaxed));
+        drop(handle);
+        Ok(Self::Sqlite(connection, is_given_up))
     }
 
     /// Queues a rollback, which the next message brings to the server.
     pub(crate) fn start_rollback(&mut self) {
         match self {
             Self::Postgres(connection) => PostgresTransactions::start_rollback(connection),
-            Self::Sqlite(connection) => SqliteTransactions::start_rollback(connection),
+            Self::Sqlite(connection, _) => SqliteTransactions::start_rollback(connection),
         }
     }
 
@@ -60,7 +77,7 @@ impl Connection {
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
         match self {
             Self::Postgres(connection) => connection.ping().await,
-            Self::Sqlite(connection) => connection.ping().await,
+            Self::Sqlite(connection, _) => connection.ping().await,
         }
     }
 
@@ -68,11 +85,20 @@ impl Connection {
     pub(crate) async fn rest(&mut self) -> Result<(), Error> {
         match self {
             Self::Postgres(_) => Ok(()),
-            Self::Sqlite(connection) => {
+            Self::Sqlite(connection, _) => {
                 connection.clear_cached_statements().await?;
                 connection.execute("PRAGMA shrink_memory").await.map(drop)
             }
         }
+    }
+
+    /// Ends whatever it is in the middle of. Of a file, that has ended when this returns.
+    pub(crate) async fn give_up(self) -> Result<(), Error> {
+        match &self {
+            Self::Postgres(_) => return Ok(()),
+            Self::Sqlite(_, is_given_up) => is_given_up.store(true, Ordering::Relaxed),
+        }
+        self.close().await
     }
 
     /// Says goodbye to the server.
@@ -80,7 +106,7 @@ impl Connection {
         match self {
             Self::Postgres(connection) => connection.close().await,
             // Who leaves a SQLite database last puts its log away and waits for the disk: on a thread that nothing else waits for.
-            Self::Sqlite(connection) => {
+            Self::Sqlite(connection, _) => {
                 let runtime = tokio::runtime::Handle::current();
                 let closing = tokio::task::spawn_blocking(move || runtime.block_on(connection.close()));
                 closing.await.unwrap_or(Err(Error::WorkerCrashed))
@@ -109,7 +135,7 @@ impl Message for Execute<'_> {
     async fn send(&self, connection: &mut Connection) -> Result<ExecResult, Error> {
         Ok(match connection {
             Connection::Postgres(connection) => query(self.0).execute(connection).await?.into(),
-            Connection::Sqlite(connection) => query(self.0).execute(connection).await?.into(),
+            Connection::Sqlite(connection, _) => query(self.0).execute(connection).await?.into(),
         })
     }
 }
@@ -125,7 +151,7 @@ impl Message for Unprepared<'_> {
         let sql = AssertSqlSafe(self.0.to_owned());
         Ok(match connection {
             Connection::Postgres(connection) => connection.execute(sql).await?.into(),
-            Connection::Sqlite(connection) => connection.execute(sql).await?.into(),
+            Connection::Sqlite(connection, _) => connection.execute(sql).await?.into(),
         })
     }
 }
@@ -140,7 +166,7 @@ impl Message for QueryOne<'_> {
     async fn send(&self, connection: &mut Connection) -> Result<Option<QueryResult>, Error> {
         Ok(match connection {
             Connection::Postgres(connection) => query(self.0).fetch_optional(connection).await?.map(Into::into),
-            Connection::Sqlite(connection) => query(self.0).fetch_optional(connection).await?.map(Into::into),
+            Connection::Sqlite(connection, _) => query(self.0).fetch_optional(connection).await?.map(Into::into),
         })
     }
 }
@@ -156,7 +182,7 @@ impl Message for FirstOf<'_> {
         let sql = AssertSqlSafe(self.0.to_owned());
         Ok(match connection {
             Connection::Postgres(connection) => connection.fetch_optional(sql).await?.map(Into::into),
-            Connection::Sqlite(connection) => connection.fetch_optional(sql).await?.map(Into::into),
+            Connection::Sqlite(connection, _) => connection.fetch_optional(sql).await?.map(Into::into),
         })
     }
 }
@@ -173,7 +199,7 @@ impl Message for QueryAll<'_> {
             Connection::Postgres(connection) => {
                 query(self.0).fetch_all(connection).await?.into_iter().map(Into::into).collect()
             }
-            Connection::Sqlite(connection) => {
+            Connection::Sqlite(connection, _) => {
                 query(self.0).fetch_all(connection).await?.into_iter().map(Into::into).collect()
             }
         })
@@ -193,7 +219,7 @@ impl Message for Begin {
                 let begin = begin_postgres(self.0).map(|sql| AssertSqlSafe(sql).into_sql_str());
                 PostgresTransactions::begin(connection, begin).await
             }
-            Connection::Sqlite(connection) => {
+            Connection::Sqlite(connection, _) => {
                 let is_outermost = SqliteTransactions::get_transaction_depth(connection) == 0;
                 // SQLite takes its one write lock at once: a transaction that reads first could not take it later.
                 let mode = self.0.sqlite_transaction_mode.unwrap_or(SqliteTransactionMode::Immediate);
@@ -215,7 +241,7 @@ impl Message for Commit {
     async fn send(&self, connection: &mut Connection) -> Result<(), Error> {
         match connection {
             Connection::Postgres(connection) => PostgresTransactions::commit(connection).await,
-            Connection::Sqlite(connection) => SqliteTransactions::commit(connection).await,
+            Connection::Sqlite(connection, _) => SqliteTransactions::commit(connection).await,
         }
     }
 }
@@ -230,7 +256,7 @@ impl Message for Rollback {
     async fn send(&self, connection: &mut Connection) -> Result<(), Error> {
         match connection {
             Connection::Postgres(connection) => PostgresTransactions::rollback(connection).await,
-            Connection::Sqlite(connection) => SqliteTransactions::rollback(connection).await,
+            Connection::Sqlite(connection, _) => SqliteTransactions::rollback(connection).await,
         }
     }
 }

@@ -201,7 +201,7 @@ impl Target {
                 .busy_timeout(BUSY)
                 .foreign_keys(true)
                 .disable_statement_logging();
-            return Ok(Connection::Sqlite(options.connect().await.map_err(failed)?));
+            return Connection::of_a_file(options.connect().await.map_err(failed)?).await.map_err(failed);
         }
         let options: PgConnectOptions = url.parse().map_err(failed)?;
         // No parameter that a pooler does not know: it would take no connection. Settings come with the proof.
@@ -218,7 +218,7 @@ impl Target {
         // One message, and so one round trip.
         let proof = match connection {
             Connection::Postgres(_) => format!("{SETTINGS}; {}", stamp::SELECT),
-            Connection::Sqlite(_) => stamp::SELECT.to_owned(),
+            Connection::Sqlite(..) => stamp::SELECT.to_owned(),
         };
         let row = match FirstOf(&proof).send(connection).await {
             Err(error) if service::problem::driver_is_unavailable(&error) || is_setting_refused(&error) => {

@@ -86,6 +86,8 @@ struct State {
     away: Aways,
     /// Addresses of a server that was full when one more connection was dialled.
     full: Aways,
+    /// Addresses of a server that was full when a connection was dialled in the place of another: others took the place.
+    contended: Aways,
     /// The control plane waits to hear that no more are open than it granted.
     owes_word: bool,
     /// When it was told last that this node needs more.
@@ -140,6 +142,7 @@ impl ServerPool {
             queue: Queue::default(),
             away: Aways::default(),
             full: Aways::default(),
+            contended: Aways::default(),
             owes_word: false,
             asked_at: None,
             connect_rate: settings.connect_rate,
@@ -180,8 +183,12 @@ impl ServerPool {
         self.is_over_share.load(Ordering::Relaxed)
     }
 
-    /// A connection was found dead: all that were used before now are tested before their next use.
+    /// A connection was found dead: all that were used before now are tested before their next use. A file that is lost says nothing
+    /// of others.
     pub(super) fn suspect(&self) {
+        if self.is_of_files {
+            return;
+        }
         let now = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.suspect_until.fetch_max(now, Ordering::Relaxed);
     }
@@ -251,7 +258,10 @@ impl ServerPool {
             let has_room = state.held + state.closing < state.share && !is_full;
             // Another connection of a tenant that has some displaces only what is worth less.
             let bound = (pool.open() > 0).then_some(worth);
-            let victim = if has_room { None } else { state.victim(now, self.settings.youngest, bound) };
+            // What gave way there would be lost to others.
+            let is_contended = state.contended.refuses(pool.target.address(), now).is_some();
+            let spared = Some(self.settings.youngest);
+            let victim = if has_room || is_contended { None } else { state.victim(now, spared, bound) };
             if !has_room && victim.is_none() {
                 bound?;
                 // Those behind it go on. It asks again.
@@ -266,7 +276,7 @@ impl ServerPool {
                 None => None,
                 Some(victim) => {
                     // Its tenant may have taken it meanwhile.
-                    let live = state.take_from(&victim)?;
+                    let Some(live) = state.take_from(&victim, now, spared) else { continue };
                     self.metrics.closed(Closed::Replaced);
                     Some(live)
                 }
@@ -337,9 +347,8 @@ impl State {
     fn grant_to(&mut self, pool: Arc<TenantPool>, replaced: Option<Live>) -> Grant {
         self.queue.leave(&pool);
         self.away.probe(pool.target.address());
-        if replaced.is_none() {
-            self.full.probe(pool.target.address());
-        }
+        let full = if replaced.is_none() { &mut self.full } else { &mut self.contended };
+        full.probe(pool.target.address());
         self.held += 1;
         self.opening += 1;
         pool.count_open(1);
@@ -356,19 +365,19 @@ impl State {
     }
 
     /// The pool whose idle connection is worth least of those that are looked at, and less than this.
-    fn victim(&mut self, now: Instant, youngest: Duration, bound: Option<f32>) -> Option<Arc<TenantPool>> {
+    fn victim(&mut self, now: Instant, spared: Option<Duration>, bound: Option<f32>) -> Option<Arc<TenantPool>> {
         let (members, begin) = (self.members.len(), self.next_looked_at);
         let end = begin + members.min(LOOKED_AT);
         self.next_looked_at = end.checked_rem(members).unwrap_or(0);
         let looked_at = (begin..end).filter_map(|at| Some(self.members.get_index(at % members)?.1));
-        let valued = looked_at.filter_map(|pool| Some((pool.idle_value(now, youngest)?, pool)));
+        let valued = looked_at.filter_map(|pool| Some((pool.idle_value(now, spared)?, pool)));
         let (value, pool) = valued.min_by(|(one, _), (other, _)| one.total_cmp(other))?;
         bound.is_none_or(|bound| value < bound).then(|| Arc::clone(pool))
     }
 
     /// Takes away this pool's idle connection that was used longest ago.
-    fn take_from(&mut self, pool: &TenantPool) -> Option<Live> {
-        let live = pool.take_idle()?;
+    fn take_from(&mut self, pool: &TenantPool, now: Instant, spared: Option<Duration>) -> Option<Live> {
+        let live = pool.take_idle(now, spared)?;
         self.release(pool);
         Some(live)
     }

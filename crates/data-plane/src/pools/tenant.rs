@@ -28,6 +28,9 @@ use crate::uses::{Use, Uses};
 /// Connections of one tenant to its SQLite file at most.
 const MOST_TO_A_FILE: u32 = 4;
 
+/// How long a new connection waits for the request that it was opened for, before it gives way to another tenant.
+const AWAITED_FOR: Duration = Duration::from_millis(50);
+
 /// A connection between two uses.
 pub(super) struct Live {
     pub(super) connection: Connection,
@@ -39,6 +42,8 @@ pub(super) struct Live {
     pub(super) used: Instant,
     /// Since when it serves in a row.
     in_row_since: Instant,
+    /// No statement was sent on it yet.
+    pub(super) is_new: bool,
     /// It freed the memory that it can do without since it was used last.
     is_rested: bool,
     /// While it is there, this node dials with its URL.
@@ -92,6 +97,14 @@ impl std::fmt::Debug for TenantPool {
 pub(crate) struct PoolUse(pub(super) Arc<TenantPool>);
 
 impl Live {
+    /// Whether it may go, where those that were used within this time are spared, and new ones too. Else all may.
+    fn may_go(&self, now: Instant, spared: Option<Duration>) -> bool {
+        spared.is_none_or(|youngest| {
+            let is_awaited = self.is_new && now.saturating_duration_since(self.opened) < AWAITED_FOR;
+            !is_awaited && now.saturating_duration_since(self.used) >= youngest
+        })
+    }
+
     /// The connection, and the use of its URL that ends with it.
     pub(super) fn into_parts(self) -> (Connection, Use) {
         (self.connection, self.dialled)
@@ -247,10 +260,9 @@ impl TenantPool {
     }
 
     /// The value of its idle connection to the tenant, none if it has none that may go.
-    pub(super) fn idle_value(&self, now: Instant, youngest: Duration) -> Option<f32> {
+    pub(super) fn idle_value(&self, now: Instant, spared: Option<Duration>) -> Option<f32> {
         let state = self.state();
-        let oldest = state.idle.first()?;
-        if now.saturating_duration_since(oldest.used) < youngest {
+        if !state.idle.iter().any(|live| live.may_go(now, spared)) {
             return None;
         }
         #[allow(clippy::cast_precision_loss, reason = "a few connections")]
@@ -265,10 +277,11 @@ impl TenantPool {
         state.usefulness.at(now) / open
     }
 
-    /// Takes away the idle connection that was used longest ago.
-    pub(super) fn take_idle(&self) -> Option<Live> {
+    /// Takes away the idle connection that was used longest ago of those that may go.
+    pub(super) fn take_idle(&self, now: Instant, spared: Option<Duration>) -> Option<Live> {
         let mut state = self.state();
-        (!state.idle.is_empty()).then(|| state.idle.remove(0))
+        let at = state.idle.iter().position(|live| live.may_go(now, spared))?;
+        Some(state.idle.remove(at))
     }
 
     /// Takes away what has been idle since before this moment, or has lived its time.
@@ -305,7 +318,17 @@ impl TenantPool {
         let now = Instant::now();
         // With jitter, lest all that were opened together end together.
         let expires = now + settings.lifetime.mul_f32(rand::random_range(0.8..=1.0));
-        Ok(Live { connection, opened: now, begun, expires, used: now, in_row_since: now, is_rested: false, dialled })
+        Ok(Live {
+            connection,
+            opened: now,
+            begun,
+            expires,
+            used: now,
+            in_row_since: now,
+            is_new: true,
+            is_rested: false,
+            dialled,
+        })
     }
 
     /// A connection was opened.

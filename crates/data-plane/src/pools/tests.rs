@@ -1,5 +1,6 @@
 //! Pools of real SQLite files: opened once, proven, shared, closed after their last user.
 
+mod given_up;
 mod turns;
 
 use std::path::Path;
@@ -321,11 +322,11 @@ async fn a_connection_that_is_idle_frees_memory_and_is_no_younger_for_it() {
         assert!(found.is_some());
         let used = Instant::now();
         server.rest(used + Duration::from_secs(idle_for), &CancellationToken::new()).await;
-        let mut live = pool.0.take_idle().unwrap();
+        let mut live = pool.0.take_idle(Instant::now(), None).unwrap();
         assert!(live.used <= used);
         // The driver's thread counts its statements after it has answered: once it answers again, it has counted.
         live.connection.ping().await.unwrap();
-        let Connection::Sqlite(connection) = &live.connection else { panic!("no file") };
+        let Connection::Sqlite(connection, _) = &live.connection else { panic!("no file") };
         assert_eq!(connection.cached_statements_size(), statements);
         pool.0.give_back(live);
     }

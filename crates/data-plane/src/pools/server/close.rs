@@ -52,8 +52,10 @@ impl ServerPool {
     pub(super) async fn close(&self, live: Live, why: Closed) {
         let (connection, _dialled) = live.into_parts();
         if why == Closed::Broken {
-            // What it was in the middle of ends with the socket.
-            drop(connection);
+            // What it was in the middle of ends with the socket, or, of a file, by itself: until then its thread is there.
+            if let Err(error) = connection.give_up().await {
+                tracing::debug!(%error, "a connection that was given up did not close cleanly");
+            }
         } else if let Ok(Err(error)) = tokio::time::timeout(GOODBYE, connection.close()).await {
             tracing::debug!(%error, "a connection did not close cleanly");
         }
@@ -72,9 +74,7 @@ impl ServerPool {
         }
         let closed = Instant::now();
         self.state().left += 1;
-        if self.lifeline.is_alive() {
-            tokio::time::sleep(self.settings.lag(why)).await;
-        }
+        tokio::time::sleep(self.settings.lag(why)).await;
         let _ = tokio::time::timeout(LEFT_FOR, self.until_proven_since(closed)).await;
     }
 

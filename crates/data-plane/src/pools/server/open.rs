@@ -12,7 +12,7 @@ use super::{Grant, ServerPool};
 
 impl ServerPool {
     pub(super) async fn open(self: Arc<Self>, Grant { pool, replaced, dialled }: Grant) {
-        // Only an additional connection tells whether the server has room.
+        // An additional connection tells whether the server has room, another whether it keeps a place that was just left.
         let is_added = replaced.is_none();
         if let Some(live) = replaced {
             self.close(live, Closed::Replaced).await;
@@ -39,9 +39,8 @@ impl ServerPool {
                     let mut state = self.state();
                     state.opening -= 1;
                     state.away.is_back(&address);
-                    if is_added {
-                        state.full.is_back(&address);
-                    }
+                    let full = if is_added { &mut state.full } else { &mut state.contended };
+                    full.is_back(&address);
                 }
                 pool.opened(live);
                 return self.dispatch(now);
@@ -56,13 +55,13 @@ impl ServerPool {
             // The server's side of it may still be there.
             state.release(&pool);
             state.closing += 1;
-            if is_added {
-                state.full.was_not_tried(&address);
-            }
+            let full = if is_added { &mut state.full } else { &mut state.contended };
+            full.was_not_tried(&address);
             match *error {
                 DialError::ServerFull(_) if state.held > 0 => {
                     state.away.is_back(&address);
-                    state.full.failed(&address, &error, now);
+                    let full = if is_added { &mut state.full } else { &mut state.contended };
+                    full.failed(&address, &error, now);
                 }
                 // Without connections of its own here, the node can serve nobody: the server is as good as away.
                 DialError::ServerAway(_) | DialError::ServerFull(_) => {
@@ -85,6 +84,9 @@ impl ServerPool {
             }
         };
         let is_its_own = !error.is_the_servers();
+        // One that was left in the middle may go on there for a while.
+        let is_left = is_tried
+            && matches!(*error, DialError::ServerAway(None) | DialError::Unavailable(None) | DialError::Adrift);
         let refusal = Refusal::NotOpened(error);
         for other in refused.iter().filter(|other| other.open() == 0) {
             other.refuse_all(&refusal);
@@ -97,7 +99,7 @@ impl ServerPool {
         } else {
             pool.failed(&refusal, is_its_own.then_some(self.settings.failed_for));
         }
-        self.until_gone(Closed::Spent).await;
+        self.until_gone(if is_left { Closed::Broken } else { Closed::Spent }).await;
         self.is_closed();
     }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tenancy::share::FLOOR;
 
@@ -49,7 +49,7 @@ impl ServerPool {
             // Before anything is looked at that is idle: what comes back from now on sees it.
             self.settle(&mut state);
             while state.held > state.share
-                && let Some(live) = state.victim(now, Duration::ZERO, None).and_then(|pool| state.take_from(&pool))
+                && let Some(live) = state.victim(now, None, None).and_then(|pool| state.take_from(&pool, now, None))
             {
                 state.closing += 1;
                 excess.push(live);

@@ -28,20 +28,17 @@ impl TenantPool {
 
     fn put_back(self: &Arc<Self>, live: Live, now: Instant) {
         if live.expires <= now || self.is_unused() {
-            return self.server.discard(self, live, Closed::Expired);
+            return self.part_with(live, Closed::Expired, now);
         }
         let mut state = self.state();
         // Under the lock: what sees the connection idle afterwards, or not, has set these before.
         if self.server.is_over_share() {
             drop(state);
-            return self.server.discard(self, live, Closed::Shrunk);
+            return self.part_with(live, Closed::Shrunk, now);
         }
         if state.renewed.is_some_and(|renewed| live.begun <= renewed) {
             drop(state);
-            self.server.discard(self, live, Closed::Retired);
-            // Should a statement wait for it, it waits for another one.
-            let _ = self.server.ask(self, now);
-            return;
+            return self.part_with(live, Closed::Retired, now);
         }
         let others_starve = self.server.is_starving();
         let is_row_over = now.saturating_duration_since(live.in_row_since) >= IN_A_ROW;
@@ -68,6 +65,12 @@ impl TenantPool {
         } else if others_starve {
             self.server.dispatch(now);
         }
+    }
+
+    /// Closes one that serves no more. Should a statement wait for it, it waits for another one.
+    fn part_with(self: &Arc<Self>, live: Live, why: Closed, now: Instant) {
+        self.server.discard(self, live, why);
+        let _ = self.server.ask(self, now);
     }
 
     /// Has connections that were not used since this moment free memory that they can do without, until told to stop. Answers whether

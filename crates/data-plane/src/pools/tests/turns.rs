@@ -98,7 +98,7 @@ async fn connections_that_were_opened_together_do_not_end_together() {
     let mut early = 0;
     for _ in 0..40 {
         assert!(works(&pool).await);
-        let live = pool.0.take_idle().unwrap();
+        let live = pool.0.take_idle(Instant::now(), None).unwrap();
         let opened = live.opened;
         pool.0.give_back(live);
         let held_after = |seconds| {
