@@ -1,10 +1,10 @@
 //! Servers with fewer connections than data planes and tenants ask for. A tenant that gets none is told so, and is served once
 //! one is free.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, TransactionTrait as _};
 use serde_json::{Value, json};
 
 use crate::bed::{Answer, Bed, PATIENCE, Store, Tenant, Tuning, send};
@@ -99,6 +99,7 @@ async fn of_more_data_planes_than_connections_one_serves_and_another_once_that_o
     for tenant in &tenants {
         until_served(&bed, first, tenant).await;
     }
+    until_told(&mut bed, "server_data_planes_without_share", |without| (1.9..2.1).contains(&without)).await;
     let others: Vec<usize> = (0..3).filter(|node| *node != first).collect();
     for answer in join_all(others.iter().map(|node| bed.get(*node, &tenants[0], "/api/pets"))).await {
         assert_is_told_busy(&answer);
@@ -116,6 +117,54 @@ async fn of_more_data_planes_than_connections_one_serves_and_another_once_that_o
     for node in others.into_iter().filter(|node| *node != second) {
         assert_is_told_busy(&bed.get(node, &tenants[0], "/api/pets").await);
     }
+}
+
+/// Until the control plane's gauge is as it should be. It looks when it starts, and then once a minute.
+async fn until_told(bed: &mut Bed, gauge: &str, is_so: impl Fn(f64) -> bool) {
+    bed.control[0].restart();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let told = bed.control_metric(gauge).await;
+        if is_so(told) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{gauge} is {told}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_others_have_filled_is_told_of_and_goes_on_serving() {
+    let server = Postgres::start_with(&["max_connections=40"]);
+    let mut bed = Bed::start_with(Store::Sqlite, 1, 1, BRIEF).await;
+    bed.register("small", &server.url(), &json!({ "region": "there", "connection_budget": 10 })).await;
+    let tenants = bed.tenants_in("there", 2).await;
+    until_served(&bed, 0, &tenants[0]).await;
+    let watch = server.look("postgres").await;
+    // Some slots are for superusers alone, such as the control plane and the harness.
+    watch.execute_unprepared("CREATE ROLE somebody LOGIN PASSWORD 'somebody'").await.unwrap();
+    let mut options = ConnectOptions::new(format!("postgres://somebody:somebody@{}/postgres", server.place()));
+    options.max_connections(1).sqlx_logging(false).acquire_timeout(Duration::from_millis(300));
+    let mut taken = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    let found = loop {
+        // The control plane's own sessions come and go: what they leave is taken, too.
+        while let Ok(one) = service::pool::open(options.clone()).await {
+            taken.push(one);
+        }
+        let found = bed.findings().await;
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "nothing is found, and others have {} sessions", taken.len());
+    };
+    let kinds: Vec<_> = found.iter().map(|finding| (&finding["kind"], &finding["server"])).collect();
+    assert_eq!(kinds, [(&json!("server_full"), &json!("small"))], "{found:?}");
+    assert_eq!(bed.get(0, &tenants[0], "/api/pets").await.status, 200, "it has a connection");
+    until_told(&mut bed, "server_connections_missing", |missing| missing > 0.5).await;
+    drop(taken);
+    until_served(&bed, 0, &tenants[1]).await;
+    bed.assert_healthy().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,6 +72,17 @@ async fn a_tenant_in_trouble_harms_no_neighbour_on_its_server() {
         .await;
 
     others
+        .beside(&troubled[1..2], "a role had as many sessions as it may have", async |load: &Load| {
+            run(format!("ALTER ROLE \"{role}\" CONNECTION LIMIT 0")).await;
+            end_until_refused(&bed, &admin, &names[1], &troubled[1]).await;
+            load.turn().await;
+            assert_all_refused(&[ask(&bed, "GET", &troubled[1]).await]);
+            run(format!("ALTER ROLE \"{role}\" CONNECTION LIMIT -1")).await;
+            until(&bed, "GET", &troubled[1..2], 200).await;
+        })
+        .await;
+
+    others
         .beside(&troubled[2..], "a database was dropped", async |load: &Load| {
             run(format!("DROP DATABASE \"{}\" WITH (FORCE)", names[2])).await;
             until(&bed, "GET", &troubled[2..], 503).await;
