@@ -258,7 +258,7 @@ impl ServerPool {
             let has_room = state.held + state.closing < state.share && !is_full;
             // Another connection of a tenant that has some displaces only what is worth less.
             let bound = (pool.open() > 0).then_some(worth);
-            // What gave way there would be lost to others.
+            // Others would take the place of a connection that gave way.
             let is_contended = state.contended.refuses(pool.target.address(), now).is_some();
             let spared = Some(self.settings.youngest);
             let victim = if has_room || is_contended { None } else { state.victim(now, spared, bound) };
@@ -347,8 +347,7 @@ impl State {
     fn grant_to(&mut self, pool: Arc<TenantPool>, replaced: Option<Live>) -> Grant {
         self.queue.leave(&pool);
         self.away.probe(pool.target.address());
-        let full = if replaced.is_none() { &mut self.full } else { &mut self.contended };
-        full.probe(pool.target.address());
+        self.full(replaced.is_none()).probe(pool.target.address());
         self.held += 1;
         self.opening += 1;
         pool.count_open(1);
@@ -356,6 +355,11 @@ impl State {
         self.members.insert(key(&pool), Arc::clone(&pool));
         let dialled = pool.begin_dialling();
         Grant { pool, replaced, dialled }
+    }
+
+    /// What is known of addresses that had no room: for an additional connection, or for one in the place of another.
+    const fn full(&mut self, is_added: bool) -> &mut Aways {
+        if is_added { &mut self.full } else { &mut self.contended }
     }
 
     /// Whether the rate allows another connection now, or when it will.

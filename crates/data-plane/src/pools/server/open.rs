@@ -12,7 +12,7 @@ use super::{Grant, ServerPool};
 
 impl ServerPool {
     pub(super) async fn open(self: Arc<Self>, Grant { pool, replaced, dialled }: Grant) {
-        // An additional connection tells whether the server has room, another whether it keeps a place that was just left.
+        // An additional connection tells whether the server has room. One in the place of another tells whether others took the place.
         let is_added = replaced.is_none();
         if let Some(live) = replaced {
             self.close(live, Closed::Replaced).await;
@@ -39,8 +39,10 @@ impl ServerPool {
                     let mut state = self.state();
                     state.opening -= 1;
                     state.away.is_back(&address);
-                    let full = if is_added { &mut state.full } else { &mut state.contended };
-                    full.is_back(&address);
+                    state.contended.is_back(&address);
+                    if is_added {
+                        state.full.is_back(&address);
+                    }
                 }
                 pool.opened(live);
                 return self.dispatch(now);
@@ -55,15 +57,13 @@ impl ServerPool {
             // The server's side of it may still be there.
             state.release(&pool);
             state.closing += 1;
-            let full = if is_added { &mut state.full } else { &mut state.contended };
-            full.was_not_tried(&address);
+            state.full(is_added).was_not_tried(&address);
             match *error {
                 DialError::ServerFull(_) if state.held > 0 => {
                     state.away.is_back(&address);
-                    let full = if is_added { &mut state.full } else { &mut state.contended };
-                    full.failed(&address, &error, now);
+                    state.full(is_added).failed(&address, &error, now);
                 }
-                // Without connections of its own here, the node can serve nobody: the server is as good as away.
+                // The node has no connection here and serves nobody: for it the server is away.
                 DialError::ServerAway(_) | DialError::ServerFull(_) => {
                     state.away.failed(&address, &error, now);
                     refused = state.queue.take_all_of(&address);
@@ -84,7 +84,7 @@ impl ServerPool {
             }
         };
         let is_its_own = !error.is_the_servers();
-        // One that was left in the middle may go on there for a while.
+        // The server may still be at work on a dial that was left in the middle.
         let is_left = is_tried
             && matches!(*error, DialError::ServerAway(None) | DialError::Unavailable(None) | DialError::Adrift);
         let refusal = Refusal::NotOpened(error);
