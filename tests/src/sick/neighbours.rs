@@ -60,27 +60,22 @@ async fn a_tenant_in_trouble_harms_no_neighbour_on_its_server() {
 
     let role = format!("{}_a", names[1]);
     let password = stored_password(&admin, &role).await;
-    others
-        .beside(&troubled[1..2], "a role's password was changed", async |load: &Load| {
-            run(format!("ALTER ROLE \"{role}\" PASSWORD 'another'")).await;
-            end_until_refused(&bed, &admin, &names[1], &troubled[1]).await;
-            load.turn().await;
-            assert_all_refused(&[ask(&bed, "GET", &troubled[1]).await]);
-            run(format!("ALTER ROLE \"{role}\" PASSWORD '{password}'")).await;
-            until(&bed, "GET", &troubled[1..2], 200).await;
-        })
-        .await;
-
-    others
-        .beside(&troubled[1..2], "a role had as many sessions as it may have", async |load: &Load| {
-            run(format!("ALTER ROLE \"{role}\" CONNECTION LIMIT 0")).await;
-            end_until_refused(&bed, &admin, &names[1], &troubled[1]).await;
-            load.turn().await;
-            assert_all_refused(&[ask(&bed, "GET", &troubled[1]).await]);
-            run(format!("ALTER ROLE \"{role}\" CONNECTION LIMIT -1")).await;
-            until(&bed, "GET", &troubled[1..2], 200).await;
-        })
-        .await;
+    let faults = [
+        ("a role's password was changed", "PASSWORD 'another'", format!("PASSWORD '{password}'")),
+        ("a role had as many sessions as it may have", "CONNECTION LIMIT 0", "CONNECTION LIMIT -1".to_owned()),
+    ];
+    for (during, changed, mended) in faults {
+        others
+            .beside(&troubled[1..2], during, async |load: &Load| {
+                run(format!("ALTER ROLE \"{role}\" {changed}")).await;
+                end_until_refused(&bed, &admin, &names[1], &troubled[1]).await;
+                load.turn().await;
+                assert_all_refused(&[ask(&bed, "GET", &troubled[1]).await]);
+                run(format!("ALTER ROLE \"{role}\" {mended}")).await;
+                until(&bed, "GET", &troubled[1..2], 200).await;
+            })
+            .await;
+    }
 
     others
         .beside(&troubled[2..], "a database was dropped", async |load: &Load| {

@@ -87,6 +87,25 @@ async fn a_connection_goes_to_the_tenant_that_has_none_and_then_to_the_one_with_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_gives_way_when_it_has_served_and_is_old_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_pools, pool) = alone(folder.path()).await;
+    let now = Instant::now();
+    let mut live = pool.0.take_idle(now, None).unwrap();
+    assert!(live.is_new, "it was opened for a statement that has not come yet");
+    live.opened = now;
+    pool.0.give_back(live);
+    let gives_way = |millis, youngest| pool.0.idle_value(now + Duration::from_millis(millis), youngest).is_some();
+    assert!(!gives_way(49, Some(Duration::ZERO)) && gives_way(50, Some(Duration::ZERO)));
+    assert!(gives_way(0, None), "where the share shrinks, any gives way");
+    let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, tenancy::stamp::SELECT);
+    let Ok(found) = pool.checkout().await.unwrap().send(&QueryOne(&statement)).await else { panic!("no answer") };
+    assert!(found.is_some() && gives_way(0, Some(Duration::ZERO)));
+    assert!(!gives_way(500, Some(Duration::from_secs(1))));
+    assert!(gives_way(60_000, Some(Duration::from_secs(1))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_were_opened_together_do_not_end_together() {
     let folder = tempfile::tempdir().unwrap();
     let table = table(vec![route(1, 5, 1, &database(folder.path(), 1).await)]);
