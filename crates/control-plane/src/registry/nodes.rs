@@ -82,8 +82,8 @@ impl Registry {
         query.all(self.db()).await
     }
 
-    /// Nobody waits for this node any more, once the change commits. Answers what was known of it. It may still run, unless it
-    /// says itself that it ends.
+    /// Deletes what is known of a node, and answers it. Nothing waits for the node after the commit. Unless `has_ended`, it may still
+    /// run.
     pub(crate) async fn forget(
         &self,
         change: &Change,

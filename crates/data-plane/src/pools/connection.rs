@@ -24,7 +24,7 @@ type SqliteTransactions = <Sqlite as Database>::TransactionManager;
 /// A connection of either engine.
 pub(crate) enum Connection {
     Postgres(PgConnection),
-    /// And whether what it is in the middle of is given up.
+    /// With a flag: the statement at work is given up.
     Sqlite(SqliteConnection, Arc<AtomicBool>),
 }
 
@@ -54,8 +54,8 @@ impl Connection {
         }
     }
 
-    /// A connection to a SQLite file. The driver lets a statement run to its end, also if nobody waits for it any more: this one ends
-    /// once it is given up. One that waits for the file's writer does not look, and ends with that wait.
+    /// A connection to a SQLite file, whose statement ends once the connection is given up. The driver alone would let it run to its
+    /// end. A statement that waits for another writer of the file ends when it has waited.
     pub(crate) async fn of_a_file(mut connection: SqliteConnection) -> Result<Self, Error> {
         let is_given_up = Arc::<AtomicBool>::default();
         let looked_at = Arc::clone(&is_given_up);

@@ -1,5 +1,5 @@
 //! Shares in a model: a dealer and its nodes, sockets that come and go, messages that are lost, late, repeated and reordered,
-//! nodes that die and others that take their place, nodes that are stopped, anchors that end.
+//! nodes that die and others that take their place, nodes that are stopped or forgotten, anchors that end.
 //!
 //! The bound is on what the server has, not on what anybody believes: at no instant do all nodes together have more sessions
 //! there than the budget. A session lives on for a moment after its node has closed it, or ends before its node hears of it.

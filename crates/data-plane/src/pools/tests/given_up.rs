@@ -1,4 +1,4 @@
-//! Statements on files that nobody waits for any more.
+//! Statements on files that were given up.
 
 use super::super::checkout::Failed;
 use super::super::connection::FirstOf;
