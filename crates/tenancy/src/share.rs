@@ -83,6 +83,13 @@ pub struct ShareReport {
     pub is_anchored: bool,
 }
 
+impl ShareReport {
+    /// Connections that the node may have open. One that was never told of an anchor has opened nothing, whatever it was granted.
+    const fn may_be_open(&self) -> u32 {
+        if self.is_anchored { self.at_most } else { 0 }
+    }
+}
+
 /// What a node keeps to on one server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -133,9 +140,8 @@ pub struct Holding {
 
 impl Holding {
     /// A holder that was not known. One that keeps to an anchor is of a past that the registry has forgotten, and keeps what it has.
-    /// One that was never told of an anchor has opened nothing.
     pub const fn new(holder: Uuid, report: &ShareReport) -> Self {
-        let held = if report.is_anchored { report.at_most } else { 0 };
+        let held = report.may_be_open();
         let (grant, wanted, is_unknown) = (report.grant, report.wanted, report.grant != 0);
         Self { holder, grant, share: 0, held, wanted, is_unknown, is_fenced: false }
     }
@@ -147,7 +153,7 @@ impl Holding {
         if report.grant > self.grant {
             // The registry was restored from before that grant: what the holder has, it has.
             self.grant = report.grant;
-            self.held = self.held.max(report.at_most);
+            self.held = self.held.max(report.may_be_open());
             self.is_unknown = true;
         } else if self.is_fenced {
             // What it says it may have is of a grant that it can use no more: what the server showed holds.
