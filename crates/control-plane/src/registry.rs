@@ -195,10 +195,7 @@ impl Registry {
     /// As a change has it.
     #[allow(clippy::unused_self, reason = "whose history it is")]
     pub(crate) async fn history_in(&self, db: &impl ConnectionTrait) -> Result<history::Model, DbErr> {
-        history::Entity::find_by_id(1)
-            .one(db)
-            .await?
-            .ok_or_else(|| DbErr::RecordNotFound("the registry has no history; it was not set up".to_owned()))
+        history::Entity::find_by_id(1).one(db).await?.ok_or_else(lacks_history)
     }
 
     /// Whether the registry answers and takes writes, and why not.
@@ -261,6 +258,10 @@ pub(crate) fn whole_epoch() -> SelectStatement {
 /// Identity and head as the language has them.
 pub(crate) fn position(history: &history::Model) -> (Epoch, Revision) {
     (Epoch(history.epoch), Revision(history.head.unsigned_abs()))
+}
+
+fn lacks_history() -> DbErr {
+    DbErr::RecordNotFound("the registry has no history; it was not set up".to_owned())
 }
 
 /// A plan as a row.

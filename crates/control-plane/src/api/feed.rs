@@ -8,8 +8,8 @@ use service::Problem;
 use service::extract::{Json, Query};
 use service::problem::ProblemBody;
 use tenancy::feed::{
-    Asked, FeedAnswer, FeedRequest, KeyUse, KeyUses, MAX_CANARIES, MAX_KEY_USES, MAX_SHARES, MAX_WAIT_SECONDS,
-    RouteAnswer, RouteQuery,
+    FeedAnswer, FeedRequest, KeyUse, KeyUses, MAX_CANARIES, MAX_KEY_USES, MAX_SHARES, MAX_WAIT_SECONDS, RouteAnswer,
+    RouteQuery,
 };
 
 use super::Api;
@@ -59,22 +59,14 @@ pub(super) async fn routes(
     _: Node,
     Query(query): Query<RouteQuery>,
 ) -> Result<Json<RouteAnswer>, Problem> {
-    let registry = &api.plane.registry;
-    let answer = match query.asked() {
-        Some(Asked::Key(key)) => registry.answer(registry.route_of_key(&key)).await?,
-        Some(Asked::Tenant(tenant)) => registry.answer(registry.route_of_tenant(tenant)).await?,
-        Some(Asked::Slug(slug)) => registry.answer(registry.route_of_slug(&slug)).await?,
-        Some(Asked::Host(host)) => registry.answer(registry.route_of_host(&host)).await?,
-        Some(Asked::Issuer(issuer)) => registry.answer(registry.route_of_issuer(&issuer)).await?,
-        None => {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                "invalid-query",
-                "Name exactly one of `key`, `tenant`, `slug`, `host` and `issuer`.",
-            ));
-        }
-    };
-    Ok(Json(answer))
+    let asked = query.asked().ok_or_else(|| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-query",
+            "Name exactly one of `key`, `tenant`, `slug`, `host` and `issuer`.",
+        )
+    })?;
+    Ok(Json(api.plane.registry.route(&asked).await?))
 }
 
 /// Notes when keys were last used.

@@ -155,9 +155,7 @@ async fn look_up(db: &impl ConnectionTrait, name: &str, is_locked: bool) -> Resu
         Ok(id) => lock(tenants::Entity::find_by_id(id)).one(db).await?,
         Err(_) => None,
     };
-    let by_slug = tenants::Entity::find()
-        .filter(tenants::Column::Slug.eq(name))
-        .filter(tenants::Column::Status.ne(Status::Deleted.as_str()));
+    let by_slug = tenants::Entity::find().filter(slugs::is_of(name));
     let found = match by_id {
         Some(row) => Some(row),
         // A slug may read as an id. No id of ours does as a slug: they begin with a digit.

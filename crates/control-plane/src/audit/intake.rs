@@ -7,11 +7,12 @@ use chrono::{DateTime, Utc};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use tenancy::audit::{Batch, Chain, Event, MAX_NAMES, Notice, Noticed};
-use tenancy::{Slug, Status, TenantId};
+use tenancy::{Slug, TenantId};
 use uuid::Uuid;
 
 use crate::registry::Registry;
 use crate::registry::entities::{audit_spools, domains, tenants};
+use crate::registry::slugs;
 
 /// Who did it, where that is not known or not told.
 const UNKNOWN: &str = "unknown";
@@ -157,8 +158,7 @@ async fn look_up(db: &impl ConnectionTrait, name: &str) -> Result<Option<TenantI
             tenants::Entity::find()
                 .select_only()
                 .column(tenants::Column::Id)
-                .filter(tenants::Column::Slug.eq(name))
-                .filter(tenants::Column::Status.ne(Status::Deleted.as_str()))
+                .filter(slugs::is_of(name))
                 .into_tuple()
                 .one(db)
                 .await?

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
 use tenancy::audit::Chain;
-use tenancy::feed::{FeedAnswer, FeedItem, FeedRequest, MAX_ITEMS, MAX_WAIT_SECONDS, RouteAnswer};
-use tenancy::route::{Revision, Route};
+use tenancy::feed::{FeedAnswer, FeedItem, FeedRequest, MAX_ITEMS, MAX_WAIT_SECONDS};
+use tenancy::route::Revision;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::entities::{history, tenants};
 use super::lost::Lost;
-use super::route::routes;
+use super::route::{Routed, routes};
 use super::shares::are_other;
 use super::{Registry, position};
 use crate::audit::{self, Deed};
@@ -92,33 +92,29 @@ impl Registry {
             return Ok(nothing);
         }
         let after = i64::try_from(request.after.0).unwrap_or(i64::MAX);
-        let changed = tenants::Entity::find()
+        // How far a page reaches, first: a limit on the statement that finds the routes would have Postgres read all tenants.
+        let page: Vec<i64> = tenants::Entity::find()
+            .select_only()
+            .column(tenants::Column::Revision)
             .filter(tenants::Column::Revision.gt(after))
             .order_by_asc(tenants::Column::Revision)
             .limit(MAX_ITEMS)
+            .into_tuple()
             .all(self.db())
             .await?;
-        let is_full = changed.len() as u64 == MAX_ITEMS;
-        let order: Vec<(Uuid, Revision)> =
-            changed.iter().map(|row| (row.id, Revision(row.revision.unsigned_abs()))).collect();
-        let last = order.last().map_or(request.after, |(_, revision)| *revision);
-        let mut found = routes(self.db(), changed).await?;
-        let items = order
+        let is_full = page.len() as u64 == MAX_ITEMS;
+        let end = page.last().copied().unwrap_or(after);
+        // One that changed since is beyond the page.
+        let is_on_page = tenants::Column::Revision.gt(after).and(tenants::Column::Revision.lte(end));
+        let (_, changed) = routes(self.db(), is_on_page).await?;
+        let last = Revision(end.unsigned_abs());
+        let items = changed
             .into_iter()
-            .map(|(id, revision)| FeedItem { tenant: id.into(), revision, route: found.remove(&id) })
+            .map(|Routed { tenant, revision, route }| FeedItem { tenant: tenant.into(), revision, route })
             .collect();
         // A page that is not full reaches the head, and beyond if somebody committed since.
         let position = if is_full { last } else { last.max(head) };
         Ok(FeedAnswer { position, items, ..nothing })
-    }
-
-    /// One route as an answer; `as_of` is read first.
-    pub(crate) async fn answer(
-        &self,
-        route: impl Future<Output = Result<Option<Route>, DbErr>>,
-    ) -> Result<RouteAnswer, DbErr> {
-        let (epoch, as_of) = position(&self.history().await?);
-        Ok(RouteAnswer { epoch, as_of, route: route.await? })
     }
 
     /// Gives the history another identity, unless another replica just did. Answers the one in force. It acknowledges what was

@@ -2,140 +2,132 @@
 //!
 //! Only a tenant that was active has one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod found;
+
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::try_join;
-use sea_orm::sea_query::{Expr, ExprTrait as _};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
+use tenancy::feed::{Asked, RouteAnswer};
 use tenancy::issuer::{Issuer, MAX_TEXT};
 use tenancy::route::{Revision, Route, RouteKey};
 use tenancy::seal::Sealed;
-use tenancy::{KeyId, Slug, Status, TenantId};
+use tenancy::{Slug, Status};
 use uuid::Uuid;
 
-use super::entities::{config, domains, issuers, keys, plans, servers, tenants};
-use super::{Registry, plan_of};
-
-impl Registry {
-    /// The route of the tenant with this id.
-    pub(crate) async fn route_of_tenant(&self, tenant: TenantId) -> Result<Option<Route>, DbErr> {
-        self.route_where(tenants::Column::Id.eq(tenant.as_uuid())).await
-    }
-
-    /// The route of the tenant with this key.
-    pub(crate) async fn route_of_key(&self, key: &KeyId) -> Result<Option<Route>, DbErr> {
-        let owner = keys::Entity::find().select_only().column(keys::Column::TenantId);
-        let owner = owner.filter(keys::Column::Id.eq(key.as_str()));
-        self.route_where(tenants::Column::Id.in_subquery(owner.into_query())).await
-    }
-
-    /// The route of the tenant with this slug.
-    pub(crate) async fn route_of_slug(&self, slug: &str) -> Result<Option<Route>, DbErr> {
-        // A text that is no slug is nobody's, and need not be looked for.
-        if slug.parse::<Slug>().is_err() {
-            return Ok(None);
-        }
-        let is_alive = tenants::Column::Status.ne(Status::Deleted.as_str());
-        self.route_where(tenants::Column::Slug.eq(slug).and(is_alive)).await
-    }
-
-    /// The route of the tenant with this custom host.
-    pub(crate) async fn route_of_host(&self, host: &str) -> Result<Option<Route>, DbErr> {
-        if host.len() > MAX_HOST || host.contains('\0') {
-            return Ok(None);
-        }
-        let owner = domains::Entity::find().select_only().column(domains::Column::TenantId);
-        let owner = owner.filter(domains::Column::Host.eq(host));
-        self.route_where(tenants::Column::Id.in_subquery(owner.into_query())).await
-    }
-
-    /// The route of the tenant that has this issuer.
-    pub(crate) async fn route_of_issuer(&self, issuer: &str) -> Result<Option<Route>, DbErr> {
-        if issuer.len() > MAX_TEXT || issuer.contains('\0') {
-            return Ok(None);
-        }
-        let owner = issuers::Entity::find().select_only().column(issuers::Column::TenantId);
-        let owner = owner.filter(issuers::Column::Issuer.eq(issuer));
-        self.route_where(tenants::Column::Id.in_subquery(owner.into_query())).await
-    }
-
-    /// The route of the one tenant that matches.
-    async fn route_where(&self, condition: Expr) -> Result<Option<Route>, DbErr> {
-        let found = tenants::Entity::find().filter(condition).all(self.db()).await?;
-        Ok(routes(self.db(), found).await?.into_values().next())
-    }
-}
+use super::entities::{config, domains, history, issuers, keys, plans, tenants};
+use super::{Registry, plan_of, position, slugs};
+use found::Found;
 
 /// Longest host name (RFC 1035).
 const MAX_HOST: usize = 253;
 
-/// The routes of these tenants, by id; those that must not be seen are left out.
-pub(crate) async fn routes(
-    db: &impl ConnectionTrait,
-    rows: Vec<tenants::Model>,
-) -> Result<HashMap<Uuid, Route>, DbErr> {
-    let rows: Vec<_> =
-        rows.into_iter().filter(|row| row.status.parse::<Status>().is_ok_and(Status::is_visible)).collect();
-    if rows.is_empty() {
-        return Ok(HashMap::new());
+impl Registry {
+    /// The route of the one tenant that is asked for.
+    pub(crate) async fn route(&self, asked: &Asked) -> Result<RouteAnswer, DbErr> {
+        let (history, found) = match is_asked_for(asked) {
+            Some(is_wanted) => routes(self.db(), is_wanted).await?,
+            None => (self.history().await?, Vec::new()),
+        };
+        let (epoch, as_of) = position(&history);
+        Ok(RouteAnswer { epoch, as_of, route: found.into_iter().next().and_then(|found| found.route) })
     }
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let server_ids: BTreeSet<Uuid> = rows.iter().filter_map(|row| row.server_id).collect();
-    let plan_names: BTreeSet<&str> = rows.iter().map(|row| &*row.plan).collect();
-    // A tenant's first request waits for them: all are asked for at once.
-    let asked = async {
-        try_join!(
-            plans::Entity::find().filter(plans::Column::Name.is_in(plan_names)).all(db),
-            servers::Entity::find().filter(servers::Column::Id.is_in(server_ids)).all(db),
-            domains::Entity::find().filter(domains::Column::TenantId.is_in(ids.clone())).all(db),
-            keys::Entity::find().filter(keys::Column::TenantId.is_in(ids.clone())).all(db),
-            issuers::Entity::find().filter(issuers::Column::TenantId.is_in(ids.clone())).all(db),
-            config::Entity::find().filter(config::Column::TenantId.is_in(ids)).all(db),
-        )
-    };
-    // In a box: six statements make a large future.
-    let (plans, servers, own_domains, own_keys, own_issuers, own_config) = Box::pin(asked).await?;
-    let plans: HashMap<String, plans::Model> = plans.into_iter().map(|plan| (plan.name.clone(), plan)).collect();
-    let servers: HashMap<Uuid, String> = servers.into_iter().map(|server| (server.id, server.name)).collect();
-    let mut hosts: HashMap<Uuid, Vec<String>> = HashMap::new();
-    for domain in own_domains {
-        hosts.entry(domain.tenant_id).or_default().push(domain.host);
+}
+
+/// What is so for the tenant that is asked for; nothing if nobody can have what is asked for.
+fn is_asked_for(asked: &Asked) -> Option<Expr> {
+    let can_be = |text: &str, most| text.len() <= most && !text.contains('\0');
+    match asked {
+        Asked::Tenant(tenant) => Some(tenants::Column::Id.eq(tenant.as_uuid())),
+        Asked::Key(key) => {
+            let owner = keys::Entity::find().filter(keys::Column::Id.eq(key.as_str()));
+            Some(is_owner(owner, keys::Column::TenantId))
+        }
+        Asked::Slug(slug) => slug.parse::<Slug>().is_ok().then(|| slugs::is_of(slug)),
+        Asked::Host(host) => can_be(host, MAX_HOST).then(|| {
+            let owner = domains::Entity::find().filter(domains::Column::Host.eq(host.as_str()));
+            is_owner(owner, domains::Column::TenantId)
+        }),
+        Asked::Issuer(issuer) => can_be(issuer, MAX_TEXT).then(|| {
+            let owner = issuers::Entity::find().filter(issuers::Column::Issuer.eq(issuer.as_str()));
+            is_owner(owner, issuers::Column::TenantId)
+        }),
     }
-    let mut api_keys: HashMap<Uuid, Vec<RouteKey>> = HashMap::new();
-    for key in own_keys {
-        api_keys.entry(key.tenant_id).or_default().push(route_key(&key)?);
+}
+
+fn is_owner<E: EntityTrait>(rows: Select<E>, owner: E::Column) -> Expr {
+    tenants::Column::Id.in_subquery(rows.select_only().column(owner).into_query())
+}
+
+/// A tenant that was found.
+pub(crate) struct Routed {
+    pub(crate) tenant: Uuid,
+    pub(crate) revision: Revision,
+    /// None for a tenant that must not be seen.
+    pub(crate) route: Option<Route>,
+}
+
+/// The tenants that match, by revision, and the history of which they are.
+pub(crate) async fn routes(db: &impl ConnectionTrait, is_wanted: Expr) -> Result<(history::Model, Vec<Routed>), DbErr> {
+    let mut found = found::find(db, is_wanted).await?.into_iter();
+    let first = found.next().ok_or_else(super::lacks_history)?;
+    let history = first.history.clone();
+    let mut parts: BTreeMap<(i64, Uuid), Parts> = BTreeMap::new();
+    for Found { tenant, plan, server, key, has_more, .. } in std::iter::once(first).chain(found) {
+        let Some(tenant) = tenant else { continue };
+        let parts = parts.entry((tenant.revision, tenant.id)).or_insert_with(|| Parts {
+            tenant,
+            plan,
+            server,
+            keys: Vec::new(),
+            has_more,
+        });
+        parts.keys.extend(key);
     }
-    let mut issuers: HashMap<Uuid, Vec<Issuer>> = HashMap::new();
-    for row in own_issuers {
-        let damaged = |_| DbErr::Custom(format!("the registry's row of issuer {} is damaged", row.name));
-        let issuer = serde_json::from_value(row.described.clone()).map_err(damaged)?;
-        issuers.entry(row.tenant_id).or_default().push(issuer);
-    }
-    let mut entries: HashMap<Uuid, BTreeMap<String, serde_json::Value>> = HashMap::new();
-    for entry in own_config {
-        entries.entry(entry.tenant_id).or_default().insert(entry.key, entry.value);
+    let having_more = parts.values().filter(|parts| parts.has_more && parts.is_visible());
+    let mut more = More::of(db, having_more.map(|parts| parts.tenant.id).collect()).await?;
+    let routed = parts.into_values().map(|parts| {
+        let (tenant, revision) = (parts.tenant.id, Revision(parts.tenant.revision.unsigned_abs()));
+        let route = parts.is_visible().then(|| parts.into_route(&mut more)).transpose()?;
+        Ok(Routed { tenant, revision, route })
+    });
+    Ok((history, routed.collect::<Result<_, DbErr>>()?))
+}
+
+/// What each tenant's route is made of.
+struct Parts {
+    tenant: tenants::Model,
+    plan: Option<plans::Model>,
+    server: Option<String>,
+    keys: Vec<keys::Model>,
+    has_more: bool,
+}
+
+impl Parts {
+    fn is_visible(&self) -> bool {
+        self.tenant.status.parse::<Status>().is_ok_and(Status::is_visible)
     }
 
-    let mut routes = HashMap::new();
-    for row in rows {
+    fn into_route(self, more: &mut More) -> Result<Route, DbErr> {
+        let Self { tenant: row, plan, server, keys, .. } = self;
         let id = row.id;
         let damaged = |what: &str| DbErr::Custom(format!("the registry's row of tenant {id} has no {what}"));
-        let plan = plans.get(&row.plan).cloned().map(plan_of).ok_or_else(|| damaged("plan"))?;
+        let plan = plan.map(plan_of).ok_or_else(|| damaged("plan"))?;
         let plan = match row.limits {
             Some(own) => plan.with(&serde_json::from_value(own).map_err(|_| damaged("sound limits"))?),
             None => plan,
         };
-        let server = row.server_id.and_then(|server| servers.get(&server).cloned());
-        let route = Route {
+        Ok(Route {
             tenant: id.into(),
             revision: Revision(row.revision.unsigned_abs()),
             slug: row.slug.parse().map_err(|_| damaged("slug"))?,
-            hosts: hosts.remove(&id).unwrap_or_default(),
+            hosts: more.hosts.remove(&id).unwrap_or_default(),
             status: row.status.parse().map_err(|_| damaged("status"))?,
             plan,
-            config: entries.remove(&id).unwrap_or_default(),
-            keys: api_keys.remove(&id).unwrap_or_default(),
-            issuers: issuers.remove(&id).unwrap_or_default(),
+            config: more.config.remove(&id).unwrap_or_default(),
+            keys: keys.iter().map(route_key).collect::<Result<_, _>>()?,
+            issuers: more.issuers.remove(&id).unwrap_or_default(),
             tokens_from: row.tokens_from,
             slug_since: Some(row.slug_since.unwrap_or(row.created_at)),
             schema_version: row.schema_version.unsigned_abs(),
@@ -143,10 +135,46 @@ pub(crate) async fn routes(
             generation: row.generation.unsigned_abs(),
             reconnects: row.reconnects.unsigned_abs(),
             sealed_url: Sealed::from_stored(row.sealed_url.ok_or_else(|| damaged("database URL"))?),
-        };
-        routes.insert(id, route);
+        })
     }
-    Ok(routes)
+}
+
+/// What few tenants have, by tenant.
+#[derive(Default)]
+struct More {
+    hosts: HashMap<Uuid, Vec<String>>,
+    issuers: HashMap<Uuid, Vec<Issuer>>,
+    config: HashMap<Uuid, BTreeMap<String, serde_json::Value>>,
+}
+
+impl More {
+    async fn of(db: &impl ConnectionTrait, tenants: Vec<Uuid>) -> Result<Self, DbErr> {
+        let mut more = Self::default();
+        if tenants.is_empty() {
+            return Ok(more);
+        }
+        // All at once: a tenant's first request waits for them. In a box: three statements make a large future.
+        let asked = Box::pin(async {
+            try_join!(
+                domains::Entity::find().filter(domains::Column::TenantId.is_in(tenants.clone())).all(db),
+                issuers::Entity::find().filter(issuers::Column::TenantId.is_in(tenants.clone())).all(db),
+                config::Entity::find().filter(config::Column::TenantId.is_in(tenants.clone())).all(db),
+            )
+        });
+        let (own_domains, own_issuers, own_config) = asked.await?;
+        for domain in own_domains {
+            more.hosts.entry(domain.tenant_id).or_default().push(domain.host);
+        }
+        for row in own_issuers {
+            let damaged = |_| DbErr::Custom(format!("the registry's row of issuer {} is damaged", row.name));
+            let issuer = serde_json::from_value(row.described.clone()).map_err(damaged)?;
+            more.issuers.entry(row.tenant_id).or_default().push(issuer);
+        }
+        for entry in own_config {
+            more.config.entry(entry.tenant_id).or_default().insert(entry.key, entry.value);
+        }
+        Ok(more)
+    }
 }
 
 fn route_key(row: &keys::Model) -> Result<RouteKey, DbErr> {
@@ -158,3 +186,6 @@ fn route_key(row: &keys::Model) -> Result<RouteKey, DbErr> {
         expires_at: row.expires_at,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,19 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use tenancy::Status;
 use uuid::Uuid;
 
 use super::change::Change;
 use super::entities::{held_slugs, tenants};
+
+/// Who has a slug: a tenant that is not deleted. The status is a literal: the index of slugs serves no parameter.
+pub(crate) fn is_of(slug: &str) -> Expr {
+    let deleted = Expr::Constant(Status::Deleted.as_str().into());
+    tenants::Column::Slug.eq(slug).and(tenants::Column::Status.into_expr().ne(deleted))
+}
 
 /// Holds back the slug that a tenant leaves. `left` is the tenant as it was.
 pub(crate) async fn hold(change: &Change, left: &tenants::Model, period: Duration) -> Result<(), DbErr> {

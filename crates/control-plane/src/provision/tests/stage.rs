@@ -14,7 +14,7 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, QueryFilter,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tenancy::feed::FeedRequest;
+use tenancy::feed::{Asked, FeedRequest};
 use tenancy::id::NodeId;
 use tenancy::route::{Epoch, Route};
 use tenancy::seal::{Purpose, Sealed, Subject};
@@ -342,7 +342,7 @@ impl Stage {
     }
 
     pub(crate) async fn route(&self, operation: &operations::Model) -> Option<Route> {
-        self.plane.registry.route_of_tenant(of(operation).into()).await.unwrap()
+        self.plane.registry.route(&Asked::Tenant(of(operation).into())).await.unwrap().route
     }
 
     /// Names of databases in the registry.
