@@ -18,7 +18,6 @@ use tenancy::route::Route;
 use tenancy::seal::{KeyRing, SealError, Sealed, Subject};
 use tenancy::share::application_name;
 use tenancy::stamp;
-use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 use uuid::Uuid;
 
@@ -164,17 +163,12 @@ impl Target {
         lifeline: &Arc<Lifeline>,
     ) -> Result<Connection, DialError> {
         // Dropped at once where it does not: so is a connection that has come about.
-        lifeline.guard(self.dial_in_time(within, holder, lifeline)).await.unwrap_or(Err(DialError::Adrift))
+        lifeline.guard(self.dial_in_time(within, holder)).await.unwrap_or(Err(DialError::Adrift))
     }
 
-    async fn dial_in_time(
-        &self,
-        within: Duration,
-        holder: Uuid,
-        lifeline: &Arc<Lifeline>,
-    ) -> Result<Connection, DialError> {
+    async fn dial_in_time(&self, within: Duration, holder: Uuid) -> Result<Connection, DialError> {
         let begun = tokio::time::Instant::now();
-        let connecting = tokio::time::timeout(within, self.connect(holder, lifeline)).await;
+        let connecting = tokio::time::timeout(within, self.connect(holder)).await;
         let mut connection = connecting.unwrap_or(Err(DialError::ServerAway(None)))?;
         // One database that is slow says nothing of its server.
         let proof = tokio::time::timeout_at(begun + within, self.prove(&mut connection)).await;
@@ -188,7 +182,7 @@ impl Target {
         }
     }
 
-    async fn connect(&self, holder: Uuid, lifeline: &Arc<Lifeline>) -> Result<Connection, DialError> {
+    async fn connect(&self, holder: Uuid) -> Result<Connection, DialError> {
         let url = open(&self.ring, self.subject, &self.sealed)?;
         let url = url.expose_secret();
         let failed = |error| DialError::of(error, self.path.is_some());
@@ -207,11 +201,7 @@ impl Target {
         // No parameter that a pooler does not know: it would take no connection. Settings come with the proof.
         let options =
             options.application_name(&application_name(holder)).extra_float_digits(None).disable_statement_logging();
-        // A task of its own: the driver yields after every few rounds of SCRAM, and each time all around it would be polled.
-        let lifeline = Arc::clone(lifeline);
-        let connecting = AbortOnDropHandle::new(tokio::spawn(async move { lifeline.guard(options.connect()).await }));
-        let connection = connecting.await.map_err(|_| DialError::ServerAway(None))?;
-        Ok(Connection::Postgres(connection.ok_or(DialError::Adrift)?.map_err(failed)?))
+        Ok(Connection::Postgres(options.connect().await.map_err(failed)?))
     }
 
     async fn prove(&self, connection: &mut Connection) -> Result<(), DialError> {

@@ -1,9 +1,10 @@
 //! How connections begin: in a task that no request can cancel, and what follows when one cannot be opened.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio_util::task::AbortOnDropHandle;
+use futures_util::FutureExt as _;
 
 use super::super::dial::{self, DialError};
 use super::super::metrics::Closed;
@@ -22,8 +23,8 @@ impl ServerPool {
         // Its URL may have been replaced meanwhile.
         let is_tried = !pool.is_unused();
         let dialled = if is_tried {
-            // A task of its own: should it panic, its permit comes back all the same.
-            let dialling = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&pool).dial(dialled)));
+            // Should it panic, its permit comes back all the same.
+            let dialling = AssertUnwindSafe(Arc::clone(&pool).dial(dialled)).catch_unwind();
             dialling.await.unwrap_or_else(|_| Err(Arc::new(DialError::Unavailable(None))))
         } else {
             Err(Arc::new(DialError::Unavailable(None)))
