@@ -58,6 +58,8 @@ pub(super) struct ServerPool {
     pub(super) waiting: Arc<Uses>,
     /// Tenants in the queue.
     starving: AtomicU32,
+    /// Tenants that stand aside of it.
+    aside: AtomicU32,
     is_over_share: AtomicBool,
     /// Connections that were used last before this moment, in microseconds after `made`, may be dead.
     suspect_until: AtomicU64,
@@ -161,6 +163,7 @@ impl ServerPool {
             made: Instant::now(),
             waiting: Arc::default(),
             starving: AtomicU32::new(0),
+            aside: AtomicU32::new(0),
             is_over_share: AtomicBool::new(false),
             suspect_until: AtomicU64::new(0),
             runtime: Handle::current(),
@@ -176,6 +179,11 @@ impl ServerPool {
     /// Whether a tenant waits for a connection to be opened.
     pub(super) fn is_starving(&self) -> bool {
         self.starving.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a tenant wants another connection, be it that another tenant's must come back for that.
+    pub(super) fn is_wanted_elsewhere(&self) -> bool {
+        self.is_starving() || self.aside.load(Ordering::Relaxed) > 0
     }
 
     /// Whether there are more connections than this node may have.
@@ -211,8 +219,8 @@ impl ServerPool {
                 return Err(refusal);
             }
             let mut inner = pool.state();
-            if inner.place.is_none() && pool.wants_more(&mut inner) {
-                inner.place = Some(state.queue.join(pool));
+            if pool.wants_more(&mut inner) {
+                state.queue.take_in(pool, &mut inner.place);
             }
             drop(inner);
             self.settle(&mut state);
@@ -264,8 +272,7 @@ impl ServerPool {
             let victim = if has_room || is_contended { None } else { state.victim(now, spared, bound) };
             if !has_room && victim.is_none() {
                 bound?;
-                // Those behind it go on. It asks again.
-                state.queue.leave(&pool);
+                state.queue.stand_aside(&pool);
                 continue;
             }
             if let Err(wait) = state.may_open() {
@@ -298,17 +305,13 @@ impl ServerPool {
         });
     }
 
-    /// A connection that served its tenant's queue for its time goes to a tenant that has none, if one waits and may be served now.
+    /// A connection that served its tenant's queue for its time goes to a tenant that has none, or fewer for its plan, if one waits and
+    /// may be served now.
     pub(super) fn pass_on(self: &Arc<Self>, from: &Arc<TenantPool>, live: Live, now: Instant) {
         let mut live = Some(live);
         let grant = {
             let mut state = self.state();
-            let next = state.queue.first().filter(|next| {
-                next.open() == 0
-                    && !Arc::ptr_eq(next, from)
-                    && next.wants_more(&mut next.state())
-                    && state.away.refuses(next.target.address(), now).is_none()
-            });
+            let next = state.heir(from, now);
             let has_turn = state.opening < self.settings.openings && self.lifeline.is_alive();
             let may_open = has_turn && next.is_some() && state.may_open().is_ok();
             let grant = next.filter(|_| may_open).map(|next| {
@@ -355,6 +358,14 @@ impl State {
         self.members.insert(key(&pool), Arc::clone(&pool));
         let dialled = pool.begin_dialling();
         Grant { pool, replaced, dialled }
+    }
+
+    /// Whose this pool's connection becomes: a tenant's that has none, else one's that has fewer for its plan even with one more.
+    fn heir(&mut self, from: &Arc<TenantPool>, now: Instant) -> Option<Arc<TenantPool>> {
+        let without = self.queue.first().filter(|next| next.open() == 0 && next.wants_more(&mut next.state()));
+        let next = without.or_else(|| self.queue.first_aside().filter(|next| next.is_poorer_than(from)))?;
+        let may_have = !Arc::ptr_eq(&next, from) && self.away.refuses(next.target.address(), now).is_none();
+        may_have.then_some(next)
     }
 
     /// What is known of addresses that had no room: for an additional connection, or for one in the place of another.

@@ -41,7 +41,7 @@ pub(super) struct Live {
     /// When it was given back last.
     pub(super) used: Instant,
     /// Since when it serves in a row.
-    in_row_since: Instant,
+    pub(super) in_row_since: Instant,
     /// No statement was sent on it yet.
     pub(super) is_new: bool,
     /// It freed the memory that it can do without since it was used last.
@@ -257,6 +257,12 @@ impl TenantPool {
     pub(super) fn wants_more(&self, state: &mut State) -> bool {
         state.waiting.retain(|waiter| !waiter.is_closed());
         self.open() < self.most() && state.waiting.len() > state.opening as usize
+    }
+
+    /// Whether it has fewer connections for its plan than another, and still has no more if it gets one of the other's.
+    pub(super) fn is_poorer_than(&self, other: &Self) -> bool {
+        let share_of = |open: u32, most: u32| u64::from(open) * u64::from(most);
+        share_of(self.open() + 1, other.most()) <= share_of(other.open().saturating_sub(1), self.most())
     }
 
     /// The value of its idle connection to the tenant, none if it has none that may go.

@@ -101,6 +101,7 @@ impl ServerPool {
             }
         }
         self.drift();
+        self.state().queue.tidy();
         // Tenants whose wake-up was lost are served now.
         self.dispatch(now);
     }

@@ -1,4 +1,7 @@
 //! Who waits for a connection to be opened: tenants with the fewest connections for their plan first, then by arrival.
+//!
+//! A tenant that has some, and in whose favour none gives way now, stands aside until it asks again: those behind it go on. What
+//! a richer tenant has had for its time may become its.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ pub(crate) struct Place {
 #[derive(Default)]
 pub(super) struct Queue {
     pools: BTreeMap<Place, Arc<TenantPool>>,
+    aside: BTreeMap<Place, Arc<TenantPool>>,
     next_ticket: u64,
 }
 
@@ -25,8 +29,23 @@ impl Queue {
         u32::try_from(self.pools.len()).unwrap_or(u32::MAX)
     }
 
-    /// Puts a pool into the queue that is not in it; the caller notes the place.
-    pub(super) fn join(&mut self, pool: &Arc<TenantPool>) -> Place {
+    pub(super) fn len_aside(&self) -> u32 {
+        u32::try_from(self.aside.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Puts a pool into the queue, or back into it from aside. Its place is noted in it.
+    pub(super) fn take_in(&mut self, pool: &Arc<TenantPool>, place: &mut Option<Place>) {
+        match *place {
+            None => *place = Some(self.join(pool)),
+            Some(at) => {
+                if let Some(pool) = self.aside.remove(&at) {
+                    self.pools.insert(at, pool);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, pool: &Arc<TenantPool>) -> Place {
         let place = Place { filled: pool.open() * 1_000 / pool.most(), ticket: self.next_ticket };
         self.next_ticket += 1;
         self.pools.insert(place, Arc::clone(pool));
@@ -37,8 +56,23 @@ impl Queue {
     pub(super) fn stand_again(&mut self, pool: &Arc<TenantPool>) {
         let mut inner = pool.state();
         if let Some(place) = inner.place.take() {
-            self.pools.remove(&place);
+            self.remove(&place);
             inner.place = Some(self.join(pool));
+        }
+    }
+
+    /// Lets those behind it go on.
+    pub(super) fn stand_aside(&mut self, pool: &TenantPool) {
+        if let Some(place) = pool.state().place
+            && let Some(pool) = self.pools.remove(&place)
+        {
+            self.aside.insert(place, pool);
+        }
+    }
+
+    fn remove(&mut self, place: &Place) {
+        if self.pools.remove(place).is_none() {
+            self.aside.remove(place);
         }
     }
 
@@ -48,15 +82,34 @@ impl Queue {
 
     pub(super) fn leave(&mut self, pool: &TenantPool) {
         if let Some(place) = pool.state().place.take() {
-            self.pools.remove(&place);
+            self.remove(&place);
+        }
+    }
+
+    /// The first of those that stand aside; one that wants nothing any more leaves.
+    pub(super) fn first_aside(&mut self) -> Option<Arc<TenantPool>> {
+        loop {
+            let (_, pool) = self.aside.first_key_value()?;
+            let pool = Arc::clone(pool);
+            if pool.wants_more(&mut pool.state()) {
+                return Some(pool);
+            }
+            self.leave(&pool);
+        }
+    }
+
+    /// Those aside that want nothing any more leave.
+    pub(super) fn tidy(&mut self) {
+        for (_, pool) in self.aside.extract_if(.., |_, pool| !pool.wants_more(&mut pool.state())) {
+            pool.state().place = None;
         }
     }
 
     /// Takes out all pools of one address.
     pub(super) fn take_all_of(&mut self, address: &str) -> Vec<Arc<TenantPool>> {
-        let taken: Vec<_> = self.pools.extract_if(.., |_, pool| **pool.target.address() == *address).collect();
+        let is_there = |_: &Place, pool: &mut Arc<TenantPool>| **pool.target.address() == *address;
+        let taken = self.pools.extract_if(.., is_there).chain(self.aside.extract_if(.., is_there));
         taken
-            .into_iter()
             .map(|(_, pool)| {
                 pool.state().place = None;
                 pool

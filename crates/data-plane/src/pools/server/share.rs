@@ -94,7 +94,8 @@ impl ServerPool {
         let since = now.checked_sub(LATELY).unwrap_or(self.made);
         let used: u32 = state.members.values().map(|pool| pool.count_used_since(since)).sum();
         let anchor = u32::from(state.mooring.anchor.is_some());
-        (state.sessions(now), used.saturating_add(state.queue.len()).saturating_add(anchor))
+        let wanted = state.queue.len().saturating_add(state.queue.len_aside());
+        (state.sessions(now), used.saturating_add(wanted).saturating_add(anchor))
     }
 
     /// Sees to what follows from a change of the state.
@@ -102,6 +103,7 @@ impl ServerPool {
         let is_over = state.held > state.share || state.mooring.is_adrift;
         self.is_over_share.store(is_over, Ordering::Relaxed);
         self.starving.store(state.queue.len(), Ordering::Relaxed);
+        self.aside.store(state.queue.len_aside(), Ordering::Relaxed);
         if self.is_of_files {
             return;
         }

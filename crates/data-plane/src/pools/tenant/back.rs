@@ -12,7 +12,7 @@ use super::super::checkout::Checkout;
 use super::super::metrics::Closed;
 use super::{Live, TenantPool};
 
-/// How long one connection serves its tenant's queue in a row while other tenants have none: long enough that opening it was
+/// How long one connection serves its tenant's queue in a row while other tenants have none, or fewer: long enough that opening it was
 /// worth it.
 const IN_A_ROW: Duration = Duration::from_millis(50);
 /// How long giving back memory may take.
@@ -42,7 +42,7 @@ impl TenantPool {
         }
         let others_starve = self.server.is_starving();
         let is_row_over = now.saturating_duration_since(live.in_row_since) >= IN_A_ROW;
-        if others_starve && is_row_over && !state.waiting.is_empty() {
+        if is_row_over && !state.waiting.is_empty() && self.server.is_wanted_elsewhere() {
             drop(state);
             return self.server.pass_on(self, live, now);
         }

@@ -42,6 +42,31 @@ impl Crowd {
             }
         }
     }
+
+    /// Gives one connection back that has served the tenant's statements in a row for long enough.
+    async fn end_a_turn(&mut self) {
+        let mut live = self.has.pop().unwrap().into_live().unwrap();
+        live.in_row_since = live.opened.checked_sub(Duration::from_secs(1)).unwrap();
+        self.pool.give_back(live);
+        self.look().await;
+    }
+}
+
+/// Until each crowd has so many connections.
+async fn until_they_have(server: &ServerPool, crowds: &mut [&mut Crowd], wanted: &[usize]) {
+    let begun = Instant::now();
+    loop {
+        let mut have = Vec::new();
+        for crowd in &mut *crowds {
+            crowd.look().await;
+            have.push(crowd.has.len());
+        }
+        if have == wanted {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "they have {have:?}, and not {wanted:?}: {:?}", server.counts());
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Has each crowd ask, one after the other, and then allows so many connections for tenants; how many each crowd has then.
@@ -84,6 +109,46 @@ async fn a_connection_goes_to_the_tenant_that_has_none_and_then_to_the_one_with_
         have.push(dealt(&server, &mut crowds, connections).await);
     }
     assert_eq!(have, [[1, 0], [1, 1], [1, 2], [2, 2], [2, 3], [2, 4]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_had_its_turn_goes_to_a_tenant_without_and_then_to_one_that_has_fewer_for_its_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut routes = Vec::new();
+    for number in 1..=3 {
+        routes.push(route(number, 5, 1, &database(folder.path(), number).await));
+    }
+    let (table, mut pools) = (table(routes), pools(10));
+    pools.settings.wait = Duration::from_hours(1);
+    let server = pools.server("local", false);
+    let now = Instant::now();
+    let grant = |connections: u32| {
+        server.set_share(&Granted { connections: connections + 1, ..Granted::default() }, now);
+        server.lifeline.prove(now + Duration::from_hours(1));
+        server.dispatch(now);
+    };
+    let mut rich = Crowd::new(&pools, &table, 1, 4).await;
+    let mut small = Crowd::new(&pools, &table, 2, 2).await;
+    let mut late = Crowd::new(&pools, &table, 3, 4).await;
+    // One has all four of its plan, and statements that wait; another has one of two, and the third comes when nothing is left.
+    grant(4);
+    until_they_have(&server, &mut [&mut rich], &[4]).await;
+    grant(5);
+    until_they_have(&server, &mut [&mut rich, &mut small], &[4, 1]).await;
+    late.look().await;
+    server.ask(&small.pool, now).unwrap();
+    rich.end_a_turn().await;
+    until_they_have(&server, &mut [&mut rich, &mut small, &mut late], &[3, 1, 1]).await;
+    // The third has a quarter of its plan, the second half of its own: with one more it would have more than the first.
+    server.ask(&small.pool, now).unwrap();
+    server.ask(&late.pool, now).unwrap();
+    rich.end_a_turn().await;
+    until_they_have(&server, &mut [&mut rich, &mut small, &mut late], &[2, 1, 2]).await;
+    // No richer one is left: the connection serves its own tenant on.
+    server.ask(&late.pool, now).unwrap();
+    rich.end_a_turn().await;
+    assert_eq!(rich.has.len(), 2, "{:?}", server.counts());
+    until_they_have(&server, &mut [&mut rich, &mut small, &mut late], &[2, 1, 2]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
