@@ -41,13 +41,19 @@ impl Effort {
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let effort = Effort { is_quick: arguments.iter().any(|argument| argument == "--quick") };
+    let only = arguments.iter().position(|argument| argument == "--only").map(|at| arguments.get(at + 1));
+    let only = only.map(|part| part.map_or("", String::as_str));
+    if only.is_some_and(|part| arguments[0] != "pools" || !pools::PARTS.contains(&part)) {
+        eprintln!("bench: `--only` takes one part of `pools`: {}", pools::PARTS.join(", "));
+        return ExitCode::FAILURE;
+    }
     let report: Report = match arguments.first().map(String::as_str) {
         Some("--list") => {
             println!("route\npools\nnews\nprovision\nadmission\nfleet");
             return ExitCode::SUCCESS;
         }
         Some("route") => route::measure(effort).await,
-        Some("pools") => pools::measure(effort).await,
+        Some("pools") => pools::measure(effort, only).await,
         Some("news") => news::measure(effort).await,
         Some("admission") => admission::measure(effort).await,
         Some("fleet") => fleet::measure(effort).await,

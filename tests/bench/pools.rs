@@ -32,6 +32,9 @@ pub(crate) const FEW: u32 = 90;
 const MANY: u32 = 380;
 const CLIENTS: usize = 256;
 
+/// What may be measured by itself, in the order in which it is.
+pub(crate) const PARTS: [&str; 8] = ["roomy", "cold", "neighbours", "storm", "zipf", "uniform", "nodes", "files"];
+
 /// What stands for one bench.
 struct Stage {
     // Before the town, so that it is dropped first: it needs the town's server.
@@ -71,28 +74,54 @@ fn times(effort: Effort) -> Times {
     Times { warming: seconds(4, 3), measured: seconds(8, 5) }
 }
 
-pub(crate) async fn measure(effort: Effort) -> Report {
-    plain::require_bouncer();
+/// All parts, or the one that is wanted.
+pub(crate) async fn measure(effort: Effort, only: Option<&str>) -> Report {
     let mut report = Report::new("pools");
-    let tenants = effort.either(1_000, 300);
+    let is_wanted = |part: &str| only.is_none_or(|only| only == part);
+    if only != Some("files") {
+        in_town(&mut report, effort, &is_wanted).await;
+    }
+    if is_wanted("files") {
+        files::measure(&mut report, effort).await;
+    }
+    report
+}
+
+/// What is measured on Postgres.
+async fn in_town(report: &mut Report, effort: Effort, is_wanted: &impl Fn(&str) -> bool) {
+    plain::require_bouncer();
     let town = Town::build(100, 1, MANY).await;
     let mut stage = Stage { watch: Watch::start(&town.server), town, effort };
-    roomy::measure(&mut report, &stage).await;
-    cold::measure(&mut report, &mut stage).await;
-    neighbours::measure(&mut report, &stage).await;
-    stage.tell_budget(&mut report, "a budget with room", MANY).await;
-    stage.town.grow(tenants).await;
+    if is_wanted("roomy") {
+        roomy::measure(report, &stage).await;
+    }
+    if is_wanted("cold") {
+        cold::measure(report, &mut stage).await;
+    }
+    if is_wanted("neighbours") {
+        neighbours::measure(report, &stage).await;
+    }
+    stage.tell_budget(report, "a budget with room", MANY).await;
+    if !["storm", "zipf", "uniform", "nodes"].into_iter().any(is_wanted) {
+        return;
+    }
+    stage.town.grow(effort.either(1_000, 300)).await;
     stage.town.set_budget(FEW).await;
     // Until the data plane has closed what it must give up, it may have as many as before.
-    stage.tell_budget(&mut report, "while the budget shrinks", MANY).await;
-    storm::measure(&mut report, effort, &stage.town.asked(), "Postgres").await;
-    crowded::measure(&mut report, &mut stage, Popularity::Zipf).await;
-    crowded::measure(&mut report, &mut stage, Popularity::Uniform).await;
-    stage.town.add_nodes(2);
-    stage.town.until_dealt(FEW).await;
-    crowded::measure(&mut report, &mut stage, Popularity::Zipf).await;
-    stage.tell_budget(&mut report, "a budget without room", FEW).await;
-    drop(stage);
-    files::measure(&mut report, effort).await;
-    report
+    stage.tell_budget(report, "while the budget shrinks", MANY).await;
+    if is_wanted("storm") {
+        storm::measure(report, effort, &stage.town.asked(), "Postgres").await;
+    }
+    if is_wanted("zipf") {
+        crowded::measure(report, &mut stage, Popularity::Zipf).await;
+    }
+    if is_wanted("uniform") {
+        crowded::measure(report, &mut stage, Popularity::Uniform).await;
+    }
+    if is_wanted("nodes") {
+        stage.town.add_nodes(2);
+        stage.town.until_dealt(FEW).await;
+        crowded::measure(report, &mut stage, Popularity::Zipf).await;
+    }
+    stage.tell_budget(report, "a budget without room", FEW).await;
 }

@@ -21,6 +21,9 @@ pub(crate) struct Options {
     /// Fewer rounds and a shorter time each: a look, not a measurement
     #[arg(long)]
     quick: bool,
+    /// One part of the bench `pools`, which takes an hour; a part that does not exist says which there are
+    #[arg(long, value_name = "PART", requires = "name")]
+    only: Option<String>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -52,6 +55,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         command.arg(&name).current_dir(cargo::root());
         if options.quick {
             command.arg("--quick");
+        }
+        if let Some(part) = &options.only {
+            command.args(["--only", part]);
         }
         servers.export(&mut command);
         command.env("FREEHOLD_BENCH_OUT", &results);
