@@ -92,29 +92,35 @@ impl Registry {
             return Ok(nothing);
         }
         let after = i64::try_from(request.after.0).unwrap_or(i64::MAX);
-        // How far a page reaches, first: a limit on the statement that finds the routes would have Postgres read all tenants.
+        // This finds out how far a page reaches, and the next statement finds the routes. With a limit on that one Postgres would
+        // read all tenants.
         let page: Vec<i64> = tenants::Entity::find()
             .select_only()
             .column(tenants::Column::Revision)
             .filter(tenants::Column::Revision.gt(after))
             .order_by_asc(tenants::Column::Revision)
-            .limit(MAX_ITEMS)
+            .limit(MAX_ITEMS + 1)
             .into_tuple()
             .all(self.db())
             .await?;
-        let is_full = page.len() as u64 == MAX_ITEMS;
-        let end = page.last().copied().unwrap_or(after);
-        // One that changed since is beyond the page.
-        let is_on_page = tenants::Column::Revision.gt(after).and(tenants::Column::Revision.lte(end));
+        let next = page.get(usize::try_from(MAX_ITEMS).unwrap_or(usize::MAX)).copied();
+        let is_news = tenants::Column::Revision.gt(after);
+        // A page that reaches the head has no end: one that changed once more since the page was measured belongs to it.
+        let is_on_page = match next {
+            Some(next) => is_news.and(tenants::Column::Revision.lt(next)),
+            None => is_news,
+        };
         let (_, changed) = routes(self.db(), is_on_page).await?;
-        let last = Revision(end.unsigned_abs());
+        let (position, head) = match next.map(|next| Revision(next.unsigned_abs())) {
+            // One that changed once more since is on a later page: the node has not all up to its position before that.
+            Some(next) => (Revision(next.0 - 1), head.max(next)),
+            None => (changed.last().map_or(head, |changed| head.max(changed.revision)), head),
+        };
         let items = changed
             .into_iter()
             .map(|Routed { tenant, revision, route }| FeedItem { tenant: tenant.into(), revision, route })
             .collect();
-        // A page that is not full reaches the head, and beyond if somebody committed since.
-        let position = if is_full { last } else { last.max(head) };
-        Ok(FeedAnswer { position, items, ..nothing })
+        Ok(FeedAnswer { position, head, items, ..nothing })
     }
 
     /// Gives the history another identity, unless another replica just did. Answers the one in force. It acknowledges what was

@@ -167,6 +167,9 @@ pub(crate) struct Position {
 struct State {
     epoch: Option<Epoch>,
     position: Revision,
+    /// Up to here the node holds nothing that is out of date. Behind the position while there are more pages of news: a tenant that
+    /// changed twice is on the last of them alone.
+    current: Revision,
     /// The newest revision that any answer told of.
     heard: Revision,
     /// Resets that were followed.
@@ -288,6 +291,7 @@ impl RouteTable {
             state.epoch = Some(answer.epoch);
             // It may go back: the registry lost what came after.
             state.position = answer.position;
+            state.current = answer.position;
             state.heard = answer.position;
             self.names.begin_history();
             state.awaited = self.served.iter().map(|(tenant, _)| *tenant).collect();
@@ -315,6 +319,9 @@ impl RouteTable {
         // Before it: what gave way until now may have missed this news, which is not applied while that is in use.
         self.forget_unused(&mut state);
         state.position = state.position.max(answer.position);
+        if answer.position >= answer.head {
+            state.current = state.current.max(answer.position);
+        }
         state.heard = state.heard.max(state.position).max(answer.head);
     }
 
@@ -331,8 +338,8 @@ impl RouteTable {
             return Revision(0);
         }
         let oldest = state.left.iter().map(|left| left.revision).min();
-        let unused = oldest.map_or(state.position, |revision| Revision(revision.0.saturating_sub(1)));
-        unused.min(state.position)
+        let unused = oldest.map_or(state.current, |revision| Revision(revision.0.saturating_sub(1)));
+        unused.min(state.current)
     }
 
     /// URLs that may still be dialled, and must not be.
@@ -354,16 +361,18 @@ impl RouteTable {
             Some(served) => self.served.insert(tenant, served),
             None => self.served.invalidate(&tenant),
         }
-        // After it: whoever finds this version left looks for the next, and must find it.
+        // After it: whoever finds this version left looks for the next, and must find it. The tenant may have changed more than once
+        // since the last news, and the first time this version was out of date.
         if let Some(before) = before {
-            state.left.push(before.left_at(revision, served.as_deref()));
+            let first = revision.min(Revision(state.current.0 + 1));
+            state.left.push(before.left_at(first, served.as_deref()));
         }
         state.awaited.remove(&tenant);
     }
 
     /// A request that uses a version of a tenant's route may yet dial its URL, so that all versions wait for each other.
     fn forget_unused(&self, state: &mut State) {
-        let next = Revision(state.position.0 + 1);
+        let next = Revision(state.current.0 + 1);
         for evicted in self.evicted.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             state.awaited.remove(&evicted.route.tenant);
             state.left.push(evicted.left_at(next, None));

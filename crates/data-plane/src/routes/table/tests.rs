@@ -1,5 +1,6 @@
 //! The table against a registry that changes, is restored, and answers late, twice or never.
 
+mod applied;
 mod histories;
 
 use std::collections::BTreeMap;
