@@ -76,7 +76,7 @@ fn times(effort: Effort) -> Times {
 
 /// All parts, or the one that is wanted.
 pub(crate) async fn measure(effort: Effort, only: Option<&str>) -> Report {
-    let mut report = Report::new("pools");
+    let mut report = Report::new(&only.map_or_else(|| "pools".to_owned(), |part| format!("pools-{part}")));
     let is_wanted = |part: &str| only.is_none_or(|only| only == part);
     if only != Some("files") {
         in_town(&mut report, effort, &is_wanted).await;

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// All figures of one bench.
 #[derive(Serialize)]
 pub(crate) struct Report {
-    name: &'static str,
+    name: String,
     date: String,
     cores: usize,
     rows: Vec<Row>,
@@ -79,9 +79,9 @@ impl Row {
 }
 
 impl Report {
-    pub(crate) fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { name, date: chrono::Utc::now().to_rfc3339(), cores, rows: Vec::new() }
+        Self { name: name.to_owned(), date: chrono::Utc::now().to_rfc3339(), cores, rows: Vec::new() }
     }
 
     /// A figure against its baseline; with a target, the ratio must reach it.
@@ -206,7 +206,7 @@ impl Report {
     /// Prints, writes, and says whether all targets were met.
     pub(crate) fn finish(&self) -> ExitCode {
         let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-        let case = self.width(self.name, |row| row.case.as_str());
+        let case = self.width(&self.name, |row| row.case.as_str());
         let metric = self.width("metric", |row| row.metric);
         let unit = self.width("unit", |row| row.unit);
         println!(

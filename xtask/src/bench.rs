@@ -21,7 +21,7 @@ pub(crate) struct Options {
     /// Fewer rounds and a shorter time each: a look, not a measurement
     #[arg(long)]
     quick: bool,
-    /// One part of the bench `pools`, which takes an hour; a part that does not exist says which there are
+    /// One part of the bench `pools`, since all of it takes an hour; the error of an unknown part lists the parts
     #[arg(long, value_name = "PART", requires = "name")]
     only: Option<String>,
 }

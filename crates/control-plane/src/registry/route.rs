@@ -35,7 +35,7 @@ impl Registry {
     }
 }
 
-/// What is so for the tenant that is asked for; nothing if nobody can have what is asked for.
+/// The condition for the tenant that is asked for; none if no tenant can have such a name.
 fn is_asked_for(asked: &Asked) -> Option<Expr> {
     let can_be = |text: &str, most| text.len() <= most && !text.contains('\0');
     match asked {
@@ -68,7 +68,7 @@ pub(crate) struct Routed {
     pub(crate) route: Option<Route>,
 }
 
-/// The tenants that match, by revision, and the history of which they are.
+/// The tenants that match, by revision, and the history at the same moment.
 pub(crate) async fn routes(db: &impl ConnectionTrait, is_wanted: Expr) -> Result<(history::Model, Vec<Routed>), DbErr> {
     let mut found = found::find(db, is_wanted).await?.into_iter();
     let first = found.next().ok_or_else(super::lacks_history)?;

@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::change::Change;
 use super::entities::{held_slugs, tenants};
 
-/// Who has a slug: a tenant that is not deleted. The status is a literal: the index of slugs serves no parameter.
+/// The condition for the tenant that has a slug, which is not deleted. The status is written into the statement: a partial index is
+/// not used for a status that is a parameter.
 pub(crate) fn is_of(slug: &str) -> Expr {
     let deleted = Expr::Constant(Status::Deleted.as_str().into());
     tenants::Column::Slug.eq(slug).and(tenants::Column::Status.into_expr().ne(deleted))

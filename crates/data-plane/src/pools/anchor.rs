@@ -15,7 +15,6 @@ use sea_orm::sqlx::{ConnectOptions as _, PgConnection};
 use secrecy::{ExposeSecret as _, SecretString};
 use tenancy::seal::{KeyRing, Sealed};
 use tenancy::share::anchor_name;
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::dial::{DialError, address_of, open};
@@ -122,9 +121,7 @@ impl Anchor {
         // No parameter that a pooler does not know: it would take no connection.
         let options = options.application_name(&anchor_name(holder)).extra_float_digits(None);
         let options = options.disable_statement_logging();
-        // A task of its own, as for all connections.
-        let connecting = AbortOnDropHandle::new(tokio::spawn(async move { options.connect().await }));
-        let connected = tokio::time::timeout(within, connecting).await.map_err(|_| DialError::ServerAway(None))?;
+        let connected = tokio::time::timeout(within, options.connect()).await;
         connected.map_err(|_| DialError::ServerAway(None))?.map_err(failed)
     }
 }

@@ -162,7 +162,7 @@ impl Target {
         holder: Uuid,
         lifeline: &Arc<Lifeline>,
     ) -> Result<Connection, DialError> {
-        // Dropped at once where it does not: so is a connection that has come about.
+        // When it ends, dialling is given up at once, and a connection that was opened is dropped.
         lifeline.guard(self.dial_in_time(within, holder)).await.unwrap_or(Err(DialError::Adrift))
     }
 

@@ -10,6 +10,7 @@ mod moor;
 mod open;
 mod queue;
 mod share;
+mod turn;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -181,7 +182,7 @@ impl ServerPool {
         self.starving.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a tenant wants another connection, be it that another tenant's must come back for that.
+    /// Whether a tenant wants another connection, even if another tenant must give one up for it.
     pub(super) fn is_wanted_elsewhere(&self) -> bool {
         self.is_starving() || self.aside.load(Ordering::Relaxed) > 0
     }
@@ -304,33 +305,6 @@ impl ServerPool {
             server.dispatch(Instant::now());
         });
     }
-
-    /// A connection that served its tenant's queue for its time goes to a tenant that has none, or fewer for its plan, if one waits and
-    /// may be served now.
-    pub(super) fn pass_on(self: &Arc<Self>, from: &Arc<TenantPool>, live: Live, now: Instant) {
-        let mut live = Some(live);
-        let grant = {
-            let mut state = self.state();
-            let next = state.heir(from, now);
-            let has_turn = state.opening < self.settings.openings && self.lifeline.is_alive();
-            let may_open = has_turn && next.is_some() && state.may_open().is_ok();
-            let grant = next.filter(|_| may_open).map(|next| {
-                state.release(from);
-                state.grant_to(next, live.take())
-            });
-            self.settle(&mut state);
-            grant
-        };
-        if let Some(live) = live {
-            from.keep(live, now);
-        }
-        if let Some(grant) = grant {
-            self.metrics.closed(Closed::Replaced);
-            self.open_all(vec![grant]);
-            // Its own statements that wait get their turn again, if that was its last.
-            let _ = self.ask(from, now);
-        }
-    }
 }
 
 impl State {
@@ -358,14 +332,6 @@ impl State {
         self.members.insert(key(&pool), Arc::clone(&pool));
         let dialled = pool.begin_dialling();
         Grant { pool, replaced, dialled }
-    }
-
-    /// Whose this pool's connection becomes: a tenant's that has none, else one's that has fewer for its plan even with one more.
-    fn heir(&mut self, from: &Arc<TenantPool>, now: Instant) -> Option<Arc<TenantPool>> {
-        let without = self.queue.first().filter(|next| next.open() == 0 && next.wants_more(&mut next.state()));
-        let next = without.or_else(|| self.queue.first_aside().filter(|next| next.is_poorer_than(from)))?;
-        let may_have = !Arc::ptr_eq(&next, from) && self.away.refuses(next.target.address(), now).is_none();
-        may_have.then_some(next)
     }
 
     /// What is known of addresses that had no room: for an additional connection, or for one in the place of another.

@@ -77,7 +77,7 @@ pub(super) struct State {
     waiting: VecDeque<oneshot::Sender<Answer>>,
     /// Connections that are being opened.
     opening: u32,
-    /// Where the pool stands in the server's queue.
+    /// Where the pool stands in the server's queue, or aside of it.
     pub(super) place: Option<Place>,
     usefulness: Usefulness,
     /// Connections that were begun before this moment serve no other statement.
@@ -259,10 +259,11 @@ impl TenantPool {
         self.open() < self.most() && state.waiting.len() > state.opening as usize
     }
 
-    /// Whether it has fewer connections for its plan than another, and still has no more if it gets one of the other's.
+    /// Whether it has fewer connections for its plan than another, and would not have more than that one after taking one from it.
     pub(super) fn is_poorer_than(&self, other: &Self) -> bool {
-        let share_of = |open: u32, most: u32| u64::from(open) * u64::from(most);
-        share_of(self.open() + 1, other.most()) <= share_of(other.open().saturating_sub(1), self.most())
+        let (own, others) = (self.open() + 1, other.open().saturating_sub(1));
+        // Own of its plan against the other's of its plan, without a division.
+        u64::from(own) * u64::from(other.most()) <= u64::from(others) * u64::from(self.most())
     }
 
     /// The value of its idle connection to the tenant, none if it has none that may go.

@@ -18,7 +18,7 @@ const KEY: &str = "k_";
 const SERVER: &str = "server";
 const HAS_MORE: &str = "has_more";
 
-/// The history, and a tenant as of its head: with its plan, its server's name and one of its keys.
+/// The history, and a tenant at the same moment: with its plan, its server's name and one of its keys.
 pub(super) struct Found {
     pub(super) history: history::Model,
     pub(super) tenant: Option<tenants::Model>,

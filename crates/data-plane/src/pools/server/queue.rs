@@ -1,19 +1,25 @@
 //! Who waits for a connection to be opened: tenants with the fewest connections for their plan first, then by arrival.
 //!
-//! A tenant that has some, and in whose favour none gives way now, stands aside until it asks again: those behind it go on. What
-//! a richer tenant has had for its time may become its.
+//! A tenant that has some, and for which no other connection can be closed now, stands aside until it asks again, so that those
+//! behind it are served. It may get a connection that has served a richer tenant for its turn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::tenant::TenantPool;
 
-/// Where a pool stands in the queue.
+/// Where a pool stands, in the queue or aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
-    /// Connections that it has, in thousandths of those that its plan gives it: all plans fill alike.
+    /// Connections that it has, or aside would have with one more, in thousandths of those that its plan gives it.
     filled: u32,
     ticket: u64,
+}
+
+impl Place {
+    fn of(pool: &TenantPool, connections: u32, ticket: u64) -> Self {
+        Self { filled: connections * 1_000 / pool.most(), ticket }
+    }
 }
 
 /// The queue of one server.
@@ -37,17 +43,18 @@ impl Queue {
     pub(super) fn take_in(&mut self, pool: &Arc<TenantPool>, place: &mut Option<Place>) {
         match *place {
             None => *place = Some(self.join(pool)),
-            Some(at) => {
-                if let Some(pool) = self.aside.remove(&at) {
-                    self.pools.insert(at, pool);
-                }
-            }
+            Some(aside) if self.aside.remove(&aside).is_some() => *place = Some(self.insert(pool, aside.ticket)),
+            Some(_) => {}
         }
     }
 
     fn join(&mut self, pool: &Arc<TenantPool>) -> Place {
-        let place = Place { filled: pool.open() * 1_000 / pool.most(), ticket: self.next_ticket };
         self.next_ticket += 1;
+        self.insert(pool, self.next_ticket)
+    }
+
+    fn insert(&mut self, pool: &Arc<TenantPool>, ticket: u64) -> Place {
+        let place = Place::of(pool, pool.open(), ticket);
         self.pools.insert(place, Arc::clone(pool));
         place
     }
@@ -61,12 +68,16 @@ impl Queue {
         }
     }
 
-    /// Lets those behind it go on.
+    /// Lets those behind it be served. Aside, those come first that would have the fewest with one more: if the first would have more
+    /// than some other tenant, all would.
     pub(super) fn stand_aside(&mut self, pool: &TenantPool) {
-        if let Some(place) = pool.state().place
+        let mut inner = pool.state();
+        if let Some(place) = inner.place
             && let Some(pool) = self.pools.remove(&place)
         {
-            self.aside.insert(place, pool);
+            let aside = Place::of(&pool, pool.open() + 1, place.ticket);
+            self.aside.insert(aside, pool);
+            inner.place = Some(aside);
         }
     }
 
@@ -86,11 +97,19 @@ impl Queue {
         }
     }
 
-    /// The first of those that stand aside; one that wants nothing any more leaves.
+    /// The first in the queue that still wants a connection.
+    pub(super) fn first_waiting(&mut self) -> Option<Arc<TenantPool>> {
+        self.first_wanting(|queue| &queue.pools)
+    }
+
+    /// The first aside that still wants a connection.
     pub(super) fn first_aside(&mut self) -> Option<Arc<TenantPool>> {
+        self.first_wanting(|queue| &queue.aside)
+    }
+
+    fn first_wanting(&mut self, of: fn(&Self) -> &BTreeMap<Place, Arc<TenantPool>>) -> Option<Arc<TenantPool>> {
         loop {
-            let (_, pool) = self.aside.first_key_value()?;
-            let pool = Arc::clone(pool);
+            let pool = Arc::clone(of(self).first_key_value()?.1);
             if pool.wants_more(&mut pool.state()) {
                 return Some(pool);
             }

@@ -52,6 +52,23 @@ impl Crowd {
     }
 }
 
+async fn three_tenants(folder: &Path) -> (Pools, RouteTable) {
+    let mut routes = Vec::new();
+    for number in 1..=3 {
+        routes.push(route(number, 5, 1, &database(folder, number).await));
+    }
+    let mut pools = pools(10);
+    pools.settings.wait = Duration::from_hours(1);
+    (pools, table(routes))
+}
+
+/// Allows so many connections for tenants from now on.
+fn grant(server: &Arc<ServerPool>, connections: u32, now: Instant) {
+    server.set_share(&Granted { connections: connections + 1, ..Granted::default() }, now);
+    server.lifeline.prove(now + Duration::from_hours(1));
+    server.dispatch(now);
+}
+
 /// Until each crowd has so many connections.
 async fn until_they_have(server: &ServerPool, crowds: &mut [&mut Crowd], wanted: &[usize]) {
     let begun = Instant::now();
@@ -114,32 +131,21 @@ async fn a_connection_goes_to_the_tenant_that_has_none_and_then_to_the_one_with_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_had_its_turn_goes_to_a_tenant_without_and_then_to_one_that_has_fewer_for_its_plan() {
     let folder = tempfile::tempdir().unwrap();
-    let mut routes = Vec::new();
-    for number in 1..=3 {
-        routes.push(route(number, 5, 1, &database(folder.path(), number).await));
-    }
-    let (table, mut pools) = (table(routes), pools(10));
-    pools.settings.wait = Duration::from_hours(1);
-    let server = pools.server("local", false);
-    let now = Instant::now();
-    let grant = |connections: u32| {
-        server.set_share(&Granted { connections: connections + 1, ..Granted::default() }, now);
-        server.lifeline.prove(now + Duration::from_hours(1));
-        server.dispatch(now);
-    };
+    let (pools, table) = three_tenants(folder.path()).await;
+    let (server, now) = (pools.server("local", false), Instant::now());
     let mut rich = Crowd::new(&pools, &table, 1, 4).await;
     let mut small = Crowd::new(&pools, &table, 2, 2).await;
     let mut late = Crowd::new(&pools, &table, 3, 4).await;
     // One has all four of its plan, and statements that wait; another has one of two, and the third comes when nothing is left.
-    grant(4);
+    grant(&server, 4, now);
     until_they_have(&server, &mut [&mut rich], &[4]).await;
-    grant(5);
+    grant(&server, 5, now);
     until_they_have(&server, &mut [&mut rich, &mut small], &[4, 1]).await;
     late.look().await;
     server.ask(&small.pool, now).unwrap();
     rich.end_a_turn().await;
     until_they_have(&server, &mut [&mut rich, &mut small, &mut late], &[3, 1, 1]).await;
-    // The third has a quarter of its plan, the second half of its own: with one more it would have more than the first.
+    // The third has a quarter of its plan. The second has half of its plan, and with one more would have more than the first.
     server.ask(&small.pool, now).unwrap();
     server.ask(&late.pool, now).unwrap();
     rich.end_a_turn().await;
@@ -149,6 +155,31 @@ async fn a_connection_that_had_its_turn_goes_to_a_tenant_without_and_then_to_one
     rich.end_a_turn().await;
     assert_eq!(rich.has.len(), 2, "{:?}", server.counts());
     until_they_have(&server, &mut [&mut rich, &mut small, &mut late], &[2, 1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_would_have_more_than_the_richer_one_keeps_no_other_from_its_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pools, table) = three_tenants(folder.path()).await;
+    let (server, now) = (pools.server("local", false), Instant::now());
+    let mut rich = Crowd::new(&pools, &table, 1, 4).await;
+    let mut small = Crowd::new(&pools, &table, 2, 2).await;
+    let mut late = Crowd::new(&pools, &table, 3, 4).await;
+    grant(&server, 4, now);
+    until_they_have(&server, &mut [&mut rich], &[4]).await;
+    grant(&server, 5, now);
+    until_they_have(&server, &mut [&mut small], &[1]).await;
+    grant(&server, 6, now);
+    until_they_have(&server, &mut [&mut late], &[1]).await;
+    // Both have half of their plans, and the small one came first.
+    server.ask(&small.pool, now).unwrap();
+    grant(&server, 7, now);
+    server.ask(&late.pool, now).unwrap();
+    until_they_have(&server, &mut [&mut late], &[2]).await;
+    server.ask(&small.pool, now).unwrap();
+    server.ask(&late.pool, now).unwrap();
+    rich.end_a_turn().await;
+    until_they_have(&server, &mut [&mut rich, &mut small, &mut late], &[3, 1, 3]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
