@@ -81,6 +81,9 @@ pub(crate) async fn measure(effort: Effort, only: Option<&str>) -> Report {
     if only != Some("files") {
         in_town(&mut report, effort, &is_wanted).await;
     }
+    if only == Some("cold") {
+        files::measure_cold(&mut report, effort).await;
+    }
     if is_wanted("files") {
         files::measure(&mut report, effort).await;
     }
@@ -99,16 +102,19 @@ async fn in_town(report: &mut Report, effort: Effort, is_wanted: &impl Fn(&str) 
         cold::measure(report, &mut stage).await;
     }
     if is_wanted("neighbours") {
-        neighbours::measure(report, &stage).await;
+        neighbours::measure(report, &stage, MANY).await;
     }
     stage.tell_budget(report, "a budget with room", MANY).await;
-    if !["storm", "zipf", "uniform", "nodes"].into_iter().any(is_wanted) {
+    if !["neighbours", "storm", "zipf", "uniform", "nodes"].into_iter().any(is_wanted) {
         return;
     }
     stage.town.grow(effort.either(1_000, 300)).await;
     stage.town.set_budget(FEW).await;
     // Until the data plane has closed what it must give up, it may have as many as before.
     stage.tell_budget(report, "while the budget shrinks", MANY).await;
+    if is_wanted("neighbours") {
+        neighbours::measure(report, &stage, FEW).await;
+    }
     if is_wanted("storm") {
         storm::measure(report, effort, &stage.town.asked(), "Postgres").await;
     }

@@ -30,12 +30,14 @@ async fn sixty_four_first_requests_to_one_tenant_open_what_its_plan_allows(bed: 
     assert!((bed.metric(0, "data_plane_route_lookups_total").await - 1.0).abs() < 0.1);
 }
 
-on_both!(sixty_four_cold_tenants_at_once_are_all_served, 1, 1);
-async fn sixty_four_cold_tenants_at_once_are_all_served(bed: Bed) {
+on_both!(sixty_four_cold_tenants_at_once_are_all_served_by_a_connection_each, 1, 1);
+async fn sixty_four_cold_tenants_at_once_are_all_served_by_a_connection_each(bed: Bed) {
     let tenants = bed.tenants(64).await;
     let answers = join_all(tenants.iter().map(|tenant| bed.get(0, tenant, "/api/pets"))).await;
     assert_eq!(answers.iter().find(|answer| answer.status != 200).map(|answer| &answer.text), None);
-    assert!((bed.metric(0, "data_plane_pool_dials_total").await - 64.0).abs() < 0.1);
+    for name in ["data_plane_pool_dials_total", "data_plane_connection_opens_total"] {
+        assert!((bed.metric(0, name).await - 64.0).abs() < 0.1, "{name}");
+    }
 }
 
 /// A server that takes connections and says nothing. Told is each connection that began to speak, while it is still open.

@@ -20,13 +20,24 @@ const REAPED: Duration = Duration::from_secs(5);
 /// What is idle is closed soon, so that it is seen what that leaves.
 const DATA: &str = "[pools]\nidle_seconds = 20\n\n[strangers]\nper_second = 100000\nburst = 1000000\n";
 
-pub(super) async fn measure(report: &mut Report, effort: Effort) {
-    let (open, known) = (effort.either(1_000, 300), effort.either(10_000, 1_000));
-    let mut bed = Bed::start_with(Store::Sqlite, 1, 1, Tuning { data: DATA, ..Tuning::DEFAULT }).await;
+/// The first request of a cold tenant alone.
+pub(super) async fn measure_cold(report: &mut Report, effort: Effort) {
+    let (mut bed, mut tenants) = (start().await, Vec::new());
+    grow(&bed, &mut tenants, 300).await;
+    cold::measure_files(report, effort, &mut bed, &tenants).await;
+}
+
+async fn start() -> Bed {
+    let bed = Bed::start_with(Store::Sqlite, 1, 1, Tuning { data: DATA, ..Tuning::DEFAULT }).await;
     plans(&bed).await;
     // A bed's server takes no more than 1,000 tenants.
     bed.done("PATCH", "/v1/servers/local", Some(json!({ "capacity": 20_000 }))).await;
-    let mut tenants = Vec::new();
+    bed
+}
+
+pub(super) async fn measure(report: &mut Report, effort: Effort) {
+    let (open, known) = (effort.either(1_000, 300), effort.either(10_000, 1_000));
+    let (mut bed, mut tenants) = (start().await, Vec::new());
     grow(&bed, &mut tenants, open).await;
     let asked = ask_for(&bed, &tenants);
     memory(report, &bed, &asked).await;
