@@ -12,6 +12,7 @@ use sea_orm::{
     QueryResult, Statement, TransactionOptions, TransactionTrait as _,
 };
 use service::pool::Verdict;
+use tracing::Instrument as _;
 
 /// A connection is replaced after this time, or up to a fifth earlier.
 const LIFETIME: Duration = Duration::from_mins(30);
@@ -69,9 +70,14 @@ impl RegistryDb {
         &self.db
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction. One whose request is given up meanwhile is begun all the same, and rolled back.
+    ///
+    /// In a task of its own: if the driver (sqlx 0.9.0) is interrupted between `BEGIN` and its answer, it gives back a connection that is
+    /// in a transaction, and does not know it. What others write there is then undone with that transaction, or waits with its locks.
     pub(crate) async fn begin_with_options(&self, options: TransactionOptions) -> Result<RegistryTransaction, DbErr> {
-        let begun = self.db.begin_with_options(options).await;
+        let db = self.db.clone();
+        let beginning = tokio::spawn(async move { db.begin_with_options(options).await }.in_current_span());
+        let begun = beginning.await.unwrap_or_else(|error| Err(DbErr::Custom(error.to_string())));
         let transaction = self.fitness.heed(begun)?;
         Ok(RegistryTransaction { transaction, fitness: self.fitness.clone() })
     }

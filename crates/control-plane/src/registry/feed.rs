@@ -198,3 +198,6 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
