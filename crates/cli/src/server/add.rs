@@ -34,13 +34,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N")]
     capacity: u32,
     /// Let all data planes together have this many connections open [default: what the server takes, less what control planes need]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connection_budget: Option<u32>,
     /// Leave this many connections to control planes [default: what one needs; on a small server half of what it takes]
     #[arg(long, value_name = "N")]
     reserve: Option<u32>,
     /// Let all data planes together open this many connections in a second [default: 200]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connect_rate: Option<u32>,
     /// Keep this many databases ready for new tenants [default: 2]
     #[arg(long, value_name = "N")]

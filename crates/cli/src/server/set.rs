@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::{Named, Server, admin_url};
+use super::{Named, Server, admin_url, show};
 use crate::client::{Client, path};
 use crate::operation;
 use crate::output::{Output, plain};
@@ -39,7 +39,7 @@ struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<u32>,
     /// Let all data planes together have this many connections open
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     connection_budget: Option<u32>,
     /// Leave this many connections to control planes: more let a rollout work on more databases there at once
@@ -47,7 +47,7 @@ struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     reserve: Option<u32>,
     /// Let all data planes together open this many connections in a second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_rate: Option<u32>,
     /// Keep this many databases ready for new tenants
@@ -88,7 +88,16 @@ pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<
     let answer = answer.with_context(|| format!("could not change {name}"))?;
     let server: Server = answer.json("server")?;
     let Some(begun) = server.r#move.as_ref().filter(|_| !options.waiting.no_wait) else {
-        return output.show(answer.text(), || server.facts().to_string());
+        return output.show(answer.text(), || {
+            let mut text = server.facts().to_string();
+            if options.change.is_of_connections() {
+                text.push_str(&show::warnings(client, name));
+            }
+            if options.change.connection_budget.is_some() && server.engine == "postgres" {
+                text.push_str(ROLES);
+            }
+            text
+        });
     };
     // Its tenants are served at its new address once their URLs name it.
     let bounded = client.within(options.waiting.patience());
@@ -108,7 +117,15 @@ pub(super) fn run(client: &Client, output: Output, options: &Options) -> Result<
     ended.operation.ensure_done(client, &format!("the tenants of {name} did not follow"), None)
 }
 
+/// What is to be done after another budget.
+const ROLES: &str = "\nrun `freehold tenant doctor --fix` when you have set the budget: the login role of each tenant there may have as many \
+    sessions as the budget, and keeps the old number until then\n";
+
 impl Change {
+    const fn is_of_connections(&self) -> bool {
+        self.connection_budget.is_some() || self.reserve.is_some() || self.connect_rate.is_some()
+    }
+
     fn body(&self) -> Result<String> {
         let admin_url = self.admin_url_file.as_deref().map(admin_url::from_file).transpose()?;
         let admin_url = admin_url.as_ref().map(SecretString::expose_secret);
@@ -157,6 +174,12 @@ mod tests {
         let error = body(&[]).unwrap_err().to_string();
         assert!(error.contains("--connection-budget"), "{error}");
         assert!(body(&["--state", "closed"]).is_err());
+        for (option, value, range) in
+            [("--connect-rate", "-1", "1..=10000"), ("--connection-budget", "0", "1..=1000000")]
+        {
+            let error = body(&[option, value]).unwrap_err().to_string();
+            assert!(error.contains(range), "{error}");
+        }
     }
 
     #[test]

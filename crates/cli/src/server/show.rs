@@ -53,6 +53,12 @@ struct NodeShare {
     is_leaving: bool,
 }
 
+/// What is wrong with how a server's connections are used, in words; nothing if nothing is, or if it cannot be asked now.
+pub(super) fn warnings(client: &Client, name: &str) -> String {
+    let shown = client.get(&path(["servers", name])).and_then(|answer| answer.json::<Shown>("server"));
+    shown.ok().and_then(|shown| shown.connections).map(|connections| connections.warnings()).unwrap_or_default()
+}
+
 pub(super) fn run(client: &Client, output: Output, name: &str) -> Result<()> {
     let answer = client.get(&path(["servers", name]))?;
     let shown: Shown = answer.json("server")?;
@@ -70,14 +76,7 @@ impl Shown {
         } else {
             let _ = write!(text, "\n{}", connections.table());
         }
-        let warnings: Vec<String> =
-            [connections.crowd(), connections.others(), connections.little(), connections.much()]
-                .into_iter()
-                .flatten()
-                .collect();
-        if !warnings.is_empty() {
-            let _ = writeln!(text, "\n{}", warnings.join("\n"));
-        }
+        text.push_str(&connections.warnings());
         text
     }
 }
@@ -102,6 +101,24 @@ impl Connections {
             table.row([&it.node, &share, &held, &wanted, or_nothing(open.as_deref()), anchor, leaving]);
         }
         table
+    }
+
+    /// What is wrong, after an empty line; nothing if nothing is.
+    fn warnings(&self) -> String {
+        let all = [self.crowd(), self.others(), self.little(), self.much(), self.closing()];
+        let lines: Vec<String> = all.into_iter().flatten().collect();
+        if lines.is_empty() { String::new() } else { format!("\n{}\n", lines.join("\n")) }
+    }
+
+    /// More sessions may be ending at once than control planes leave room for.
+    fn closing(&self) -> Option<String> {
+        let (reserve, closing) = (self.reserve, self.reserve_closing);
+        (closing > reserve).then(|| {
+            format!(
+                "at this connect_rate {closing} sessions may be ending at once, and the reserve is {reserve}: lower --connect-rate, or set \
+                 a larger --reserve and a connection_budget that leaves room for it"
+            )
+        })
     }
 
     /// Some data plane has no connection, because there are fewer than all data planes need at least.
@@ -183,6 +200,15 @@ mod tests {
             })
             .collect();
         shown
+    }
+
+    #[test]
+    fn a_reserve_that_is_too_small_for_the_connect_rate_is_told_of() {
+        let mut shown = shown(Some(100), Some(4), &[(2, Some(2), false)]);
+        assert_eq!(shown.connections.as_ref().unwrap().warnings(), "");
+        shown.connections.as_mut().unwrap().reserve_closing = 200;
+        let text = shown.text();
+        assert!(text.ends_with("a larger --reserve and a connection_budget that leaves room for it\n"), "{text}");
     }
 
     fn warnings(shown: &Shown) -> (Option<String>, Option<String>) {

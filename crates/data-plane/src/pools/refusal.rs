@@ -45,8 +45,8 @@ impl From<Refusal> for NoConnection {
         let (kind, detail) = match &refusal {
             Refusal::ServerBusy => (
                 "server-busy",
-                "All connections to the tenant's database server are in use. Send the request again after the time in \
-                 Retry-After."
+                "No connection to the tenant's database server became free in time, and none could be opened. Send the request again after \
+                 the time in Retry-After."
                     .to_owned(),
             ),
             Refusal::PoolExhausted(most) => (
