@@ -32,6 +32,9 @@ const WALK: Target = Target::AtMost(12.0);
 const KEY: Target = Target::AtMost(3.0);
 const LIMIT: Target = Target::AtMost(1.0);
 const COUNTING: Target = Target::AtMost(0.3);
+/// Tenants that send requests, of many that are known: what they need stays in the processor's caches, and they are still too many to be
+/// counted one by one.
+const ACTIVE: usize = 1_000;
 
 /// Everything that one number of tenants is measured with. It is built before anything is timed, and kept for all rounds.
 struct Known {
@@ -58,6 +61,7 @@ struct Times {
     token: Vec<f64>,
     limit: Vec<f64>,
     counting: Vec<f64>,
+    counting_active: Vec<f64>,
     yardstick: Vec<f64>,
 }
 
@@ -84,6 +88,10 @@ pub(crate) async fn measure(report: &mut Report, effort: Effort) {
         report.in_rounds(&case, ("token, seen", "ns"), &times.token, &times.yardstick, Target::None);
         report.in_rounds(&case, ("local limit", "ns"), &times.limit, &times.yardstick, LIMIT);
         report.in_rounds(&case, ("counting", "ns"), &times.counting, &times.yardstick, COUNTING);
+        if known.tenants > ACTIVE {
+            let case = format!("{case}, {ACTIVE} of them active");
+            report.in_rounds(&case, ("counting", "ns"), &times.counting_active, &times.yardstick, Target::None);
+        }
         let case = format!("{case}, against 10");
         report.in_rounds(&case, ("whole walk", "ns"), &times.walk, &ten.walk, FLAT);
         report.in_rounds(&case, ("counting", "ns"), &times.counting, &ten.counting, FLAT_COUNTING);
@@ -140,7 +148,8 @@ impl Known {
         let walk = nanoseconds(batches, request, async |request| measured.walk(request).await.unwrap());
         times.walk.push(walk.await);
         times.yardstick.push(self.yardstick(batches).await);
-        times.counting.push(self.counting(batches).await);
+        times.counting.push(self.counting(batches, self.tenants).await);
+        times.counting_active.push(self.counting(batches, self.tenants.min(ACTIVE)).await);
     }
 
     /// What the targets are ratios to, for processors differ: one SHA-256 of a key, and one look-up among as many tenants in a
@@ -154,12 +163,12 @@ impl Known {
         nanoseconds(batches, |at| at, once).await
     }
 
-    /// Labelling and counting a request, of which each is another tenant's.
-    async fn counting(&self, batches: usize) -> f64 {
+    /// Labelling and counting a request, of which each is another tenant's, of so many.
+    async fn counting(&self, batches: usize, active: usize) -> f64 {
         // Another tenant each time, in an order that no cache predicts. The context is new, as in a real request.
         let request = |_| {
             self.turn.set(self.turn.get() + 7_919);
-            self.answered.request(self.turn.get() % self.tenants)
+            self.answered.request(self.turn.get() % active * (self.tenants / active))
         };
         let once = async |request: Arc<RequestContext>| {
             self.answered.count(&request);
