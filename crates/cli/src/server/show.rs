@@ -159,13 +159,14 @@ impl Connections {
         })
     }
 
-    /// Others than data planes have so many sessions that the budget does not fit beside them.
+    /// Others than data planes have so many sessions that the budget does not fit beside them. What fits into the reserve is the control
+    /// planes' own: if the budget does not fit beside the reserve, that is told by itself.
     fn others(&self) -> Option<String> {
         let (limit, open) = (self.server_limit?, self.open?);
         let own: u64 = self.shares.iter().filter_map(|share| share.open).sum();
         let others = open.saturating_sub(own);
         let (left, budget) = (limit.saturating_sub(others), self.budget);
-        (left < budget).then(|| {
+        (left < budget && others > self.reserve).then(|| {
             format!(
                 "others use {others} connections of the server: they leave {left} of {limit}, and the budget is {budget}; \
                  close some of theirs or lower connection_budget (control planes count as others)"
@@ -200,6 +201,17 @@ mod tests {
             })
             .collect();
         shown
+    }
+
+    #[test]
+    fn sessions_that_fit_into_the_reserve_are_the_control_planes_own() {
+        let others = |open| warnings(&shown(Some(30), Some(open), &[(2, Some(2), false)])).1;
+        assert_eq!(others(30), None, "28 are reserved, and leave room for the budget");
+        assert!(others(31).is_some());
+        // What does not fit is the reserve itself.
+        let shown = shown(Some(10), Some(12), &[(2, Some(2), false)]);
+        assert_eq!(warnings(&shown).1, None);
+        assert!(shown.text().contains("connection_budget and reserve are 30 together, and the server takes 10"));
     }
 
     #[test]
