@@ -121,7 +121,7 @@ impl Doctor {
             let (limit, open, others) = (standing.limit, standing.sessions.open, standing.others());
             let detail =
                 format!("It takes {limit} sessions and has {open}. {others} of them are of others than data planes.");
-            let remedy = "pg_stat_activity shows who has them. End sessions that nobody needs, or lower the server's \
+            let remedy = "pg_stat_activity shows who has them. End sessions that are not needed, or lower the server's \
                           connection_budget.";
             Finding { server: Some(server.name.clone()), ..Finding::new(Kind::ServerFull, detail, remedy) }
         }))

@@ -94,7 +94,7 @@ async fn a_transaction_that_was_given_up_as_it_began_takes_nothing_with_it(url: 
         db.execute_unprepared(&format!("INSERT INTO notes VALUES ({number})")).await.unwrap();
         let count = Statement::from_string(other.get_database_backend(), "SELECT count(*) FROM notes");
         let count: i64 = other.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
-        assert_eq!(count, number, "what was written is in a transaction that nobody knows of");
+        assert_eq!(count, number, "a row is in a transaction that was left open");
     }
     db.unwatched().clone().close().await.unwrap();
     other.close().await.unwrap();

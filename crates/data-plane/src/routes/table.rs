@@ -361,8 +361,8 @@ impl RouteTable {
             Some(served) => self.served.insert(tenant, served),
             None => self.served.invalidate(&tenant),
         }
-        // After it: whoever finds this version left looks for the next, and must find it. The tenant may have changed more than once
-        // since the last news, and the first time this version was out of date.
+        // After the insert: a request that finds this version left looks for the next one, which must be there. The tenant may have
+        // changed twice since the last news; this version was out of date from the first change on.
         if let Some(before) = before {
             let first = revision.min(Revision(state.current.0 + 1));
             state.left.push(before.left_at(first, served.as_deref()));

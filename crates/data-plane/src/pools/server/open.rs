@@ -64,7 +64,7 @@ impl ServerPool {
                     state.away.is_back(&address);
                     state.full(is_added).failed(&address, &error, now);
                 }
-                // The node has no connection here and serves nobody: for it the server is away.
+                // A full server where this node has no connection is, for this node, as good as away.
                 DialError::ServerAway(_) | DialError::ServerFull(_) => {
                     state.away.failed(&address, &error, now);
                     refused = state.queue.take_all_of(&address);

@@ -52,14 +52,30 @@ impl Crowd {
     }
 }
 
-async fn three_tenants(folder: &Path) -> (Pools, RouteTable) {
+/// Pools of so many tenants, whose statements wait for as long as it takes.
+async fn patient(folder: &Path, tenants: u128) -> (Pools, RouteTable) {
     let mut routes = Vec::new();
-    for number in 1..=3 {
+    for number in 1..=tenants {
         routes.push(route(number, 5, 1, &database(folder, number).await));
     }
     let mut pools = pools(10);
     pools.settings.wait = Duration::from_hours(1);
     (pools, table(routes))
+}
+
+/// One tenant has all four connections of its plan, and a statement that waits; another has one of two, and a third has none of four
+/// yet. No connection is left.
+async fn a_rich_a_small_and_a_late_one(folder: &Path, now: Instant) -> (Arc<ServerPool>, [Crowd; 3]) {
+    let (pools, table) = patient(folder, 3).await;
+    let server = pools.server("local", false);
+    let mut rich = Crowd::new(&pools, &table, 1, 4).await;
+    let mut small = Crowd::new(&pools, &table, 2, 2).await;
+    let late = Crowd::new(&pools, &table, 3, 4).await;
+    grant(&server, 4, now);
+    until_they_have(&server, &mut [&mut rich], &[4]).await;
+    grant(&server, 5, now);
+    until_they_have(&server, &mut [&mut rich, &mut small], &[4, 1]).await;
+    (server, [rich, small, late])
 }
 
 /// Allows so many connections for tenants from now on.
@@ -111,12 +127,7 @@ async fn dealt(server: &Arc<ServerPool>, crowds: &mut [Crowd; 2], connections: u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_goes_to_the_tenant_that_has_none_and_then_to_the_one_with_the_fewest_for_its_plan() {
     let folder = tempfile::tempdir().unwrap();
-    let mut routes = Vec::new();
-    for number in 1..=2 {
-        routes.push(route(number, 5, 1, &database(folder.path(), number).await));
-    }
-    let (table, mut pools) = (table(routes), pools(10));
-    pools.settings.wait = Duration::from_hours(1);
+    let (pools, table) = patient(folder.path(), 2).await;
     // It keeps its connections as those to a Postgres, though they are to files.
     let server = pools.server("local", false);
     // The plan of the first has two connections, and that of the second has four. The first always asks before the second.
@@ -130,17 +141,8 @@ async fn a_connection_goes_to_the_tenant_that_has_none_and_then_to_the_one_with_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_had_its_turn_goes_to_a_tenant_without_and_then_to_one_that_has_fewer_for_its_plan() {
-    let folder = tempfile::tempdir().unwrap();
-    let (pools, table) = three_tenants(folder.path()).await;
-    let (server, now) = (pools.server("local", false), Instant::now());
-    let mut rich = Crowd::new(&pools, &table, 1, 4).await;
-    let mut small = Crowd::new(&pools, &table, 2, 2).await;
-    let mut late = Crowd::new(&pools, &table, 3, 4).await;
-    // One has all four of its plan, and statements that wait; another has one of two, and the third comes when nothing is left.
-    grant(&server, 4, now);
-    until_they_have(&server, &mut [&mut rich], &[4]).await;
-    grant(&server, 5, now);
-    until_they_have(&server, &mut [&mut rich, &mut small], &[4, 1]).await;
+    let (folder, now) = (tempfile::tempdir().unwrap(), Instant::now());
+    let (server, [mut rich, mut small, mut late]) = a_rich_a_small_and_a_late_one(folder.path(), now).await;
     late.look().await;
     server.ask(&small.pool, now).unwrap();
     rich.end_a_turn().await;
@@ -159,16 +161,8 @@ async fn a_connection_that_had_its_turn_goes_to_a_tenant_without_and_then_to_one
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_that_would_have_more_than_the_richer_one_keeps_no_other_from_its_connection() {
-    let folder = tempfile::tempdir().unwrap();
-    let (pools, table) = three_tenants(folder.path()).await;
-    let (server, now) = (pools.server("local", false), Instant::now());
-    let mut rich = Crowd::new(&pools, &table, 1, 4).await;
-    let mut small = Crowd::new(&pools, &table, 2, 2).await;
-    let mut late = Crowd::new(&pools, &table, 3, 4).await;
-    grant(&server, 4, now);
-    until_they_have(&server, &mut [&mut rich], &[4]).await;
-    grant(&server, 5, now);
-    until_they_have(&server, &mut [&mut small], &[1]).await;
+    let (folder, now) = (tempfile::tempdir().unwrap(), Instant::now());
+    let (server, [mut rich, mut small, mut late]) = a_rich_a_small_and_a_late_one(folder.path(), now).await;
     grant(&server, 6, now);
     until_they_have(&server, &mut [&mut late], &[1]).await;
     // Both have half of their plans, and the small one came first.

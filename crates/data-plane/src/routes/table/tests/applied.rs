@@ -30,7 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whoever waits for a node to apply a revision may drop what the tenant had before it.
+    /// An operation that waits until a node has applied a revision may then drop the database that the tenant had before it.
     #[test]
     fn nothing_that_was_out_of_date_by_then_is_served_or_in_use(steps in prop::collection::vec(step(), 0..120), page in 1usize..4) {
         let mut registry = Registry::new();
